@@ -1,0 +1,1 @@
+"""Compiled inner loops (numba), each beside the module that gives it meaning."""
