@@ -1,0 +1,42 @@
+"""Writing files whole or not at all: beside their place first, then renamed into it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import Image
+
+from maskrcnn.errors import UserError
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """Yield a path beside `path` to write to; it takes that name when the block ends well, else it is removed."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
+        try:
+            yield beside
+            with open(beside, "rb+") as written:
+                os.fsync(written.fileno())
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_text(text: str, path: str | Path) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic(path) as beside:
+        beside.write_text(text, "utf-8")
+
+
+def write_image(image: Image.Image, path: str | Path) -> None:
+    """Write a picture atomically, in the format that the suffix names."""
+    with atomic(path) as beside:
+        image.save(beside)

@@ -1,0 +1,151 @@
+"""What passes between the steps: `Targets` into training, `Proposals` inside the model, `Detections` out of it.
+
+Boxes are ``(x1, y1, x2, y2)`` in pixels of the array they belong to. Coordinates are continuous and pixel ``i`` spans
+``[i, i + 1)``: a box is half-open, ``x2`` of a mask's box is its last column + 1, and one pixel has a 1 x 1 box.
+
+    B images, R proposals of an image, N detections, H x W pixels
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from maskrcnn.rle import RLE, RunTable, remove_overlaps
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The instances of one training image, in pixels of the network's input.
+
+    boxes (N, 4) float32 xyxy; labels (N,) int64, 1-based; masks: N run lists over `hw`.
+    """
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    masks: RunTable
+    hw: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Boxes that may hold an object, padded to one length: boxes (B, R, 4), logits (B, R), valid (B, R) bool."""
+
+    boxes: torch.Tensor
+    logits: torch.Tensor
+    valid: torch.Tensor
+
+
+@dataclass
+class Detections:
+    """The instances found in one image, best first, in pixels of that image.
+
+    boxes (N, 4) float32 xyxy, scores (N,) float32, class_ids (N,) of the data's own ids, class_names and rles: N each.
+    `hw` is the image's height and width, `image` its path where it came from a file.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    class_ids: np.ndarray
+    class_names: list[str]
+    rles: list[RLE]
+    hw: tuple[int, int]
+    image: str | None = None
+    pixels: np.ndarray | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        n = len(self.scores)
+        sizes = {
+            "boxes": (len(self.boxes), *self.boxes.shape[1:]),
+            "class_ids": (len(self.class_ids),),
+            "class_names": (len(self.class_names),),
+            "rles": (len(self.rles),),
+        }
+        for name, size in sizes.items():
+            expected = (n, 4) if name == "boxes" else (n,)
+            if size != expected:
+                raise ValueError(f"{name} has the shape {size}; {n} scores need {expected}")
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, index: np.ndarray | slice) -> Detections:
+        """The detections of a boolean mask, an index array or a slice."""
+        chosen = np.arange(len(self))[index]
+        return Detections(
+            self.boxes[chosen],
+            self.scores[chosen],
+            self.class_ids[chosen],
+            [self.class_names[i] for i in chosen],
+            [self.rles[i] for i in chosen],
+            self.hw,
+            self.image,
+            self.pixels,
+        )
+
+    @property
+    def masks(self) -> np.ndarray:
+        """Dense (N, H, W) bool, made anew at every call."""
+        masks = np.zeros((len(self), *self.hw), bool)
+        for mask, rle in zip(masks, self.rles, strict=True):
+            mask[:] = rle.to_mask()
+        return masks
+
+    def without_overlaps(self) -> Detections:
+        """Every pixel goes to the detection of the highest score; what is left without a pixel is dropped."""
+        order = np.argsort(-self.scores, kind="stable")
+        rles = remove_overlaps(self.rles, order)
+        kept = Detections(
+            self.boxes, self.scores, self.class_ids, self.class_names, rles, self.hw, self.image, self.pixels
+        )
+        return kept[np.array([r.area > 0 for r in rles], bool)]
+
+    def encoded_pixels(self, overlap: str | None = "score") -> list[str]:
+        """Kaggle EncodedPixels, one a detection.
+
+        With ``overlap="score"`` a pixel belongs to the detection of the highest score alone, and a detection that
+        loses all of its pixels gives the empty text; with None masks may share pixels.
+        """
+        if overlap not in ("score", None):
+            raise ValueError(f'overlap is "score" or None, not {overlap!r}')
+        rles = self.rles
+        if overlap == "score":
+            rles = remove_overlaps(rles, np.argsort(-self.scores, kind="stable"))
+        return [r.to_encoded_pixels() for r in rles]
+
+    def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
+        """COCO results: image_id, category_id, bbox (x, y, width, height), score and segmentation of each."""
+        return [
+            {
+                "image_id": image_id,
+                "category_id": _plain(self.class_ids[i]),
+                "bbox": [round(float(v), 3) for v in (box[0], box[1], box[2] - box[0], box[3] - box[1])],
+                "score": round(float(self.scores[i]), 6),
+                "segmentation": self.rles[i].to_coco(),
+            }
+            for i, box in enumerate(self.boxes)
+        ]
+
+    def save_overlay(self, path: str | Path) -> None:
+        """Write the image with outlines, boxes, class names and scores drawn on it."""
+        from maskrcnn.drawing import draw_instances
+        from maskrcnn.files import write_image
+
+        if self.pixels is None:
+            raise ValueError("these detections do not hold their image; predict with keep_pixels=True")
+        labels = [f"{name} {score:.2f}" for name, score in zip(self.class_names, self.scores, strict=True)]
+        colors = np.unique(self.class_names, return_inverse=True)[1] if len(set(self.class_names)) > 1 else None
+        write_image(draw_instances(self.pixels, self.rles, self.boxes, labels, colors), path)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
