@@ -1,4 +1,4 @@
-"""What passes between the steps: `Targets` into training, `Proposals` inside the model, `Detections` out of it.
+"""What passes between the steps: `Targets` into training (with their `Placement`), `Proposals` inside the model, `Detections` out of it.
 
 Boxes are ``(x1, y1, x2, y2)`` in pixels of the array they belong to. Coordinates are continuous and pixel ``i`` spans
 ``[i, i + 1)``: a box is half-open, ``x2`` of a mask's box is its last column + 1, and one pixel has a 1 x 1 box.
@@ -21,16 +21,68 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Targets:
-    """The instances of one training image, in pixels of the network's input.
+class Placement:
+    """How a picture came into the network's input: a window of it was scaled, mirrored and turned, in that order.
 
-    boxes (N, 4) float32 xyxy; labels (N,) int64, 1-based; masks: N run lists over `hw`.
+    `window` (x1, y1, x2, y2) is in source pixels; the window became `hw` pixels high and wide, was then mirrored left
+    to right if `mirrored`, and turned counter-clockwise by `turns` quarters.
+    """
+
+    window: tuple[int, int, int, int]
+    hw: tuple[int, int]
+    mirrored: bool = False
+    turns: int = 0
+
+    @property
+    def scale_wh(self) -> np.ndarray:
+        """(2,) factors from source pixels to the scaled window."""
+        x1, y1, x2, y2 = self.window
+        return np.array([self.hw[1] / (x2 - x1), self.hw[0] / (y2 - y1)])
+
+    def boxes_to_input(self, boxes: np.ndarray) -> np.ndarray:
+        """(N, 4) xyxy in source pixels -> float64 in pixels of the network's input."""
+        factor = np.tile(self.scale_wh, 2)
+        boxes = (np.asarray(boxes, np.float64) - np.tile(self.window[:2], 2)) * factor
+        h, w = self.hw
+        if self.mirrored:
+            boxes = np.stack([w - boxes[:, 2], boxes[:, 1], w - boxes[:, 0], boxes[:, 3]], 1)
+        for _ in range(self.turns % 4):
+            boxes = np.stack([boxes[:, 1], w - boxes[:, 2], boxes[:, 3], w - boxes[:, 0]], 1)
+            h, w = w, h
+        return boxes
+
+    def boxes_to_source(self, boxes: np.ndarray) -> np.ndarray:
+        """The inverse of `boxes_to_input`."""
+        boxes = np.asarray(boxes, np.float64)
+        h, w = self.hw if self.turns % 2 == 0 else self.hw[::-1]
+        for _ in range(self.turns % 4):
+            boxes = np.stack([h - boxes[:, 3], boxes[:, 0], h - boxes[:, 1], boxes[:, 2]], 1)
+            h, w = w, h
+        if self.mirrored:
+            boxes = np.stack([w - boxes[:, 2], boxes[:, 1], w - boxes[:, 0], boxes[:, 3]], 1)
+        return boxes / np.tile(self.scale_wh, 2) + np.tile(self.window[:2], 2)
+
+    def grid_to_input(self, grid: np.ndarray) -> np.ndarray:
+        """(..., M, M) arrays that lie over source boxes, mirrored and turned as the picture was."""
+        if self.mirrored:
+            grid = grid[..., ::-1]
+        return np.rot90(grid, self.turns, (-2, -1))
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The instances of one training image.
+
+    boxes (N, 4) float32 xyxy in pixels of the network's input; labels (N,) int64, 1-based. The masks stay in the
+    pixels of the source, N run lists over `source_hw`; `placement` leads from there to the input. So a mask target is
+    sampled from the original mask, whatever scale, crop, mirror and turn the picture went through.
     """
 
     boxes: np.ndarray
     labels: np.ndarray
     masks: RunTable
-    hw: tuple[int, int]
+    source_hw: tuple[int, int]
+    placement: Placement
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -85,6 +85,15 @@ def read_sizes(paths: list[Path]) -> list[tuple[int, int] | ImageError]:
         return list(pool.map(one, paths))
 
 
+def resize(image: np.ndarray, hw: tuple[int, int], window: tuple[int, int, int, int] | None = None) -> np.ndarray:
+    """Scale `image`, or the window ``(x1, y1, x2, y2)`` of it, to `hw`: bilinear, averaging where it shrinks."""
+    x1, y1, x2, y2 = window or (0, 0, image.shape[1], image.shape[0])
+    if (y2 - y1, x2 - x1) == tuple(hw):
+        return image[y1:y2, x1:x2]
+    size = (hw[1], hw[0])
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, (x1, y1, x2, y2)))
+
+
 def _name(source: Any) -> str:
     return str(source) if isinstance(source, str | Path) else "the image"
 

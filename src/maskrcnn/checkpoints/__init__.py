@@ -1,0 +1,33 @@
+"""Model files: our own, and those of other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from maskrcnn.errors import UserError
+
+if TYPE_CHECKING:
+    from maskrcnn.inference.predictor import Predictor
+
+RUN_FILES = ("best.safetensors", "last.safetensors")
+
+
+def load(path: str | Path, *, device: str = "auto") -> Predictor:
+    """A model ready to predict, from a run folder (its best, else its last weights) or a ``.safetensors`` file.
+
+    `device` is "auto", "cpu", "cuda", "cuda:1" or "mps". Raises `UserError`.
+    """
+    from maskrcnn.checkpoints.native import read_model
+
+    path = Path(path)
+    if path.is_dir():
+        found = next((path / name for name in RUN_FILES if (path / name).exists()), None)
+        if found is None:
+            raise UserError(f"{path} is no run folder: it holds neither {' nor '.join(RUN_FILES)}")
+        path = found
+    if not path.exists():
+        raise UserError(f"{path}: there is no such run folder or model file")
+    if path.suffix != ".safetensors":
+        raise UserError(f"{path}: a model is a run folder or a .safetensors file")
+    return read_model(path, device)

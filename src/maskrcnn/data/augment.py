@@ -1,0 +1,47 @@
+"""Random variation of a training image: which window of it, at which scale, mirrored, turned, in which colours.
+
+The choice is drawn first, as a `Placement`; pixels are then touched once. All randomness comes from the generator
+that is passed in, so that a sample is a function of (seed, pass, image) alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from maskrcnn.config import AugmentConfig
+from maskrcnn.structures import Placement
+
+
+def fit(hw: tuple[int, int], size: int) -> Placement:
+    """The whole image, scaled so that its longer side is `size`: what prediction does."""
+    scale = size / max(hw)
+    return Placement((0, 0, hw[1], hw[0]), (max(round(hw[0] * scale), 1), max(round(hw[1] * scale), 1)))
+
+
+def draw_placement(
+    hw: tuple[int, int], size: int, config: AugmentConfig, rng: np.random.Generator
+) -> Placement:
+    """A random window of an image of height and width `hw`, to fill an input of at most `size` x `size` pixels."""
+    h, w = hw
+    low, high = np.log(config.scale)
+    scale = size / max(h, w) * float(np.exp(rng.uniform(low, high)))
+    window_h, window_w = min(h, max(int(size / scale), 1)), min(w, max(int(size / scale), 1))
+    x1 = int(rng.integers(0, w - window_w + 1))
+    y1 = int(rng.integers(0, h - window_h + 1))
+    out = tuple(int(np.clip(round(side * scale), 1, size)) for side in (window_h, window_w))
+    mirrored = bool(rng.integers(2)) and config.flip
+    turns = int(rng.integers(4)) if config.rotate else 0
+    return Placement((x1, y1, x1 + window_w, y1 + window_h), (out[0], out[1]), mirrored, turns)
+
+
+def vary_colors(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
+    """Random brightness, contrast and saturation, each by a factor within ``1 +- strength``; (H, W, 3) uint8."""
+    brightness, contrast, saturation = 1 + rng.uniform(-strength, strength, 3)
+    if strength == 0:
+        return image
+    pixels = image.astype(np.float32)
+    gray = pixels @ np.array([0.299, 0.587, 0.114], np.float32)
+    pixels = gray[..., None] + (pixels - gray[..., None]) * np.float32(saturation)
+    mean = np.float32(gray.mean())
+    pixels = (mean + (pixels - mean) * np.float32(contrast)) * np.float32(brightness)
+    return np.clip(pixels, 0, 255).astype(np.uint8)

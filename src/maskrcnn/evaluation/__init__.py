@@ -1,0 +1,86 @@
+"""Detections and truth -> COCO's and Kaggle's scores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from maskrcnn.data.images import ImageError
+from maskrcnn.data.table import Dataset
+from maskrcnn.evaluation.coco import coco_scores
+from maskrcnn.evaluation.kaggle import THRESHOLDS, image_scores
+from maskrcnn.structures import Detections
+
+if TYPE_CHECKING:
+    from maskrcnn.inference.predictor import Predictor
+
+EVALUATION_SCORE = 0.05
+"""COCO's scores look at the whole precision-recall curve, so detections count from this score on."""
+
+
+def evaluate(
+    model: Predictor,
+    data: Dataset,
+    *,
+    on_image: Callable[[int], None] | None = None,
+) -> dict[str, Any]:
+    """Run `model` over `data` and score it; see `score` for the keys, to which "inference_seconds" is added.
+
+    COCO's scores use every detection from a score of 0.05 on; Kaggle's use those that `predict` would return. An
+    unreadable picture is left out and listed under "unreadable".
+    """
+    threshold = model.config.predict.score_threshold
+    searching = model.changed(score_threshold=min(EVALUATION_SCORE, threshold))
+    started = time.perf_counter()
+    unreadable: list[str] = []
+    detections: list[Detections] = []
+    images: list[int] = []
+    for i, path in enumerate(data.files):
+        try:
+            detections.append(searching.predict(path, keep_pixels=False))
+            images.append(i)
+        except ImageError as error:
+            unreadable.append(str(error))
+        if on_image is not None:
+            on_image(i + 1)
+    inference_seconds = time.perf_counter() - started
+    seen = data if not unreadable else data.take(images)
+    result = score(seen, detections, threshold)
+    return {**result, "inference_seconds": inference_seconds, "unreadable": unreadable}
+
+
+def score(data: Dataset, detections: Iterable[Detections], score_threshold: float = 0.5) -> dict[str, Any]:
+    """Score detections, one `Detections` an image of `data`, in its order.
+
+    "box" and "mask": AP, AP50, AP75, APs, APm, APl, AR, per_class; "kaggle": mean, per_threshold (10 numbers, for IoU
+    0.5 to 0.95), of detections from `score_threshold` on with overlaps removed; "max_detections", "seconds", "images",
+    "instances". A score that nothing defines (no object of that size) is None.
+    """
+    started = time.perf_counter()
+    found = list(detections)
+    if len(found) != len(data):
+        raise ValueError(f"{len(found)} detections for {len(data)} images")
+    coco = coco_scores(data, found)
+    per_image = [
+        image_scores(
+            data.rles(i),
+            [data.class_ids[k - 1] for k in data.labels[data.instances(i)]],
+            dets[dets.scores >= score_threshold].without_overlaps(),
+        )
+        for i, dets in enumerate(found)
+    ]
+    table = np.mean(per_image, 0) if per_image else np.zeros(len(THRESHOLDS))
+    return {
+        **coco,
+        "kaggle": {
+            "mean": float(table.mean()),
+            "per_threshold": [float(v) for v in table],
+            "score_threshold": score_threshold,
+        },
+        "seconds": time.perf_counter() - started,
+        "images": len(data),
+        "instances": data.n_instances,
+    }

@@ -1,0 +1,1 @@
+"""A trained network -> detections in images of any size."""

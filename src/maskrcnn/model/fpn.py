@@ -1,0 +1,45 @@
+"""Feature pyramid (Lin et al. 2017): C2 to C5 -> P2 to P6, all of one depth, or a single map for a plain network."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class FPN(nn.Module):
+    """Lateral 1x1 convolutions, a top-down path of nearest-neighbour steps, 3x3 output convolutions, P6 from P5."""
+
+    def __init__(self, in_channels: list[int], channels: int) -> None:
+        super().__init__()
+        self.laterals = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in in_channels)
+        self.outputs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels)
+        for module in (*self.laterals, *self.outputs):
+            nn.init.kaiming_uniform_(module.weight, a=1)
+            nn.init.zeros_(module.bias)
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Finest first, in and out; one level more comes out."""
+        top_down: Tensor | None = None
+        pyramid: list[Tensor] = []
+        for feature, lateral, output in reversed(list(zip(maps, self.laterals, self.outputs, strict=True))):
+            merged = lateral(feature)
+            if top_down is not None:
+                merged = merged + F.interpolate(top_down, size=merged.shape[-2:], mode="nearest")
+            top_down = merged
+            pyramid.insert(0, output(merged))
+        pyramid.append(F.max_pool2d(pyramid[-1], kernel_size=1, stride=2))
+        return pyramid
+
+
+class SingleMap(nn.Module):
+    """One map of stride 16 brought to the heads' depth: Faster R-CNN's shape, without a pyramid."""
+
+    def __init__(self, in_channels: list[int], channels: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(in_channels[-1], channels, 1)
+        nn.init.kaiming_uniform_(self.project.weight, a=1)
+        nn.init.zeros_(self.project.bias)
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """The last map only."""
+        return [self.project(maps[-1])]

@@ -1,0 +1,1 @@
+"""Samples and a network -> five losses -> a trained model and its record."""

@@ -1,0 +1,135 @@
+"""The run folder: what a resume needs, the model files, the record of the run, and the lock that keeps it one run.
+
+    state/state.safetensors   weights, average and optimizer, with the counters in its header: one file, one rename
+    state/data.json           how to open the data again
+    metrics.jsonl             one line a step and one a validation
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from maskrcnn.errors import UserError
+from maskrcnn.files import atomic
+
+
+@dataclass
+class Progress:
+    """Where a run stands. `step` counts finished steps; `total` is None while a budget is still being measured."""
+
+    step: int = 0
+    total: int | None = None
+    seconds: float = 0.0
+    best: float | None = None
+    best_step: int = 0
+    since_best: int = 0
+    skipped: int = 0
+    unreadable: list[str] = field(default_factory=list)
+
+
+class RunFolder:
+    """Paths of a run and its durable state."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.classes = path / "classes.json"
+        self.last = path / "last.safetensors"
+        self.best = path / "best.safetensors"
+        self.metrics = path / "metrics.jsonl"
+        self.state = path / "state" / "state.safetensors"
+        self.data = path / "state" / "data.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process; a second process is refused."""
+        try:
+            self.state.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.path / "state" / "lock", timeout=0):
+                yield
+        except Timeout:
+            raise UserError(f"another process is training in {self.path}") from None
+        except PermissionError as error:
+            raise UserError(f"cannot write to the run folder {self.path}: {error.strerror}") from None
+
+    def save_state(
+        self, progress: Progress, weights: dict[str, Tensor], average: dict[str, Tensor], optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Write everything that a resume needs in one rename."""
+        for name, tensor in weights.items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise ValueError(f"{name} holds NaN or infinity; the state of step {progress.step} was not saved")
+        tensors = {f"weights/{name}": tensor for name, tensor in weights.items()}
+        tensors |= {f"average/{name}": tensor for name, tensor in average.items()}
+        for index, values in optimizer.state_dict()["state"].items():
+            for name, value in values.items():
+                if value is not None:
+                    tensors[f"optimizer/{index}/{name}"] = torch.as_tensor(value)
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        with atomic(self.state) as beside:
+            save_file(tensors, beside, {"progress": json.dumps(asdict(progress))})
+
+    def load_state(self) -> tuple[Progress, dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+        """Progress, weights, average and the optimizer's state by parameter index."""
+        try:
+            with safe_open(self.state, "pt") as file:
+                progress = Progress(**json.loads(file.metadata()["progress"]))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{self.path} cannot be resumed: {self.state} is not readable ({error})") from None
+        parts: dict[str, dict[str, Tensor]] = {"weights": {}, "average": {}, "optimizer": {}}
+        for name, tensor in tensors.items():
+            kind, rest = name.split("/", 1)
+            parts[kind][rest] = tensor
+        optimizer: dict[str, Any] = {}
+        for name, tensor in parts["optimizer"].items():
+            index, key = name.split("/")
+            optimizer.setdefault(index, {})[key] = tensor
+        return progress, parts["weights"], parts["average"], optimizer
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """Add one line to the record."""
+        with open(self.metrics, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def rewind_metrics(self, step: int) -> None:
+        """Cut what was recorded after `step`: a resumed run will record it again."""
+        if not self.metrics.exists():
+            return
+        kept = []
+        for line in self.metrics.read_text("utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                break  # the line during which the run was killed
+            if entry["step"] > step:
+                break
+            kept.append(line)
+        with atomic(self.metrics) as beside:
+            beside.write_text("".join(f"{line}\n" for line in kept), "utf-8")
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Put saved moments back; parameter groups come from the configuration."""
+    current = optimizer.state_dict()
+    current["state"] = {int(index): values for index, values in state.items()}
+    optimizer.load_state_dict(current)
+
+
+def require_space(path: Path, needed: int) -> None:
+    """Raise `UserError` when the disk that holds `path` has fewer bytes left than `needed`."""
+    free = shutil.disk_usage(path).free
+    if free < needed:
+        raise UserError(f"{path}: {free / 1e6:.0f} MB are free on that disk; the run needs about {needed / 1e6:.0f} MB")

@@ -1,0 +1,87 @@
+"""Learning rate over the steps, parameter groups, and how many steps a time budget buys."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from maskrcnn.config import TrainConfig
+from maskrcnn.model.mask_rcnn import MaskRCNN
+
+WARMUP_STEPS = 60
+"""Steps during which the rate rises. Under a budget, the steps are counted at their end."""
+
+DEFAULT_LR = {"adamw": 5e-4, "sgd": 5e-3}
+MILESTONES = (2 / 3, 8 / 9)
+
+
+def lr_factor(step: int, total: int | None, config: TrainConfig) -> float:
+    """Factor on the peak rate at `step` (0-based) of `total`; `total` is None while a budget is still being measured."""
+    rise = min((step + 1) / warmup_steps(total), 1.0)
+    if total is None or config.decay == "none":
+        return rise
+    progress = min(step / max(total, 1), 1.0)
+    if config.decay == "step":
+        return rise * 0.1 ** sum(progress >= m for m in MILESTONES)
+    return rise * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def warmup_steps(total: int | None) -> int:
+    """A short run warms up over a tenth of its steps."""
+    return WARMUP_STEPS if total is None else max(min(WARMUP_STEPS, total // 10), 1)
+
+
+def build_optimizer(model: MaskRCNN, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW or SGD; the backbone's rate is scaled, and vectors (biases, norms) do not decay."""
+    peak = config.lr or DEFAULT_LR[config.optimizer]
+    backbone = {id(p) for p in model.backbone.parameters()}
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            groups.setdefault((id(parameter) in backbone, parameter.ndim > 1), []).append(parameter)
+    settings = [
+        {
+            "params": parameters,
+            "peak_lr": peak * (config.backbone_lr if in_backbone else 1.0),
+            "weight_decay": config.weight_decay if is_matrix else 0.0,
+        }
+        for (in_backbone, is_matrix), parameters in sorted(groups.items())
+    ]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(settings, lr=peak, momentum=0.9)
+    return torch.optim.AdamW(settings, lr=peak)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> float:
+    """Scale every group's peak rate; returns the highest rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * factor
+    return max(group["lr"] for group in optimizer.param_groups)
+
+
+def steps_for(
+    seconds_left: float, step_seconds: float, validation_seconds: float, steps_per_epoch: int
+) -> int:
+    """Steps that fit into the time left when each epoch also validates."""
+    return max(int(seconds_left / (step_seconds + validation_seconds / steps_per_epoch)), 1)
+
+
+class WeightAverage:
+    """Exponential moving average of the trained weights: ``average = d average + (1 - d) weights``, d rising to `decay`."""
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.average = {name: t.detach().clone() for name, t in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Take in the weights after step `step` (0-based)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for name, tensor in model.state_dict().items():
+            average = self.average[name]
+            if average.is_floating_point():
+                average.lerp_(tensor, 1 - decay)
+            else:
+                average.copy_(tensor)

@@ -1,0 +1,154 @@
+"""What the network is asked to answer: a sample of anchors, a sample of regions, and the masks inside the regions.
+
+    B images, G instances of the fullest image, K anchors, R regions, P positive regions, M mask cells
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskrcnn.config import TrainConfig
+from maskrcnn.kernels.masks import coverage_of_boxes
+from maskrcnn.model.boxes import encode_boxes, iou
+from maskrcnn.model.conventions import Conventions
+from maskrcnn.structures import Proposals, Targets
+from maskrcnn.training.matcher import match
+from maskrcnn.training.sampler import sample_labels
+
+ANCHOR_POSITIVE_FRACTION = 0.5
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Instances of a batch as tensors: boxes (B, G, 4), labels (B, G), valid (B, G); masks stay in `targets`."""
+
+    boxes: Tensor
+    labels: Tensor
+    valid: Tensor
+    targets: Sequence[Targets]
+
+    @classmethod
+    def of(cls, targets: Sequence[Targets], device: torch.device) -> Truth:
+        """Pad the instances of each image to the longest list."""
+        most = max((len(t) for t in targets), default=0)
+        boxes = np.zeros((len(targets), most, 4), np.float32)
+        labels = np.zeros((len(targets), most), np.int64)
+        valid = np.zeros((len(targets), most), bool)
+        for b, target in enumerate(targets):
+            n = len(target)
+            boxes[b, :n], labels[b, :n], valid[b, :n] = target.boxes, target.labels, True
+        return cls(*(torch.from_numpy(a).to(device) for a in (boxes, labels, valid)), targets)
+
+
+@dataclass(frozen=True)
+class AnchorSample:
+    """Sampled anchors: flat indices into (B, K) of all and of the positives, with labels and box targets."""
+
+    index: Tensor
+    labels: Tensor
+    positive_index: Tensor
+    deltas: Tensor
+
+
+@dataclass(frozen=True)
+class RegionSample:
+    """Sampled regions of all images, boxes (R, 4): which image, which class (0 is background), which instance."""
+
+    boxes: Tensor
+    image_index: Tensor
+    labels: Tensor
+    instance: Tensor
+    deltas: Tensor
+
+
+@torch.no_grad()
+def sample_anchors(
+    anchors: list[Tensor],
+    truth: Truth,
+    config: TrainConfig,
+    conventions: Conventions,
+    generator: torch.Generator,
+) -> AnchorSample:
+    """Match the anchors of all levels with the instances of each image and draw `rpn_batch` of them."""
+    grid = torch.cat(anchors)  # (K, 4)
+    index, labels, positive_index, deltas = [], [], [], []
+    for b in range(len(truth.targets)):
+        overlap = iou(truth.boxes[b, truth.valid[b]], grid)  # (G, K)
+        instance, label = match(
+            overlap,
+            truth.valid[b, truth.valid[b]],
+            positive=config.rpn_positive_iou,
+            negative=config.rpn_negative_iou,
+            best_counts=True,
+        )
+        positives, negatives = sample_labels(label, config.rpn_batch, ANCHOR_POSITIVE_FRACTION, generator)
+        chosen = torch.cat([positives, negatives])
+        index.append(chosen + b * len(grid))
+        labels.append(label[chosen].float())
+        positive_index.append(positives + b * len(grid))
+        deltas.append(
+            encode_boxes(truth.boxes[b, instance[positives]], grid[positives], conventions.rpn_delta_weights)
+        )
+    return AnchorSample(torch.cat(index), torch.cat(labels), torch.cat(positive_index), torch.cat(deltas))
+
+
+@torch.no_grad()
+def sample_regions(
+    proposals: Proposals,
+    truth: Truth,
+    config: TrainConfig,
+    conventions: Conventions,
+    generator: torch.Generator,
+) -> RegionSample:
+    """Match proposals, and the true boxes themselves, with the instances and draw `roi_batch` of each image.
+
+    True boxes are among the regions so that the heads see good ones from the first step on.
+    """
+    columns: list[tuple[Tensor, ...]] = []
+    for b in range(len(truth.targets)):
+        true_boxes = truth.boxes[b, truth.valid[b]]
+        regions = torch.cat([proposals.boxes[b, proposals.valid[b]], true_boxes])
+        instance, label = match(
+            iou(true_boxes, regions),
+            truth.valid[b, truth.valid[b]],
+            positive=config.roi_positive_iou,
+            negative=config.roi_positive_iou,
+            best_counts=False,
+        )
+        positives, negatives = sample_labels(label, config.roi_batch, config.roi_positive_fraction, generator)
+        chosen = torch.cat([positives, negatives])
+        boxes, which = regions[chosen], instance[chosen]
+        classes = torch.zeros_like(which)
+        deltas = torch.zeros_like(boxes)
+        n = len(positives)
+        if n:
+            classes[:n] = truth.labels[b, which[:n]]
+            deltas[:n] = encode_boxes(true_boxes[which[:n]], boxes[:n], conventions.box_delta_weights)
+        columns.append((boxes, torch.full_like(which, b), classes, which, deltas))
+    return RegionSample(*(torch.cat(column) for column in zip(*columns, strict=True)))
+
+
+def mask_targets(regions: RegionSample, positive: Tensor, truth: Truth, size: int) -> Tensor:
+    """(P, size, size) in [0, 1]: how much of each cell of the positive regions their instance covers.
+
+    Cells are laid over the original mask: the region's box goes back through the image's placement, and the sampled
+    grid is mirrored and turned as the image was. No mask is ever rasterised.
+    """
+    boxes = regions.boxes[positive].cpu().numpy()
+    image_index = regions.image_index[positive].cpu().numpy()
+    instance = regions.instance[positive].cpu().numpy()
+    result = np.zeros((len(boxes), size, size), np.float32)
+    for b, target in enumerate(truth.targets):
+        rows = np.flatnonzero(image_index == b)
+        if len(rows) == 0:
+            continue
+        source = target.placement.boxes_to_source(boxes[rows])
+        masks = target.masks
+        grids = coverage_of_boxes(masks.runs, masks.offsets, target.source_hw[0], instance[rows], source, size)
+        result[rows] = target.placement.grid_to_input(grids)
+    return torch.from_numpy(result).to(regions.boxes.device)
