@@ -54,3 +54,41 @@ class RPN(nn.Module):
             deltas.append(self.deltas(hidden).permute(0, 2, 3, 1).reshape(hidden.shape[0], -1, 4))
             cells.append((feature.shape[-2], feature.shape[-1]))
         return RPNOutput(logits, deltas, cells)
+
+    def at(self, features: list[Tensor], image_index: Tensor, anchor_index: Tensor) -> tuple[Tensor, Tensor]:
+        """What `forward` gives for a few anchors (S,) of images (S,): logits (S,) and deltas (S, 4).
+
+        `anchor_index` counts the anchors of all levels in `forward`'s order. Training asks for a few hundred of some
+        60,000, so going back through these cells alone costs next to nothing and yields the same gradients.
+        """
+        per_cell = self.objectness.out_channels
+        logits, deltas, order = [], [], []
+        first = 0
+        for feature in features:
+            rows, columns = feature.shape[-2:]
+            count = rows * columns * per_cell
+            here = ((anchor_index >= first) & (anchor_index < first + count)).nonzero()[:, 0]
+            local = anchor_index[here] - first
+            cell, which = local // per_cell, local % per_cell
+            hidden = self._hidden_at(feature, image_index[here], cell // columns, cell % columns)
+            n = torch.arange(len(here), device=feature.device)
+            logits.append(F.linear(hidden, self.objectness.weight.flatten(1), self.objectness.bias)[n, which])
+            every = F.linear(hidden, self.deltas.weight.flatten(1), self.deltas.bias)  # (S, A*4)
+            deltas.append(every.unflatten(1, (per_cell, 4))[n, which])
+            order.append(here)
+            first += count
+        back = torch.cat(order).argsort()
+        return torch.cat(logits)[back], torch.cat(deltas)[back]
+
+    def _hidden_at(self, feature: Tensor, image_index: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        """The hidden layer (S, C) at cells (y, x) (S,), from the 3x3 patch around each; outside the map is zero."""
+        rows, columns = feature.shape[-2:]
+        step = torch.arange(-1, 2, device=feature.device)
+        py, px = y[:, None, None] + step[:, None], x[:, None, None] + step  # (S, 3, 1), (S, 1, 3)
+        inside = (py >= 0) & (py < rows) & (px >= 0) & (px < columns)  # (S, 3, 3)
+        patches = feature.permute(0, 2, 3, 1)[
+            image_index[:, None, None], py.clamp(0, rows - 1), px.clamp(0, columns - 1)
+        ]  # (S, 3, 3, C)
+        flat = (patches * inside[..., None]).flatten(1)
+        weight = self.conv.weight.permute(0, 2, 3, 1).flatten(1)  # (C, C, 3, 3) -> (C, 3*3*C)
+        return F.relu(F.linear(flat, weight, self.conv.bias))

@@ -27,10 +27,10 @@ class Criterion(nn.Module):
         model, config = self.model, self.config
         features = model.extract(images)
         anchors = model.anchors(features, (images.shape[-2], images.shape[-1]))
-        rpn = model.rpn(features)
+        with torch.no_grad():
+            rpn = model.rpn(features)
         anchor_sample = sample_anchors(anchors, truth, config, model.conventions, generator)
-        objectness = torch.cat(rpn.objectness_logits, 1).flatten()  # (B, K) -> (B*K)
-        anchor_deltas = torch.cat(rpn.anchor_deltas, 1).flatten(0, 1)  # (B, K, 4) -> (B*K, 4)
+        objectness, anchor_deltas = model.rpn.at(features, anchor_sample.image_index, anchor_sample.anchor_index)
 
         proposals = model.propose(rpn, anchors, image_hw)
         regions = sample_regions(proposals, truth, config, model.conventions, generator)
@@ -40,12 +40,11 @@ class Criterion(nn.Module):
         mask_logits = model.segment(features, regions.boxes[positive], regions.image_index[positive], labels)
         covered = mask_targets(regions, positive, truth, model.config.mask_size)
 
-        n_anchors, n_regions = len(anchor_sample.index), len(regions.labels)
+        hit = anchor_sample.labels > 0
+        n_anchors, n_regions = len(anchor_sample.labels), len(regions.labels)
         result = {
-            "rpn_class_loss": losses.class_logit_loss(objectness[anchor_sample.index], anchor_sample.labels),
-            "rpn_bbox_loss": losses.box_loss(
-                anchor_deltas[anchor_sample.positive_index], anchor_sample.deltas, n_anchors
-            ),
+            "rpn_class_loss": losses.class_logit_loss(objectness, anchor_sample.labels),
+            "rpn_bbox_loss": losses.box_loss(anchor_deltas[hit], anchor_sample.deltas[hit], n_anchors),
             "mrcnn_class_loss": losses.class_loss(class_logits, regions.labels),
             "mrcnn_bbox_loss": losses.box_loss(box_deltas[positive, labels], regions.deltas[positive], n_regions),
             "mrcnn_mask_loss": losses.mask_loss(mask_logits, covered),

@@ -47,11 +47,11 @@ class Truth:
 
 @dataclass(frozen=True)
 class AnchorSample:
-    """Sampled anchors: flat indices into (B, K) of all and of the positives, with labels and box targets."""
+    """Sampled anchors (S,): whose image, which of all levels' anchors, label 1 or 0, box deltas (zero for negatives)."""
 
-    index: Tensor
+    image_index: Tensor
+    anchor_index: Tensor
     labels: Tensor
-    positive_index: Tensor
     deltas: Tensor
 
 
@@ -76,25 +76,23 @@ def sample_anchors(
 ) -> AnchorSample:
     """Match the anchors of all levels with the instances of each image and draw `rpn_batch` of them."""
     grid = torch.cat(anchors)  # (K, 4)
-    index, labels, positive_index, deltas = [], [], [], []
+    columns: list[tuple[Tensor, ...]] = []
     for b in range(len(truth.targets)):
-        overlap = iou(truth.boxes[b, truth.valid[b]], grid)  # (G, K)
+        true_boxes = truth.boxes[b, truth.valid[b]]  # (G, 4)
         instance, label = match(
-            overlap,
-            truth.valid[b, truth.valid[b]],
+            iou(true_boxes, grid),
             positive=config.rpn_positive_iou,
             negative=config.rpn_negative_iou,
             best_counts=True,
         )
         positives, negatives = sample_labels(label, config.rpn_batch, ANCHOR_POSITIVE_FRACTION, generator)
         chosen = torch.cat([positives, negatives])
-        index.append(chosen + b * len(grid))
-        labels.append(label[chosen].float())
-        positive_index.append(positives + b * len(grid))
-        deltas.append(
-            encode_boxes(truth.boxes[b, instance[positives]], grid[positives], conventions.rpn_delta_weights)
-        )
-    return AnchorSample(torch.cat(index), torch.cat(labels), torch.cat(positive_index), torch.cat(deltas))
+        deltas = grid.new_zeros(len(chosen), 4)
+        if len(positives):
+            wanted = true_boxes[instance[positives]]
+            deltas[: len(positives)] = encode_boxes(wanted, grid[positives], conventions.rpn_delta_weights)
+        columns.append((torch.full_like(chosen, b), chosen, label[chosen].float(), deltas))
+    return AnchorSample(*(torch.cat(column) for column in zip(*columns, strict=True)))
 
 
 @torch.no_grad()
@@ -115,7 +113,6 @@ def sample_regions(
         regions = torch.cat([proposals.boxes[b, proposals.valid[b]], true_boxes])
         instance, label = match(
             iou(true_boxes, regions),
-            truth.valid[b, truth.valid[b]],
             positive=config.roi_positive_iou,
             negative=config.roi_positive_iou,
             best_counts=False,

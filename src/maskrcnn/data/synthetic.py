@@ -1,0 +1,87 @@
+"""A small data set made on the spot, for the demo and for tests: overlapping shapes of four classes on texture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from maskrcnn.data.dataset import generator
+from maskrcnn.data.formats import encoded_pixels
+from maskrcnn.files import write_image
+from maskrcnn.rle import RLE
+
+CLASSES = ("disc", "box", "triangle", "star")
+LEAST_VISIBLE = 40
+"""Instances of which fewer pixels show are painted over and not listed."""
+
+
+def write_shapes(folder: Path, n_images: int, seed: int, *, hw: tuple[int, int] = (256, 256)) -> Path:
+    """Write ``images/*.png`` and ``train.csv`` (ImageId,EncodedPixels,ClassId) into `folder`; returns the CSV."""
+    rows: list[tuple[str, RLE | None, str]] = []
+    for i in range(n_images):
+        image, masks, labels = draw_scene(hw, generator(seed, i))
+        name = f"shapes_{i:04d}.png"
+        write_image(Image.fromarray(image), folder / "images" / name)
+        rows += [(name, mask, label) for mask, label in zip(masks, labels, strict=True)]
+        if not masks:
+            rows.append((name, None, ""))
+    csv = folder / "train.csv"
+    encoded_pixels.write(csv, rows, with_class=True)
+    return csv
+
+
+def draw_scene(hw: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, list[RLE], list[str]]:
+    """An image (H, W, 3) uint8 with the visible masks of its shapes and their classes; now and then it has none."""
+    h, w = hw
+    image = _texture(hw, rng, contrast=25)
+    owner = np.zeros(hw, np.int32)
+    labels = []
+    n_shapes = 0 if rng.random() < 0.05 else int(rng.integers(2, 8))
+    for number in range(1, n_shapes + 1):
+        label = int(rng.integers(len(CLASSES)))
+        radius = float(rng.uniform(0.06, 0.16)) * min(h, w)
+        center = rng.uniform([0, 0], [w, h])
+        inside = _rasterise(hw, _outline(CLASSES[label], rng) * radius + center)
+        shade = _texture(hw, rng, contrast=15)
+        image[inside] = shade[inside]
+        owner[inside] = number
+        labels.append(CLASSES[label])
+    noise = rng.normal(0, 5, image.shape)
+    image = np.clip(image + noise, 0, 255).astype(np.uint8)
+    masks = [RLE.from_mask(owner == number) for number in range(1, n_shapes + 1)]
+    shown = [k for k, mask in enumerate(masks) if mask.area >= LEAST_VISIBLE]
+    return image, [masks[k] for k in shown], [labels[k] for k in shown]
+
+
+def _outline(label: str, rng: np.random.Generator) -> np.ndarray:
+    """(P, 2) corners of a shape of about unit radius, at a random angle."""
+    turn = rng.uniform(0, 2 * np.pi)
+    if label == "box":
+        aspect = rng.uniform(0.6, 1.0)
+        points = np.array([(-1, -aspect), (1, -aspect), (1, aspect), (-1, aspect)]) * 0.85
+    else:
+        corners = {"disc": 48, "triangle": 3, "star": 10}[label]
+        angles = np.arange(corners) * 2 * np.pi / corners
+        radii = np.where(np.arange(corners) % 2, 0.42, 1.1) if label == "star" else np.ones(corners)
+        points = np.stack([np.cos(angles), np.sin(angles)], 1) * radii[:, None]
+    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    return points @ rotation.T
+
+
+def _rasterise(hw: tuple[int, int], points: np.ndarray) -> np.ndarray:
+    canvas = Image.new("1", (hw[1], hw[0]))
+    ImageDraw.Draw(canvas).polygon([(float(x), float(y)) for x, y in points], fill=1)
+    return np.array(canvas)
+
+
+def _texture(hw: tuple[int, int], rng: np.random.Generator, contrast: float) -> np.ndarray:
+    """A random colour under soft stripes and blotches; (H, W, 3) float64."""
+    y, x = np.mgrid[: hw[0], : hw[1]]
+    angle, wavelength, phase = rng.uniform(0, np.pi), rng.uniform(6, 30), rng.uniform(0, 2 * np.pi)
+    stripes = np.sin((x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / wavelength + phase)
+    coarse = Image.fromarray(rng.uniform(-1, 1, (9, 9)).astype(np.float32))
+    blotches = np.asarray(coarse.resize((hw[1], hw[0]), Image.Resampling.BICUBIC))
+    color = rng.uniform(40, 215, 3)
+    return color + contrast * (0.5 * stripes + blotches)[..., None]
