@@ -119,6 +119,8 @@ class TrainConfig(_Group):
     """Largest part of them that is positive."""
     roi_positive_iou: Fraction = 0.5
     """A region is positive from this overlap with an instance on."""
+    mask_batch: Count = 32
+    """Positive regions of each image that the mask head, the costliest part, trains on."""
     rpn_class_weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight of rpn_class_loss."""
     rpn_bbox_weight: Annotated[float, Field(ge=0)] = 1.0

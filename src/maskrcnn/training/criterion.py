@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from maskrcnn.config import TrainConfig
 from maskrcnn.model.mask_rcnn import MaskRCNN
 from maskrcnn.training import losses
-from maskrcnn.training.targets import Truth, mask_targets, sample_anchors, sample_regions
+from maskrcnn.training.targets import Truth, first_of_each_image, mask_targets, sample_anchors, sample_regions
 
 LOSSES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
 
@@ -37,8 +37,11 @@ class Criterion(nn.Module):
         positive = regions.labels.nonzero()[:, 0]
         labels = regions.labels[positive]
         class_logits, box_deltas = model.classify(features, regions.boxes, regions.image_index)
-        mask_logits = model.segment(features, regions.boxes[positive], regions.image_index[positive], labels)
-        covered = mask_targets(regions, positive, truth, model.config.mask_size)
+        masked = first_of_each_image(positive, regions.image_index, config.mask_batch)
+        mask_logits = model.segment(
+            features, regions.boxes[masked], regions.image_index[masked], regions.labels[masked]
+        )
+        covered = mask_targets(regions, masked, truth, model.config.mask_size)
 
         hit = anchor_sample.labels > 0
         n_anchors, n_regions = len(anchor_sample.labels), len(regions.labels)

@@ -72,12 +72,13 @@ def train(
     config: Config | None = None,
     budget: str | None = None,
     resume: bool = False,
+    source: dict[str, Any] | None = None,
     console: Console | None = None,
 ) -> Run:
     """Train on `train_data`, choose the best model by `val_data`, keep everything in the folder `out`.
 
     `budget` ("30m") takes the place of the configuration's epochs. `resume` goes on with the run in `out`, whose
-    configuration then holds. Progress is shown on `console`. SIGINT and SIGTERM save the state and end the run.
+    configuration then holds. `source` is kept as ``state/data.json``: how the data was opened. Progress is shown on `console`. SIGINT and SIGTERM save the state and end the run.
     Raises `UserError`.
     """
     folder = RunFolder(Path(out))
@@ -89,6 +90,8 @@ def train(
     if not resume and folder.state.exists():
         raise UserError(f"{out} already holds a run; go on with it by --resume {out}, or choose another folder")
     with folder.locked(), ProgressDisplay(console) as display:
+        if source is not None and not resume:
+            write_text(json.dumps(source), folder.data)
         trainer = _Trainer(folder, train_data, val_data, config, resume, display)
         return trainer.run()
 

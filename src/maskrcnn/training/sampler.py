@@ -13,7 +13,7 @@ def sample_labels(
 ) -> tuple[Tensor, Tensor]:
     """Indices (P,) of positives and (Q,) of negatives among labels (N,): at most `count` together.
 
-    Positives take at most `positive_fraction` of them; negatives fill up what is left.
+    Positives take at most `positive_fraction` of them; negatives fill up what is left. Both are in random order.
     """
     positives = _choose((labels == POSITIVE).nonzero()[:, 0], int(count * positive_fraction), generator)
     negatives = _choose((labels == NEGATIVE).nonzero()[:, 0], count - len(positives), generator)
@@ -21,6 +21,4 @@ def sample_labels(
 
 
 def _choose(candidates: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    if len(candidates) <= most:
-        return candidates
     return candidates[torch.randperm(len(candidates), generator=generator, device=candidates.device)[:most]]

@@ -130,6 +130,15 @@ def sample_regions(
     return RegionSample(*(torch.cat(column) for column in zip(*columns, strict=True)))
 
 
+def first_of_each_image(rows: Tensor, image_index: Tensor, most: int) -> Tensor:
+    """Of `rows` (P,) into regions of images `image_index` (R,), the first `most` of each image.
+
+    Samples stand in random order, so these are a random few.
+    """
+    parts = [rows[image_index[rows] == b][:most] for b in image_index[rows].unique().tolist()]
+    return torch.cat(parts) if parts else rows
+
+
 def mask_targets(regions: RegionSample, positive: Tensor, truth: Truth, size: int) -> Tensor:
     """(P, size, size) in [0, 1]: how much of each cell of the positive regions their instance covers.
 

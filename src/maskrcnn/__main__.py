@@ -1,0 +1,5 @@
+"""``python -m maskrcnn``."""
+
+from maskrcnn.cli import main
+
+main()

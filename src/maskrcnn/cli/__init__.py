@@ -1,0 +1,43 @@
+"""The command ``maskrcnn``: one thin module a subcommand, loaded when it is called."""
+
+from __future__ import annotations
+
+import sys
+
+from cyclopts import App
+
+from maskrcnn import __version__
+from maskrcnn.errors import UserError
+
+app = App(
+    name="maskrcnn",
+    help="Mask R-CNN: images and run-length masks in; a trained, scored model and predicted masks out.",
+    version=__version__,
+    help_on_error=False,
+)
+app.command("maskrcnn.cli.demo:demo", name="demo", help="Make a small data set, train on it, score and predict.")
+app.command("maskrcnn.cli.check:check", name="check", help="Look through a data set: counts, sizes, classes, problems.")
+app.command("maskrcnn.cli.split:split", name="split", help="Split a CSV by image into training and validation.")
+app.command("maskrcnn.cli.train:train", name="train", help="Train a model, or go on with a run.")
+app.command("maskrcnn.cli.evaluate:evaluate", name="evaluate", help="Score a model: COCO and Kaggle metrics.")
+app.command("maskrcnn.cli.predict:predict", name="predict", help="Find instances in pictures.")
+
+INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; a mistake of the user ends in one message and a non-zero exit, not in a traceback."""
+    try:
+        status = app(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in ("torch", "torchvision", "timm", "tensorboard"):
+            raise
+        print(f"error: {error.name} is not installed: pip install 'maskrcnn[train]'", file=sys.stderr)
+        sys.exit(1)
+    sys.exit(status if isinstance(status, int) else 0)

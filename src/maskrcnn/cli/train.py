@@ -1,0 +1,101 @@
+"""``maskrcnn train``."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from maskrcnn.cli.common import DataOptions, JsonFlag, print_json, read_names, say, show_scores, talk
+from maskrcnn.config import Config
+from maskrcnn.errors import UserError
+
+
+def train(
+    data: Path | None = None,
+    *,
+    val: float = 0.1,
+    val_ids: Path | None = None,
+    val_data: Path | None = None,
+    out: Path | None = None,
+    resume: Path | None = None,
+    preset: Literal["lite", "resnet50", "resnet101"] = "lite",
+    config: Path | None = None,
+    options: DataOptions | None = None,
+    settings: Annotated[Config | None, Parameter(name="*")] = None,
+    json: JsonFlag = False,
+) -> int:
+    """Train on a CSV of run-length masks and a folder of images.
+
+    Parameters
+    ----------
+    data
+        The CSV file.
+    val
+        Part of the images that is kept for validation, when no other choice is made.
+    val_ids
+        File with the names of the validation images, one a line.
+    val_data
+        A CSV of its own for validation, read with the same options.
+    out
+        Run folder; by default runs/NAME, NAME being that of the CSV's folder.
+    resume
+        Run folder to go on with; data and settings are those it began with.
+    preset
+        Settings to start from.
+    config
+        YAML file of settings that change the preset.
+    json
+        Print the best validation's scores as one JSON object.
+    """
+    from maskrcnn.training.loop import train as run_training
+
+    if resume is not None:
+        if settings is not None or config is not None:
+            raise UserError("--resume goes on with the settings that the run began with; leave out the others")
+        source = _read_source(resume)
+        chosen, out = Config.load(resume / "config.yaml"), resume
+        data_options = DataOptions.from_dict(source["options"])
+    else:
+        if data is None:
+            raise UserError("name the CSV of masks to train on, or a run to --resume")
+        if sum(v is not None for v in (val_ids, val_data)) > 1:
+            raise UserError("--val-ids and --val-data exclude each other")
+        chosen = Config.build(preset, config, settings)
+        data_options = options or DataOptions()
+        source = {
+            "data": str(data.absolute()),
+            "val": val,
+            "val_ids": read_names(val_ids) if val_ids else None,
+            "val_data": str(val_data.absolute()) if val_data else None,
+            "options": data_options.to_dict(),
+        }
+        out = out or Path("runs") / (data.absolute().parent.name or data.stem)
+    opened = data_options.open(Path(source["data"]))
+    if source["val_data"]:
+        parts = opened, data_options.open(Path(source["val_data"]))
+    elif source["val_ids"]:
+        parts = opened.split_by_names(source["val_ids"])
+    else:
+        parts = opened.split(source["val"], chosen.train.seed)
+    say(f"{len(parts[0]):,} images to train on, {len(parts[1]):,} to validate; run folder {out}")
+    run = run_training(
+        *parts, out=out, config=chosen, resume=resume is not None, source=source, console=talk
+    )
+    if run.scores is not None:
+        show_scores(run.scores)
+        if json:
+            print_json({**run.scores, "run": str(out), "finished": run.finished})
+    if run.finished:
+        say(f"model: {out}  (maskrcnn evaluate, maskrcnn predict --model {out})")
+    return 0 if run.finished else 130
+
+
+def _read_source(run: Path) -> dict[str, Any]:
+    path = run / "state" / "data.json"
+    try:
+        return json_module.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        raise UserError(f"{run} cannot be resumed: {path} is missing or damaged") from None
