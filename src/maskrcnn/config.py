@@ -40,7 +40,7 @@ class ModelConfig(_Group):
     """Where the backbone starts: "imagenet", "none" or a file of backbone weights."""
     pyramid: Literal["fpn", "single"] = "fpn"
     """A feature pyramid of five levels, or the last map of stride 16 alone."""
-    image_size: Annotated[int, Field(ge=64, multiple_of=32)] = 512
+    image_size: Annotated[int, Field(ge=64)] = 512
     """Longer side of the network's input in pixels; images are scaled to it, keeping their aspect."""
     channels: Count = 128
     """Channels of the pyramid and of the region proposal network."""

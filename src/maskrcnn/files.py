@@ -23,11 +23,21 @@ def atomic(path: str | Path) -> Iterator[Path]:
             yield beside
             with open(beside, "rb+") as written:
                 os.fsync(written.fileno())
+            beside.chmod(_permissions(path))
             os.replace(beside, path)
         finally:
             beside.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _permissions(path: Path) -> int:
+    """Those of the file that is replaced, else what the user's mask leaves of 0666."""
+    if path.exists():
+        return path.stat().st_mode & 0o777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
 
 
 def write_text(text: str, path: str | Path) -> None:

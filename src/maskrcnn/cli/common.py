@@ -45,10 +45,10 @@ class DataOptions:
     """JSON file of class names, such as {"1": "cat"}."""
     order: Literal["column", "row"] = "column"
     """Whether runs count pixels down the columns (Kaggle, COCO) or along the rows."""
-    origin: Literal[0, 1] | None = None
-    """Number of the first pixel; found out when not given."""
-    relative: bool | None = None
-    """Whether starts count from the end of the run before; found out when not given."""
+    origin: Literal[0, 1] = 1
+    """Number of the first pixel: Kaggle's is 1."""
+    relative: bool = False
+    """Whether starts count from the end of the run before."""
     unlisted: Literal["ignore", "empty"] = "ignore"
     """Whether images that the CSV lacks are left out or taken as images without objects."""
     bad: Literal["error", "skip"] = "error"

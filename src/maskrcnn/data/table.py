@@ -133,6 +133,16 @@ class Dataset:
 
     def split_by_names(self, names: Sequence[str]) -> tuple[Dataset, Dataset]:
         """Split into (all others, the images called `names`), with or without suffix. An unknown name is an error."""
+        chosen = self._find(names)
+        if chosen.all() or not chosen.any():
+            raise UserError(f"the validation names leave no image for {'training' if chosen.all() else 'validation'}")
+        return self.take(np.flatnonzero(~chosen)), self.take(np.flatnonzero(chosen))
+
+    def named(self, names: Sequence[str]) -> Dataset:
+        """The images called `names`, with or without suffix. An unknown name is an error."""
+        return self.take(np.flatnonzero(self._find(names)))
+
+    def _find(self, names: Sequence[str]) -> np.ndarray:
         index = {name: i for i, name in enumerate(self.names)}
         stems: dict[str, list[int]] = {}
         for i, name in enumerate(self.names):
@@ -145,12 +155,8 @@ class Dataset:
                 unknown.append(name)
             chosen[found] = True
         if unknown:
-            raise UserError(
-                f"{len(unknown)} of {len(names)} validation images are not in {self.source}: {', '.join(unknown[:3])}"
-            )
-        if chosen.all() or not chosen.any():
-            raise UserError(f"the validation names leave no image for {'training' if chosen.all() else 'validation'}")
-        return self.take(np.flatnonzero(~chosen)), self.take(np.flatnonzero(chosen))
+            raise UserError(f"{len(unknown)} of {len(names)} names are not in {self.source}: {', '.join(unknown[:3])}")
+        return chosen
 
     def fingerprint(self) -> str:
         """SHA-256 over names, sizes, labels and masks: what a model was trained on."""

@@ -30,7 +30,7 @@ def coverage(runs, height, box, size):
             k += 1
         j = k
         while j < len(runs) and runs[j, 0] < (x + 1) * height:
-            top = max(float(runs[j, 0] - x * height), y1)
+            top = max(float(max(runs[j, 0] - x * height, 0)), y1)
             bottom = min(float(min(runs[j, 0] + runs[j, 1] - x * height, height)), y2)
             j += 1
             if bottom <= top:

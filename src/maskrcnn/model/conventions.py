@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 
@@ -35,6 +35,10 @@ class Conventions:
     """Bilinear samples along each side of a bin."""
     paste: Literal["exact", "integer"] = "exact"
     """Masks fill the box as it is, or the box grown by one cell and cut to integers."""
+
+    def changed(self, **values: Any) -> Conventions:
+        """A copy with some choices replaced."""
+        return replace(self, **values)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for a file's header."""

@@ -22,6 +22,7 @@ from maskrcnn.checkpoints import load
 from maskrcnn.checkpoints.native import load_weights, pick_device, write_model
 from maskrcnn.config import Config, seconds
 from maskrcnn.data.batch import Batch, batches
+from maskrcnn.data.images import SUFFIXES
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation import evaluate
@@ -290,7 +291,12 @@ class _Trainer:
     def _write_model(self, path: Path, predictor: Predictor, scores: dict[str, Any] | None) -> None:
         provenance: dict[str, Any] = {
             "step": self.progress.step,
-            "data": {"images": len(self.data), "instances": self.data.n_instances, "sha256": self.fingerprint},
+            "data": {
+                "images": len(self.data),
+                "instances": self.data.n_instances,
+                "sha256": self.fingerprint,
+                "names": "name" if Path(self.data.names[0]).suffix.lower() in SUFFIXES else "stem",
+            },
             "versions": {"maskrcnn": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
         }
         if scores is not None:

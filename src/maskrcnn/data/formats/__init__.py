@@ -23,8 +23,8 @@ def open_dataset(
     columns: Mapping[str, str] | None = None,
     class_names: Mapping[Any, str] | str | Path | None = None,
     order: Literal["column", "row"] = "column",
-    origin: Literal[0, 1] | None = None,
-    relative: bool | None = None,
+    origin: Literal[0, 1] = 1,
+    relative: bool = False,
     unlisted: Literal["ignore", "empty"] = "ignore",
     bad: Literal["error", "skip"] = "error",
     say: Callable[[str], None] = _say,
@@ -33,8 +33,8 @@ def open_dataset(
 
     `images` is the folder (by default the one of the CSV, or ``images`` or ``train`` beside it). `columns` names the
     columns that cannot be guessed: ``{"image": ..., "rle": ..., "class": ..., "height": ..., "width": ...}``.
-    `class_names` maps ids to names, or is a JSON file that does. `order`, `origin` and `relative` describe the runs;
-    the last two are found out when None. `unlisted` images of the folder are left out or taken as empty. A `bad` row
+    `class_names` maps ids to names, or is a JSON file that does. `order` ("column" or "row"), `origin` (the first
+    pixel's number) and `relative` (starts count from the end of the run before) describe the runs. `unlisted` images of the folder are left out or taken as empty. A `bad` row
     is an error that lists what is wrong, or left out and kept in ``problems``. Unreadable images are always left out,
     and said.
 

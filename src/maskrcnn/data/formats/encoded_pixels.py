@@ -6,6 +6,7 @@ column (``name.jpg_3``) or with attributes behind it (``6_20_44``); no object as
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -58,8 +59,8 @@ def read(
     columns: dict[str, str],
     class_names: Mapping[Any, str] | str | Path | None,
     order: Literal["column", "row"],
-    origin: Literal[0, 1] | None,
-    relative: bool | None,
+    origin: Literal[0, 1],
+    relative: bool,
     unlisted: Literal["ignore", "empty"],
     bad: Literal["error", "skip"],
 ) -> Dataset:
@@ -90,7 +91,7 @@ def read(
     usable_image = np.array([f is not None for f in files], bool) & (sizes[:, 0] > 0)
     rows = np.flatnonzero(is_object & usable_image[row_image])
     n_pixels = sizes[row_image[rows]].prod(1)
-    masks, bad_runs, origin, relative = _parse(texts.gather(rows), n_pixels, origin, relative, notes)
+    masks, bad_runs, hint = _parse(texts.gather(rows), n_pixels, origin, relative)
     for item in bad_runs:
         row = int(rows[item.index])
         problems.append(Problem(f"{source}, row {row + 2}", f"{found.rle} of {names[row_image[row]]}: {item.message}"))
@@ -102,7 +103,7 @@ def read(
     labels, class_ids, attributes = _classes(class_text, table, found, rows)
     usable = np.ones(len(rows), bool)
     usable[[item.index for item in bad_runs]] = False
-    _settle(problems, unreadable, bad, source, notes)
+    _settle(problems, unreadable, bad, hint, source, notes)
 
     images = np.flatnonzero(usable_image)
     position = np.full(len(names), -1, np.int64)
@@ -140,18 +141,14 @@ def write(path: str | Path, rows: Sequence[tuple[str, RLE | None, Any]], with_cl
 
     Every mask is read back from its text and compared before anything is written.
     """
-    texts = []
-    for image, mask, _ in rows:
+    lines: list[list[Any]] = [["ImageId", "EncodedPixels"] + ["ClassId"] * with_class]
+    for image, mask, class_id in rows:
         text = "" if mask is None else mask.to_encoded_pixels()
         if mask is not None and RLE.from_encoded_pixels(text, mask.hw) != mask:
             raise RuntimeError(f"{path}: the mask of {image} does not survive its own encoding; nothing was written")
-        texts.append(text)
-    columns: dict[str, Any] = {"ImageId": [r[0] for r in rows], "EncodedPixels": texts}
-    if with_class:
-        columns["ClassId"] = ["" if r[1] is None else str(r[2]) for r in rows]
-    frame = pl.DataFrame(columns, schema=dict.fromkeys(columns, pl.String))
-    with atomic(path) as beside:
-        frame.write_csv(beside, quote_style="necessary")
+        lines.append([image, text] + ["" if mask is None else class_id] * with_class)
+    with atomic(path) as beside, open(beside, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(lines)
 
 
 # ---- columns ------------------------------------------------------------------------------------------------------
@@ -375,36 +372,21 @@ def _sizes(
 
 
 def _parse(
-    texts: pl.Series,
-    n_pixels: np.ndarray,
-    origin: Literal[0, 1] | None,
-    relative: bool | None,
-    notes: list[str],
-) -> tuple[RunTable, list[BadRuns], int, bool]:
-    """Parse as told; where the kind is left open, try Kaggle's own first and then what would explain its errors."""
+    texts: pl.Series, n_pixels: np.ndarray, origin: Literal[0, 1], relative: bool
+) -> tuple[RunTable, list[BadRuns], str]:
+    """The masks, what is wrong with them, and a hint where another kind of runs would make sense of them all."""
     raw = np.frombuffer(texts.str.join("").item().encode() if len(texts) else b"", np.uint8)
     offsets = np.concatenate([[0], np.cumsum(texts.str.len_bytes().to_numpy(), dtype=np.int64)])
-    kinds = [
-        (o, r)
-        for r in ([False, True] if relative is None else [relative])
-        for o in ([1, 0] if origin is None else [origin])
-        if not (r and o == 0 and origin is None)
-    ]
-    first: tuple[RunTable, list[BadRuns]] | None = None
-    for o, r in kinds:
-        masks, bad = parse_column(raw, offsets, n_pixels, origin=o, relative=r)
-        if not bad:
-            if (o, r) != kinds[0]:
-                kind = "starts relative to the run before" if r else f"pixels counted from {o}"
-                notes.append(f"the runs only make sense with {kind}: read so")
-            return masks, bad, o, r
-        first = first or (masks, bad)
-    assert first is not None
-    return *first, *kinds[0]
+    masks, bad = parse_column(raw, offsets, n_pixels, origin=origin, relative=relative)
+    if bad and not relative:
+        for option, o, r in (("--origin 0", 0, False), ("--relative", origin, True)):
+            if not parse_column(raw, offsets, n_pixels, origin=o, relative=r)[1]:
+                return masks, bad, f"; every row would make sense with {option}"
+    return masks, bad, ""
 
 
 def _settle(
-    problems: list[Problem], unreadable: list[Problem], bad: str, source: Path, notes: list[str]
+    problems: list[Problem], unreadable: list[Problem], bad: str, hint: str, source: Path, notes: list[str]
 ) -> None:
     """Raise for bad rows, or say that they were left out."""
     if problems and bad == "error":
@@ -412,7 +394,7 @@ def _settle(
         more = f"\n  ... and {len(problems) - SHOWN:,} more" if len(problems) > SHOWN else ""
         raise UserError(
             f"{source} has {len(problems):,} problem{'s' if len(problems) > 1 else ''}:\n{shown}{more}\n"
-            "`maskrcnn check` lists them all; --bad skip goes on without them"
+            f"`maskrcnn check` lists them all; --bad skip goes on without them{hint}"
         )
     for kind, items in (("problem", problems), ("unreadable image", unreadable)):
         if items:

@@ -1,0 +1,85 @@
+"""``maskrcnn check``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from rich.progress import track
+from rich.table import Table
+
+from maskrcnn.cli.common import DataOptions, JsonFlag, print_json, say, talk
+
+SHOWN = 20
+
+
+def check(
+    data: Path,
+    *,
+    options: DataOptions | None = None,
+    decode: bool = True,
+    all_problems: bool = False,
+    json: JsonFlag = False,
+) -> int:
+    """Look through a data set: counts, sizes, classes, instance density, and problems with their rows.
+
+    Exits with 1 when there are problems. Nothing is changed.
+
+    Parameters
+    ----------
+    data
+        The CSV file.
+    decode
+        Decode every picture, to find damaged ones.
+    all_problems
+        List every problem, not only the first 20.
+    json
+        Print everything found as one JSON object.
+    """
+    import dataclasses
+
+    from maskrcnn.data.doctor import examine
+
+    opened = dataclasses.replace(options or DataOptions(), bad="skip").open(data)
+    bar = iter(track(range(len(opened)), "looking", console=talk, transient=True))
+    problems = [*opened.problems, *examine(opened, decode=decode, on_image=lambda _: next(bar, None))]
+    statistics = {**opened.statistics(), "problems": len(problems)}
+    if json:
+        print_json({**statistics, "found": opened.notes, "problem_list": [str(p) for p in problems]})
+    else:
+        _show(statistics)
+        shown = problems if all_problems else problems[:SHOWN]
+        for problem in shown:
+            say(f"- {problem}")
+        if len(problems) > len(shown):
+            say(f"... and {len(problems) - len(shown):,} more (--all-problems lists them)")
+        say(f"{len(problems):,} problems found" if problems else "no problems found")
+    return 1 if problems else 0
+
+
+def _show(statistics: dict[str, Any]) -> None:
+    table = Table(title="Data")
+    for column in ("", "min", "median", "95 %", "max"):
+        table.add_column(column, justify="right" if column else "left")
+    for title, key in (
+        ("instances an image", "instances_per_image"),
+        ("box side (px)", "box_side_px"),
+        ("mask area (px)", "mask_area_px"),
+    ):
+        table.add_row(title, *(f"{statistics[key][k]:,.0f}" for k in ("min", "median", "p95", "max")))
+    talk.print(table)
+    sizes = Counter({f"{s['width']} x {s['height']}": s["images"] for s in statistics["sizes"]})
+    listed = ", ".join(f"{size} ({n:,})" for size, n in sizes.most_common())
+    more = statistics["distinct_sizes"] - len(sizes)
+    say(
+        f"{statistics['images']:,} images, {statistics['images_without_instances']:,} of them without objects; "
+        f"{statistics['instances']:,} instances"
+    )
+    say(f"width x height: {listed}" + (f" and {more} more sizes" if more else ""))
+    table = Table(title="Classes")
+    for column in ("id", "name", "instances"):
+        table.add_column(column, justify="right" if column == "instances" else "left")
+    for entry in statistics["classes"]:
+        table.add_row(str(entry["id"]), entry["name"], f"{entry['instances']:,}")
+    talk.print(table)

@@ -1,0 +1,58 @@
+"""``maskrcnn evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.progress import track
+
+from maskrcnn.cli.common import DataOptions, JsonFlag, print_json, read_names, say, show_scores, talk
+from maskrcnn.config import PredictConfig
+
+
+def evaluate(
+    data: Path,
+    *,
+    model: Path,
+    ids: Path | None = None,
+    device: str = "auto",
+    options: DataOptions | None = None,
+    settings: Annotated[PredictConfig | None, Parameter(name="*", group="Prediction")] = None,
+    json: JsonFlag = False,
+) -> int:
+    """Score a model: COCO's box and mask AP and AR, and the metric of the 2018 Data Science Bowl.
+
+    Exits with 3 when pictures could not be read.
+
+    Parameters
+    ----------
+    data
+        The CSV file of true masks.
+    model
+        Run folder or model file.
+    ids
+        File with the names of the images to score, one a line; all images otherwise.
+    device
+        auto, cpu, cuda, cuda:1 or mps.
+    json
+        Print the scores as one JSON object.
+    """
+    from maskrcnn.checkpoints import load
+    from maskrcnn.evaluation import evaluate as run_evaluation
+
+    predictor = load(model, device=device)
+    if settings is not None:
+        predictor = predictor.changed(**settings.model_dump(exclude_unset=True))
+    opened = options.open(data) if options else DataOptions().open(data)
+    if ids is not None:
+        opened = opened.named(read_names(ids))
+    bar = iter(track(range(len(opened)), "predicting", console=talk, transient=True))
+    scores = run_evaluation(predictor, opened, on_image=lambda _: next(bar, None))
+    show_scores(scores)
+    for message in scores["unreadable"]:
+        say(f"left out: {message}")
+    if json:
+        print_json({**scores, "model": str(model)})
+    return 3 if scores["unreadable"] else 0

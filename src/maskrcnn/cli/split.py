@@ -1,0 +1,40 @@
+"""``maskrcnn split``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from maskrcnn.cli.common import DataOptions, say
+from maskrcnn.errors import UserError
+from maskrcnn.files import write_text
+
+
+def split(
+    data: Path,
+    *,
+    out: Path,
+    val: float = 0.1,
+    seed: int = 0,
+    options: DataOptions | None = None,
+) -> None:
+    """Choose validation images, stratified by class, instance count and size, and write their names.
+
+    Parameters
+    ----------
+    data
+        The CSV file.
+    out
+        Text file to write, one name a line; for ``maskrcnn train --val-ids``.
+    val
+        Part of the images to choose.
+    seed
+        Start of the random choice.
+    """
+    if out.exists():
+        raise UserError(f"{out} exists; choose another name for the list")
+    train_part, val_part = (options or DataOptions()).open(data).split(val, seed)
+    write_text("".join(f"{name}\n" for name in val_part.names), out)
+    say(
+        f"{out}: {len(val_part):,} images with {val_part.n_instances:,} instances to validate; "
+        f"{len(train_part):,} images with {train_part.n_instances:,} instances are left to train on"
+    )

@@ -1,0 +1,90 @@
+"""Predictions on disk, written while they come in: submission CSV, COCO results, label pictures, overlays."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from PIL import Image
+
+from maskrcnn.errors import UserError
+from maskrcnn.files import atomic, write_image
+from maskrcnn.rle import RLE
+from maskrcnn.structures import Detections
+
+MOST_LABELS = 65535
+"""Instances that a 16-bit label picture can tell apart."""
+
+
+class Writer:
+    """Writes the detections of one image after the other; files appear under their names when all is done."""
+
+    def __init__(self, folder: Path, *, overlays: bool, labels: bool, with_class: bool) -> None:
+        self.folder = folder
+        self.overlays = overlays
+        self.labels = labels
+        self.with_class = with_class
+        self._csv: Any = None
+        self._coco: TextIO | None = None
+        self._results = 0
+
+    @contextmanager
+    def open(self, *, submission: bool, coco: bool) -> Iterator[Writer]:
+        """Keep ``submission.csv`` and ``coco.json`` open beside their places while images are added."""
+        with ExitStack() as stack:
+            if submission:
+                beside = stack.enter_context(atomic(self.folder / "submission.csv"))
+                file = stack.enter_context(open(beside, "w", encoding="utf-8", newline=""))
+                self._csv = csv.writer(file, lineterminator="\n")
+                self._csv.writerow(["ImageId", "EncodedPixels"] + (["ClassId"] if self.with_class else []))
+            if coco:
+                beside = stack.enter_context(atomic(self.folder / "coco.json"))
+                self._coco = stack.enter_context(open(beside, "w", encoding="utf-8"))
+                self._coco.write("[")
+            yield self
+            if self._coco is not None:
+                self._coco.write("\n]\n")
+
+    def add(self, name: Path, image_id: str, detections: Detections) -> None:
+        """`name` is the picture's path under the output folder, `image_id` what the submission calls it."""
+        if self._csv is not None or self.labels:
+            apart = detections.without_overlaps()
+            if self._csv is not None:
+                self._add_rows(image_id, apart)
+            if self.labels:
+                write_image(label_picture(apart), self.folder / "labels" / name.with_suffix(".png"))
+        if self._coco is not None:
+            number = int(name.stem) if name.stem.isdecimal() else image_id
+            for entry in detections.to_coco(number):
+                self._coco.write(("," if self._results else "") + "\n" + json.dumps(entry))
+                self._results += 1
+        if self.overlays:
+            detections.save_overlay(self.folder / "overlays" / name.with_suffix(".png"))
+
+    def _add_rows(self, image_id: str, apart: Detections) -> None:
+        """One row an instance, or one with no object. Each text is read back before it is written."""
+        taken = RLE.empty(apart.hw)
+        for mask, class_id in zip(apart.rles, apart.class_ids, strict=True):
+            text = mask.to_encoded_pixels()
+            if RLE.from_encoded_pixels(text, apart.hw) != mask or taken.intersection(mask).area:
+                raise RuntimeError(f"a mask of {image_id} does not survive its own encoding; nothing was written")
+            taken = taken.union(mask)
+            self._csv.writerow([image_id, text] + ([class_id] if self.with_class else []))
+        if not apart.rles:
+            self._csv.writerow([image_id, ""] + ([""] if self.with_class else []))
+
+
+def label_picture(detections: Detections) -> Image.Image:
+    """16-bit gray: 0 is background, 1 the best detection, 2 the next. The masks must not overlap."""
+    if len(detections) > MOST_LABELS:
+        raise UserError(f"{detections.image}: {len(detections)} instances do not fit a 16-bit label picture")
+    labels = np.zeros(detections.hw, np.uint16)
+    for number, mask in enumerate(detections.rles, 1):
+        x1, y1, x2, y2 = mask.box
+        labels[y1:y2, x1:x2][mask.to_mask((x1, y1, x2, y2))] = number
+    return Image.fromarray(labels)

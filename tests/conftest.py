@@ -1,0 +1,42 @@
+"""Fixtures that several folders of tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maskrcnn.data.formats import open_dataset
+from maskrcnn.data.synthetic import write_shapes
+from maskrcnn.data.table import Dataset
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if SHARED.exists():
+        return
+    for item in items:
+        if "shared" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason=f"needs the development data in {SHARED}, which is absent"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    return SHARED
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture(scope="session")
+def shapes_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_shapes(tmp_path_factory.mktemp("shapes"), 12, seed=3, hw=(96, 128))
+
+
+@pytest.fixture(scope="session")
+def shapes(shapes_csv: Path) -> Dataset:
+    return open_dataset(shapes_csv, say=lambda _: None)

@@ -1,0 +1,131 @@
+"""Splits, placements, samples and batches."""
+
+import numpy as np
+import pytest
+
+from maskrcnn import UserError
+from maskrcnn.config import Config
+from maskrcnn.data.augment import draw_placement, fit
+from maskrcnn.data.batch import batches, image_order, make_batch
+from maskrcnn.data.dataset import place, swapped_labels, targets_of
+from maskrcnn.structures import Placement
+
+SMALL = Config().changed(model={"image_size": 96})
+
+
+def test_split_is_by_image_complete_and_repeatable(shapes):
+    train, val = shapes.split(0.25, seed=1)
+    assert len(val) == 3
+    assert sorted(train.names + val.names) == sorted(shapes.names)
+    assert train.n_instances + val.n_instances == shapes.n_instances
+    assert shapes.split(0.25, seed=1)[1].names == val.names
+    assert any(shapes.split(0.25, seed=s)[1].names != val.names for s in range(2, 6))
+
+
+def test_split_keeps_the_share_of_a_rare_class(shapes):
+    """Of twenty copies, five marked as rare: each fifth of the images gets one of them."""
+    many = shapes.take(np.zeros(20, int))
+    labels = many.labels.copy()
+    for i in range(5):
+        labels[many.instances(i)] = 4
+    labels[many.instances(5).start :] = 1
+    import dataclasses
+
+    _, val = dataclasses.replace(many, labels=labels).split(0.2, seed=0)
+    rare = [4 in val.labels[val.instances(i)] for i in range(len(val))]
+    assert sum(rare) == 1
+
+
+def test_split_by_names(shapes):
+    train, val = shapes.split_by_names(["shapes_0003", "shapes_0001.png"])
+    assert val.names == ["shapes_0001.png", "shapes_0003.png"]
+    assert len(train) == 10
+    with pytest.raises(UserError, match="not in"):
+        shapes.split_by_names(["nothing"])
+    with pytest.raises(UserError, match="no image for training"):
+        shapes.split_by_names(shapes.names)
+
+
+def test_every_instance_has_the_box_of_its_mask(shapes):
+    for i in range(len(shapes)):
+        for box, rle in zip(shapes.boxes[shapes.instances(i)], shapes.rles(i), strict=True):
+            mask = rle.to_mask()
+            rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+            assert box.tolist() == [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("turns", range(4))
+def test_boxes_go_where_the_pixels_go(rng, mirrored, turns):
+    image = np.zeros((40, 60, 3), np.uint8)
+    image[12:20, 22:44] = 255
+    placement = Placement((10, 4, 50, 36), (32, 40), mirrored, turns)
+    moved = place(image, placement)[:, :, 0] > 0
+    rows, columns = np.flatnonzero(moved.any(1)), np.flatnonzero(moved.any(0))
+    box = placement.boxes_to_input(np.array([[22, 12, 44, 20]]))
+    assert box[0].tolist() == [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+    boxes = rng.uniform(0, 30, (5, 4))
+    scaled = Placement((10, 4, 50, 36), (64, 100), mirrored, turns)
+    assert np.allclose(scaled.boxes_to_source(scaled.boxes_to_input(boxes)), boxes)
+
+
+def test_targets_of_a_crop_are_the_visible_parts(shapes):
+    i = int(np.argmax(shapes.counts))
+    window = (20, 10, 90, 80)
+    targets = targets_of(shapes, i, Placement(window, (140, 140)))
+    visible = [r.crop(window) for r in shapes.rles(i)]
+    boxes = [np.array(v.box) * 2.0 for v in visible if v.area]
+    wide = [b for b in boxes if (b[2:] - b[:2]).min() >= 2]
+    assert np.allclose(targets.boxes, wide)
+
+
+def test_placements_stay_within_image_and_input(rng):
+    for _ in range(200):
+        hw = tuple(int(v) for v in rng.integers(5, 3000, 2))
+        placement = draw_placement(hw, 512, Config().augment, rng)
+        x1, y1, x2, y2 = placement.window
+        assert 0 <= x1 < x2 <= hw[1]
+        assert 0 <= y1 < y2 <= hw[0]
+        assert 1 <= min(placement.hw)
+        assert max(placement.hw) <= 512
+    assert fit((100, 50), 512).hw == (512, 256)
+
+
+def test_a_sample_depends_on_seed_pass_and_image_alone(shapes):
+    for step in (0, 3, 40):
+        first, second = make_batch(shapes, step, SMALL), make_batch(shapes, step, SMALL)
+        assert np.array_equal(first.pixels, second.pixels)
+        assert all(np.array_equal(a.boxes, b.boxes) for a, b in zip(first.targets, second.targets, strict=True))
+    other = SMALL.changed(train={"seed": 5})
+    assert not np.array_equal(make_batch(shapes, 0, SMALL).pixels, make_batch(shapes, 0, other).pixels)
+
+
+def test_batches_do_not_depend_on_threads_or_on_where_they_start(shapes):
+    alone = list(batches(shapes, 0, 9, SMALL.changed(train={"workers": 0})))
+    threaded = list(batches(shapes, 4, 9, SMALL.changed(train={"workers": 3})))
+    for a, b in zip(alone[4:], threaded, strict=True):
+        assert a.names == b.names
+        assert np.array_equal(a.pixels, b.pixels)
+
+
+def test_a_pass_shows_every_image_once(shapes):
+    shown = [name for batch in batches(shapes, 0, len(shapes) // 2, SMALL) for name in batch.names]
+    assert sorted(shown) == sorted(shapes.names)
+    assert not np.array_equal(image_order(50, 0, 0), image_order(50, 1, 0))
+
+
+def test_an_unreadable_image_is_left_out_of_its_batch_and_named(shapes, tmp_path):
+    import dataclasses
+
+    files = [tmp_path / "gone.png", *shapes.files[1:]]
+    broken = dataclasses.replace(shapes, files=files)
+    steps = list(batches(broken, 0, 6, SMALL))
+    assert sum(len(b) for b in steps) == 11
+    assert [m for b in steps for m in b.unreadable] == [f"{tmp_path / 'gone.png'}: there is no such file"]
+
+
+def test_classes_trade_places_in_a_mirrored_image():
+    config = Config().augment.model_copy(update={"swap_on_flip": ("left=right",)})
+    assert swapped_labels(["left", "other", "right"], config).tolist() == [0, 3, 2, 1]
+    with pytest.raises(UserError, match="'left'"):
+        swapped_labels(["a", "b"], config)

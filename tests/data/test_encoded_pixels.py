@@ -1,0 +1,201 @@
+"""Every layout that the reader promises, and every mistake it must name."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maskrcnn import RLE, UserError
+from maskrcnn.data.formats import encoded_pixels, open_dataset
+
+HW = (8, 10)
+
+
+def write_data(folder: Path, text: str, images=("a.png", "b.png"), hw=HW) -> Path:
+    (folder / "images").mkdir(exist_ok=True)
+    for name in images:
+        Image.fromarray(np.zeros((*hw, 3), np.uint8)).save(folder / "images" / name)
+    csv = folder / "train.csv"
+    csv.write_text(text)
+    return csv
+
+
+def opened(folder: Path, text: str, **options):
+    said: list[str] = []
+    images = options.pop("images_on_disk", ("a.png", "b.png"))
+    data = open_dataset(write_data(folder, text, images), say=said.append, **options)
+    return data, "\n".join(said)
+
+
+def summary(data):
+    """image name -> [(class id, EncodedPixels)]"""
+    return {
+        name: [
+            (data.class_ids[data.labels[k] - 1], rle.to_encoded_pixels())
+            for k, rle in zip(range(*data.instances(i).indices(data.n_instances)), data.rles(i), strict=True)
+        ]
+        for i, name in enumerate(data.names)
+    }
+
+
+LAYOUTS = {
+    "plain": ("ImageId,EncodedPixels\na.png,1 3\nb.png,5 2\na.png,20 4\n", {}),
+    "stems": ("ImageId,EncodedPixels\na,1 3\nb,5 2\na,20 4\n", {}),
+    "sizes": ("ImageId,EncodedPixels,Height,Width\na,1 3,8,10\nb,5 2,8,10\na,20 4,8,10\n", {}),
+    "other names": ("filename,rle\na.png,1 3\nb.png,5 2\na.png,20 4\n", {}),
+    "image and mask": ("img,rle_mask\na.png,1 3\nb.png,5 2\na.png,20 4\n", {}),
+    "label as runs": ("image,label\na.png,1 3\nb.png,5 2\na.png,20 4\n", {}),
+    "header with a blank": ("ImageId, EncodedPixels\na.png,1 3\nb.png,5 2\na.png,20 4\n", {}),
+    "given columns": ("key,where\na.png,1 3\nb.png,5 2\na.png,20 4\n", {"columns": {"image": "key", "rle": "where"}}),
+    "from zero": ("ImageId,EncodedPixels\na.png,0 3\nb.png,4 2\na.png,19 4\n", {"origin": 0}),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts_without_classes(tmp_path, layout):
+    text, options = LAYOUTS[layout]
+    data, said = opened(tmp_path, text, **options)
+    first, second = list(summary(data).values())
+    assert first == [(1, "1 3"), (1, "20 4")]
+    assert second == [(1, "5 2")]
+    assert data.class_names == ["object"]
+    assert "2 images (0 without objects), 3 instances" in said
+
+
+CLASSED = {
+    "ClassId": "ImageId,ClassId,EncodedPixels\na.png,3,1 3\nb.png,12,5 2\na.png,12,20 4\n",
+    "CategoryId": "ImageId,EncodedPixels,Height,Width,CategoryId\na,1 3,8,10,3\nb,5 2,8,10,12\na,20 4,8,10,12\n",
+    "in the image": "ImageId_ClassId,EncodedPixels\na.png_3,1 3\nb.png_12,5 2\na.png_12,20 4\nb.png_3,\n",
+    "label beside rle": "image,label,rle\na.png,3,1 3\nb.png,12,5 2\na.png,12,20 4\n",
+}
+
+
+@pytest.mark.parametrize("layout", CLASSED)
+def test_layouts_with_classes(tmp_path, layout):
+    data, _ = opened(tmp_path, CLASSED[layout])
+    first, second = list(summary(data).values())
+    assert first == [(3, "1 3"), (12, "20 4")]
+    assert second == [(12, "5 2")]
+
+
+def test_class_texts_are_names(tmp_path):
+    data, _ = opened(tmp_path, "Image_Label,EncodedPixels\na.png_Fish,1 3\nb.png_Sugar,5 2\na.png_Sugar,\n")
+    assert data.class_names == ["Fish", "Sugar"]
+    assert summary(data)["b.png"] == [("Sugar", "5 2")]
+
+
+def test_attributes_behind_the_class(tmp_path):
+    data, _ = opened(tmp_path, "ImageId,EncodedPixels,ClassId\na.png,1 3,6_20_44\nb.png,5 2,7\na.png,20 4,6\n")
+    assert data.class_ids == [6, 7]
+    assert data.attributes.tolist() == ["20 44", "", ""]
+
+
+def test_attributes_in_a_column(tmp_path):
+    text = 'ImageId,EncodedPixels,ClassId,AttributesIds\na.png,1 3,6,"20,44"\nb.png,5 2,7,\n'
+    data, _ = opened(tmp_path, text)
+    assert data.attributes.tolist() == ["20 44", ""]
+
+
+def test_class_names_from_a_file(tmp_path):
+    names = tmp_path / "names.json"
+    names.write_text(json.dumps({"categories": [{"id": 3, "name": "cat"}, {"id": 12, "name": "dog"}]}))
+    data, _ = opened(tmp_path, CLASSED["ClassId"], class_names=names)
+    assert data.class_names == ["cat", "dog"]
+    with pytest.raises(UserError, match="none for the id 12"):
+        opened(tmp_path, CLASSED["ClassId"], class_names={3: "cat"})
+
+
+@pytest.mark.parametrize("nothing", ["", "-1", "NaN", "nan", " -1"])
+def test_no_object(tmp_path, nothing):
+    data, _ = opened(tmp_path, f"ImageId,EncodedPixels\na.png,1 3\nb.png,{nothing}\n")
+    assert data.counts.tolist() == [1, 0]
+
+
+def test_relative_starts_are_read_when_asked_and_hinted_at_when_not(tmp_path):
+    text = "ImageId,EncodedPixels\na.png,20 10 5 30\nb.png,1 1\n"
+    data, _ = opened(tmp_path, text, relative=True)
+    assert data.runs(0)[0].tolist() == [[20, 10], [35, 30]]
+    with pytest.raises(UserError, match="every row would make sense with --relative"):
+        opened(tmp_path, text)
+    with pytest.raises(UserError, match="every row would make sense with --origin 0"):
+        opened(tmp_path, LAYOUTS["from zero"][0])
+
+
+def test_row_major_runs(tmp_path):
+    mask = np.zeros(HW, bool)
+    mask[2, 3:7] = True
+    text = RLE.from_mask(mask).to_encoded_pixels(order="row")
+    data, _ = opened(tmp_path, f"ImageId,EncodedPixels\na.png,{text}\n", order="row")
+    assert np.array_equal(data.rles(0)[0].to_mask(), mask)
+
+
+def test_unlisted_images_are_said_and_optional(tmp_path):
+    text = "ImageId,EncodedPixels\na.png,1 3\n"
+    data, said = opened(tmp_path, text)
+    assert len(data) == 1
+    assert "1 images that the CSV lacks are left out" in said
+    data, said = opened(tmp_path, text, unlisted="empty")
+    assert data.counts.tolist() == [1, 0]
+    assert "kept as images without objects" in said
+
+
+MISTAKES = {
+    "bad runs": ("ImageId,EncodedPixels\na.png,1 3\nb.png,5 2 6 1\n", ["train.csv, row 3", "b.png", "value 3 ('6')"]),
+    "past the end": ("ImageId,EncodedPixels\na.png,79 3\n", ["row 2", "80 pixels"]),
+    "missing image": ("ImageId,EncodedPixels\na.png,1 3\nzebra.png,5 2\n", ["row 3", "'zebra.png' is not in the folder"]),
+    "size": ("ImageId,EncodedPixels,Height,Width\na,1 3,10,8\n", ["row 2", "'10', '8'", "8 high and 10 wide"]),
+    "size text": ("ImageId,EncodedPixels,Height,Width\na,1 3,tall,10\n", ["row 2", "'tall'"]),
+    "no rle column": ("ImageId,Colour\na.png,red\n", ["no column with the run-length mask", "--column rle=NAME"]),
+    "no image column": ("thing,EncodedPixels\na.png,1 3\n", ["no column with the image name"]),
+    "no rows": ("ImageId,EncodedPixels\n", ["no rows"]),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_named_with_their_row(tmp_path, mistake):
+    text, said = MISTAKES[mistake]
+    with pytest.raises(UserError) as caught:
+        opened(tmp_path, text)
+    for part in said:
+        assert part in str(caught.value)
+
+
+def test_bad_rows_can_be_left_out(tmp_path):
+    data, said = opened(tmp_path, MISTAKES["bad runs"][0], bad="skip")
+    assert data.counts.tolist() == [1, 0]
+    assert len(data.problems) == 1
+    assert "1 problem is left out" in said
+
+
+def test_unreadable_images_are_left_out_and_said(tmp_path):
+    csv = write_data(tmp_path, "ImageId,EncodedPixels\na.png,1 3\nb.png,5 2\n")
+    (tmp_path / "images" / "b.png").write_bytes(b"not a picture")
+    said: list[str] = []
+    data = open_dataset(csv, say=said.append)
+    assert data.names == ["a.png"]
+    assert any("b.png" in line and "unreadable" in line for line in said)
+
+
+def test_ambiguous_stems_are_an_error(tmp_path):
+    with pytest.raises(UserError, match="fits several files"):
+        opened(tmp_path, "ImageId,EncodedPixels\na,1 3\n", images_on_disk=("a.png", "a.jpg"))
+
+
+def test_the_writer_reads_back(tmp_path):
+    mask = RLE.from_encoded_pixels("3 4 20 2", HW)
+    path = tmp_path / "out.csv"
+    encoded_pixels.write(path, [("a.png", mask, 7), ("b.png", None, None)], with_class=True)
+    assert path.read_text() == "ImageId,EncodedPixels,ClassId\na.png,3 4 20 2,7\nb.png,,\n"
+
+
+@pytest.mark.shared
+def test_the_nuclei_of_the_data_science_bowl(shared):
+    folder = shared / "data" / "dsb2018"
+    data = open_dataset(folder / "train.csv", say=lambda _: None)
+    assert (len(data), data.n_instances) == (664, 28986)
+    ids = (folder / "val_ids.txt").read_text().split()
+    train, val = data.split_by_names(ids)
+    assert (len(train), len(val)) == (584, 80)
+    assert not set(train.names) & set(val.names)

@@ -1,0 +1,147 @@
+"""COCO's scores against pycocotools, Kaggle's against its definition."""
+
+import contextlib
+import dataclasses
+import io
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from maskrcnn import RLE, Detections
+from maskrcnn.data.table import Dataset
+from maskrcnn.evaluation import score
+from maskrcnn.evaluation.coco import _results, _truth
+from maskrcnn.evaluation.kaggle import image_scores
+
+
+def guesses(data: Dataset, rng: np.random.Generator, per_image: int = 0) -> list[Detections]:
+    """Moved, regraded and invented versions of the truth."""
+    results = []
+    for i in range(len(data)):
+        hw, rles = data.hw(i), data.rles(i)
+        labels = data.labels[data.instances(i)]
+        found = [(r.shift(*rng.integers(-3, 4, 2).tolist()), int(k)) for r, k in zip(rles, labels, strict=True) if rng.random() < 0.8]
+        for _ in range(int(rng.integers(0, 3)) + per_image):
+            mask = np.zeros(hw, bool)
+            y, x = rng.integers(0, hw[0] - 6), rng.integers(0, hw[1] - 6)
+            mask[y : y + 6, x : x + 6] = True
+            found.append((RLE.from_mask(mask), int(rng.integers(1, len(data.class_ids) + 1))))
+        found = [(r, k) for r, k in found if r.area]
+        scores = rng.random(len(found)).astype(np.float32)
+        order = np.argsort(-scores)
+        results.append(
+            Detections(
+                boxes=np.array([found[j][0].box for j in order], np.float32).reshape(-1, 4),
+                scores=scores[order],
+                class_ids=np.array([data.class_ids[found[j][1] - 1] for j in order]),
+                class_names=[data.class_names[found[j][1] - 1] for j in order],
+                rles=[found[j][0] for j in order],
+                hw=hw,
+            )
+        )
+    return results
+
+
+def reference(data: Dataset, found: list[Detections], kind: str, most: int) -> dict[str, float]:
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = _truth(data)
+        truth.createIndex()
+        entries = [{k: v for k, v in r.items() if k != ("bbox" if kind == "segm" else "segmentation")} for r in _results(data, found)]
+        evaluation = COCOeval(truth, truth.loadRes(entries), kind)
+        evaluation.params.maxDets = [1, 10, most]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    precision, recall = evaluation.eval["precision"][..., -1], evaluation.eval["recall"][..., -1]
+
+    def mean(values):
+        return float(values[values > -1].mean()) if (values > -1).any() else None
+
+    return {
+        "AP": mean(precision[..., 0]),
+        "AP50": mean(precision[0, ..., 0]),
+        "AP75": mean(precision[5, ..., 0]),
+        "APs": mean(precision[..., 1]),
+        "APm": mean(precision[..., 2]),
+        "APl": mean(precision[..., 3]),
+        "AR": mean(recall[..., 0]),
+    }
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("extra", [0, 130], ids=["few", "more than COCO's 100"])
+def test_scores_are_those_of_pycocotools(shapes, seed, extra):
+    found = guesses(shapes, np.random.default_rng(seed), extra)
+    scores = score(shapes, found)
+    assert (scores["max_detections"] > 100) == (extra > 0)
+    for key, kind in (("box", "bbox"), ("mask", "segm")):
+        expected = reference(shapes, found, kind, scores["max_detections"])
+        for name, value in expected.items():
+            assert scores[key][name] == (None if value is None else pytest.approx(value, abs=1e-6)), (key, name)
+        assert set(scores[key]["per_class"]) == set(shapes.class_names)
+
+
+def test_the_truth_scores_one(shapes):
+    found = [
+        Detections(
+            boxes=shapes.boxes[shapes.instances(i)].astype(np.float32),
+            scores=np.ones(shapes.counts[i], np.float32),
+            class_ids=np.array([shapes.class_ids[k - 1] for k in shapes.labels[shapes.instances(i)]]),
+            class_names=[shapes.class_names[k - 1] for k in shapes.labels[shapes.instances(i)]],
+            rles=shapes.rles(i),
+            hw=shapes.hw(i),
+        )
+        for i in range(len(shapes))
+    ]
+    scores = score(shapes, found)
+    assert scores["mask"]["AP"] == pytest.approx(1.0)
+    assert scores["box"]["AP"] == pytest.approx(1.0)
+    assert scores["kaggle"]["mean"] == 1.0
+    assert len(scores["kaggle"]["per_threshold"]) == 10
+
+
+def test_nothing_found_scores_zero(shapes):
+    nothing = [
+        Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, int), [], [], shapes.hw(i))
+        for i in range(len(shapes))
+    ]
+    scores = score(shapes, nothing)
+    assert scores["mask"]["AP"] == 0
+    empty = float((shapes.counts == 0).mean())
+    assert scores["kaggle"]["mean"] == pytest.approx(empty)
+
+
+def block(x1: int, x2: int) -> RLE:
+    mask = np.zeros((10, 40), bool)
+    mask[:, x1:x2] = True
+    return RLE.from_mask(mask)
+
+
+def found_of(rles: list[RLE], classes: list[int]) -> Detections:
+    n = len(rles)
+    boxes = np.array([r.box for r in rles], np.float32).reshape(-1, 4)
+    return Detections(boxes, np.linspace(0.9, 0.6, n, dtype=np.float32), np.array(classes), ["a"] * n, rles, (10, 40))
+
+
+def test_kaggle_counts_true_false_and_missed():
+    truth = [block(0, 10), block(20, 30)]
+    found = found_of([block(0, 8), block(33, 38)], [1, 1])  # IoU 0.8 with the first; the other is false
+    scores = image_scores(truth, [1, 1], found)
+    assert scores[:6].tolist() == [1 / 3] * 6  # 0.50 .. 0.75: one hit, one false, one missed
+    assert scores[6:].tolist() == [0.0] * 4  # 0.80 is not above 0.80
+
+
+def test_kaggle_looks_at_classes_and_matches_once():
+    truth = [block(0, 10)]
+    assert image_scores(truth, [2], found_of([block(0, 10)], [1])).max() == 0
+    assert image_scores(truth, [1], found_of([block(0, 10), block(0, 10)], [1, 1]))[0] == 0.5
+    assert image_scores([], [], found_of([], [])).tolist() == [1.0] * 10
+    assert image_scores([], [], found_of([block(0, 3)], [1])).max() == 0
+
+
+def test_foreign_ids_are_compared_as_texts(shapes):
+    renamed = dataclasses.replace(shapes, class_ids=[7, 3, 10, 2])
+    found = guesses(renamed, np.random.default_rng(0))
+    assert score(renamed, found)["mask"]["AP"] == score(shapes, guesses(shapes, np.random.default_rng(0)))["mask"]["AP"]

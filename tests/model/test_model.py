@@ -1,0 +1,185 @@
+"""The network's parts on their own, and what must hold of any network."""
+
+import numpy as np
+import pytest
+import torch
+
+from maskrcnn import UserError
+from maskrcnn.config import Config, ModelConfig
+from maskrcnn.inference.predictor import Predictor
+from maskrcnn.model.anchors import cell_anchors
+from maskrcnn.model.boxes import clip_boxes, decode_boxes, encode_boxes, iou
+from maskrcnn.model.mask_rcnn import build_model, flat_boxes
+
+WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+
+
+def tiny(**changes) -> ModelConfig:
+    values = {"backbone": "resnet18", "weights": "none", "image_size": 128, "channels": 16, "box_channels": 32}
+    values |= {"mask_channels": 16, "proposals": 60, "proposals_per_level": 80, **changes}
+    return ModelConfig(**values)
+
+
+def random_boxes(n: int, generator: torch.Generator) -> torch.Tensor:
+    corner = torch.rand(n, 2, generator=generator) * 100
+    return torch.cat([corner, corner + torch.rand(n, 2, generator=generator) * 60 + 0.5], 1)
+
+
+def test_box_coding_has_an_exact_inverse():
+    generator = torch.Generator().manual_seed(0)
+    boxes, anchors = random_boxes(200, generator), random_boxes(200, generator)
+    decoded = decode_boxes(encode_boxes(boxes, anchors, WEIGHTS), anchors, WEIGHTS, clip=10.0)
+    assert torch.allclose(decoded, boxes, atol=1e-3)
+    at_zero = torch.tensor([[0.0, 0.0, 4.0, 4.0]])
+    assert torch.isfinite(encode_boxes(boxes[:1], at_zero - 2, WEIGHTS)).all()
+
+
+def test_box_coding_is_the_papers():
+    deltas = encode_boxes(torch.tensor([[12.0, 10.0, 32.0, 50.0]]), torch.tensor([[10.0, 10.0, 20.0, 30.0]]), (1, 1, 1, 1))
+    assert torch.allclose(deltas, torch.tensor([[0.7, 0.5, np.log(2), np.log(2)]], dtype=torch.float32))
+
+
+def test_clipping_and_overlap():
+    boxes = torch.tensor([[[-5.0, -5, 200, 50], [10, 10, 20, 20]]])
+    assert clip_boxes(boxes, torch.tensor([[40, 100]]))[0, 0].tolist() == [0, 0, 100, 40]
+    overlap = iou(torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[5.0, 0, 15, 10], [20, 20, 30, 30]]))
+    assert torch.allclose(overlap, torch.tensor([[1 / 3, 0.0]]))
+
+
+def test_anchors_keep_area_and_ratio():
+    anchors = cell_anchors((12.0, 24.0), (0.5, 1.0, 2.0), rounded=False)
+    wh = anchors[:, 2:] - anchors[:, :2]
+    assert torch.allclose(wh.prod(1).sqrt(), torch.tensor([12.0, 24.0] * 3))
+    assert torch.allclose(wh[:, 1] / wh[:, 0], torch.tensor([0.5, 0.5, 1, 1, 2, 2]))
+    assert torch.allclose(anchors[:, :2], -anchors[:, 2:])
+
+
+def test_grid_anchors_are_centred_in_their_cells():
+    model = build_model(tiny(), 1)
+    features = [torch.zeros(1, 16, 128 // s, 96 // s) for s in (4, 8, 16, 32)] + [torch.zeros(1, 16, 2, 2)]
+    grid = model.anchors(features, (128, 96))
+    center = (grid[0][:, :2] + grid[0][:, 2:]) / 2
+    assert center[0].tolist() == [2, 2]
+    assert center[3].tolist() == [6, 2]  # one column on, three anchors a cell
+    assert grid[4].shape == (2 * 2 * 3, 4)
+
+
+@pytest.mark.parametrize("changes", [{}, {"pyramid": "single"}, {"mask_size": 56}, {"anchor_scales": (1.0, 1.4)}], ids=str)
+def test_every_variant_runs_on_any_size(changes):
+    torch.manual_seed(0)
+    model = build_model(tiny(**changes), 3).eval()
+    image_hw = torch.tensor([[100, 128], [64, 90]])
+    images = model.normalize(torch.randint(0, 255, (2, 128, 128, 3), dtype=torch.uint8), image_hw)
+    with torch.no_grad():
+        stages = model(images, image_hw)
+        boxes, index = flat_boxes(stages.proposals.boxes[:, :5])
+        masks = model.segment(stages.features, boxes, index, torch.ones(len(boxes), dtype=torch.int64))
+    B, R = stages.proposals.valid.shape
+    assert stages.class_logits.shape == (B, R, 4)
+    assert stages.box_deltas.shape == (B, R, 4, 4)
+    assert masks.shape == (10, model.config.mask_size, model.config.mask_size)
+    valid = stages.proposals.valid
+    limit = image_hw.flip(1).repeat(1, 2)[:, None].expand(B, R, 4)
+    assert (stages.proposals.boxes <= limit).all()
+    assert valid.any(1).all()
+    level = stages.rpn.class_probabilities(0)
+    k = model.anchors.per_cell
+    assert level.shape == (2, *stages.features[0].shape[-2:], 2 * k)
+    assert torch.allclose(level.unflatten(-1, (k, 2)).sum(-1), torch.ones(1))
+    assert stages.rpn.box_deltas(0).shape == (2, *stages.features[0].shape[-2:], 4 * k)
+
+
+@pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "mobilenetv3_small_100", "convnext_atto"])
+def test_other_backbones(backbone):
+    model = build_model(tiny(backbone=backbone), 1).eval()
+    with torch.no_grad():
+        features = model.extract(torch.zeros(1, 3, 96, 64))
+    assert [f.shape[-2:] for f in features] == [(24, 16), (12, 8), (6, 4), (3, 2), (2, 1)]
+
+
+def test_a_misspelt_backbone_is_named():
+    with pytest.raises(UserError, match="'resnet5O'"):
+        build_model(tiny(backbone="resnet5O"), 1)
+
+
+def test_imagenet_weights_of_the_lite_preset_come_with_the_package():
+    model = build_model(ModelConfig(), 1)
+    before = model.backbone.body.state_dict()["conv_stem.weight"].clone()
+    assert "installed with the package" in model.backbone.load_weights("imagenet")
+    assert not torch.equal(before, model.backbone.body.state_dict()["conv_stem.weight"])
+
+
+@pytest.mark.parametrize(("stage", "names"), [(3, {"layer2", "layer3", "layer4"}), (5, {"layer4"}), (6, set())])
+def test_freezing_by_stage(stage, names):
+    model = build_model(tiny(), 1, freeze_norm=False)
+    model.backbone.freeze_below(stage)
+    training = {n.partition(".")[0] for n, p in model.backbone.body.named_parameters() if p.requires_grad}
+    assert training == names
+    assert all(p.requires_grad for p in model.rpn.parameters())
+
+
+def test_frozen_norm_stays_in_evaluation_mode():
+    model = build_model(tiny(), 1).train()
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms
+    assert not any(m.training for m in norms)
+    free = build_model(tiny(), 1, freeze_norm=False).train()
+    assert all(m.training for m in free.modules() if isinstance(m, torch.nn.BatchNorm2d))
+
+
+def test_few_anchors_give_what_the_whole_map_gives():
+    torch.manual_seed(0)
+    model = build_model(tiny(), 1)
+    features = [torch.randn(2, 16, 32 // 2**k, 24 // 2**k, requires_grad=True) for k in range(5)]
+    whole = model.rpn(features)
+    n = sum(level.shape[1] for level in whole.objectness_logits)
+    image, anchor = torch.randint(0, 2, (200,)), torch.randint(0, n, (200,))
+    dense = torch.cat(whole.objectness_logits, 1)[image, anchor], torch.cat(whole.anchor_deltas, 1)[image, anchor]
+    sparse = model.rpn.at(features, image, anchor)
+    for a, b in zip(dense, sparse, strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
+    parts = [*features, *model.rpn.parameters()]
+    grads = [torch.autograd.grad(o[0].square().sum() + o[1].sum(), parts) for o in (dense, sparse)]
+    for a, b in zip(*grads, strict=True):
+        assert torch.allclose(a, b, atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def sure_predictor() -> Predictor:
+    """A random network whose class layer is scaled, so that it is sure of something."""
+    torch.manual_seed(4)
+    config = Config(model=tiny(), predict={"score_threshold": 0.2, "detections": 30})
+    model = build_model(config.model, 2)
+    with torch.no_grad():
+        model.box_head.class_logits.weight.mul_(300)
+        model.mask_head.logits.weight.normal_(std=0.3)
+    return Predictor(model, config, [5, "x"], ["five", "ex"])
+
+
+def test_a_batch_gives_what_single_pictures_give(sure_predictor, rng):
+    pictures = [rng.integers(0, 255, (h, w, 3), np.uint8) for h, w in ((90, 128), (128, 60), (96, 120), (128, 128), (95, 128))]
+    alone = [sure_predictor.predict(p) for p in pictures]
+    together = list(sure_predictor.predict_many(pictures, batch_size=4))
+    assert sum(len(d) for d in alone) > 5
+    for a, b in zip(alone, together, strict=True):
+        assert np.allclose(a.boxes, b.boxes, atol=1e-3)
+        assert np.allclose(a.scores, b.scores, atol=1e-5)
+        assert a.class_names == b.class_names
+        assert a.hw == b.hw
+
+
+def test_detections_lie_in_their_picture(sure_predictor, rng):
+    for hw in ((37, 211), (300, 40), (5, 5)):
+        found = sure_predictor.predict(rng.integers(0, 255, (*hw, 3), np.uint8))
+        assert (found.boxes[:, 2:] <= np.array([hw[1], hw[0]]) + 1e-3).all()
+        assert (found.boxes[:, :2] >= 0).all()
+        assert all(r.hw == hw for r in found.rles)
+        assert found.masks.shape == (len(found), *hw)
+
+
+def test_no_detection_is_an_ordinary_result(sure_predictor, rng):
+    nothing = sure_predictor.changed(score_threshold=1.0).predict(rng.integers(0, 255, (50, 60, 3), np.uint8))
+    assert len(nothing) == 0
+    assert nothing.masks.shape == (0, 50, 60)
+    assert nothing.to_coco(1) == []
+    assert nothing.encoded_pixels() == []

@@ -1,0 +1,65 @@
+"""Our pooling against torchvision's, forward and backward."""
+
+import pytest
+import torch
+import torchvision
+
+from maskrcnn.model.roi_align import assign_levels, pool
+
+STRIDES = (4, 8, 16, 32)
+
+
+def reference(features, boxes, image_index, size, samples, aligned):
+    rois = torch.cat([image_index[:, None].double(), boxes.double()], 1)
+    levels = assign_levels(boxes, len(features))
+    out = torch.zeros(len(boxes), features[0].shape[1], size, size, dtype=torch.float64)
+    for level, feature in enumerate(features):
+        rows = (levels == level).nonzero()[:, 0]
+        part = torchvision.ops.roi_align(feature, rois[rows], size, 1 / STRIDES[level], samples, aligned)
+        out = out.index_put((rows,), part)
+    return out
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("samples", [1, 2, 3])
+@pytest.mark.parametrize(("channels", "size"), [(3, 7), (40, 14)])
+def test_pooling_is_torchvisions(aligned, samples, channels, size):
+    generator = torch.Generator().manual_seed(samples)
+    features = [
+        torch.randn(2, channels, 96 // 2**k, 80 // 2**k, generator=generator).requires_grad_() for k in range(4)
+    ]
+    corner = torch.rand(60, 2, generator=generator) * 380 - 15
+    side = torch.rand(60, 2, generator=generator) ** 3 * 350 + 0.3
+    boxes = torch.cat([corner, corner + side], 1)
+    image_index = torch.randint(0, 2, (60,), generator=generator)
+    ours = pool(features, boxes, image_index, size=size, strides=STRIDES, samples=samples, aligned=aligned)
+    theirs = reference([f.double() for f in features], boxes, image_index, size, samples, aligned)
+    assert (ours - theirs).abs().max() < 1e-5
+    grad = torch.randn(ours.shape, generator=generator)
+    for a, b in zip(
+        torch.autograd.grad(ours, features, grad), torch.autograd.grad(theirs, features, grad.double()), strict=True
+    ):
+        assert (a - b).abs().max() < 2e-5
+
+
+def test_a_linear_ramp_is_sampled_exactly():
+    y, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+    ramp = (x + 0.5) * 4  # the value at a cell's centre is its x coordinate in pixels
+    box = torch.tensor([[20.0, 24.0, 76.0, 80.0]])
+    pooled = pool([ramp[None, None]], box, torch.tensor([0]), size=7, strides=(4,), samples=2, aligned=True)
+    centers = 20 + (torch.arange(7) + 0.5) * 8
+    assert torch.allclose(pooled[0, 0], centers.expand(7, 7), atol=1e-4)
+    assert y.shape == x.shape
+
+
+def test_no_boxes_give_no_features():
+    feature = torch.randn(1, 8, 16, 16, requires_grad=True)
+    pooled = pool([feature], torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), size=7, strides=(4,), samples=2, aligned=True)
+    pooled.sum().backward()
+    assert pooled.shape == (0, 8, 7, 7)
+    assert (feature.grad == 0).all()
+
+
+def test_levels_follow_the_papers_rule():
+    boxes = torch.tensor([[0.0, 0, 224, 224], [0, 0, 112, 112], [0, 0, 448, 448], [0, 0, 5, 5], [0, 0, 2000, 2000]])
+    assert assign_levels(boxes, 4).tolist() == [2, 1, 3, 0, 3]

@@ -1,0 +1,75 @@
+"""The package itself: public names, what an import loads, and which module may import which."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import maskrcnn
+
+ROOT = Path(maskrcnn.__file__).parent
+
+# Design, section 4: a module imports from its own floor and from those before it.
+FLOORS = [
+    {"kernels", "config", "errors", "files"},
+    {"rle"},
+    {"drawing"},
+    {"structures"},
+    {"data", "model"},
+    {"inference", "checkpoints"},
+    {"evaluation", "inspection", "scale"},
+    {"training", "serving"},
+    {"cli"},
+]
+HEAVY = {"torch", "torchvision", "timm", "numba", "polars", "faster_coco_eval", "PIL", "numpy"}
+
+
+def modules_after(code: str) -> set[str]:
+    listing = f"import sys\n{code}\nprint(*sys.modules, sep='\\n')"
+    out = subprocess.run([sys.executable, "-c", listing], capture_output=True, text=True, check=True).stdout
+    return {line.partition(".")[0] for line in out.splitlines()}
+
+
+def test_all_is_exact():
+    assert sorted(maskrcnn.__all__) == sorted(maskrcnn._HOME)
+    for name in maskrcnn.__all__:
+        assert getattr(maskrcnn, name) is not None
+
+
+def test_an_import_loads_nothing_heavy():
+    assert not modules_after("import maskrcnn") & HEAVY
+
+
+def test_help_loads_nothing_heavy():
+    code = "from maskrcnn.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass"
+    assert not modules_after(code) & HEAVY
+
+
+def test_masks_need_no_torch():
+    assert not modules_after("import maskrcnn; maskrcnn.RLE; maskrcnn.Detections") & {"torch", "torchvision", "timm"}
+
+
+def imported_by(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("maskrcnn."):
+            names.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            names |= {a.name.split(".")[1] for a in node.names if a.name.startswith("maskrcnn.")}
+    return names
+
+
+def test_imports_point_one_way():
+    floor = {name: i for i, names in enumerate(FLOORS) for name in names}
+    wrong = []
+    for path in ROOT.rglob("*.py"):
+        home = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        if home in ("__init__", "__main__"):
+            continue
+        wrong += [f"{path.relative_to(ROOT)} -> {name}" for name in imported_by(path) if floor[name] > floor[home]]
+    assert wrong == []
+
+
+def test_every_module_says_what_it_is():
+    silent = [str(p) for p in ROOT.rglob("*.py") if not ast.get_docstring(ast.parse(p.read_text("utf-8")))]
+    assert silent == []

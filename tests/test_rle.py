@@ -1,0 +1,99 @@
+"""What the property tests do not reach: errors, polygons, many rows at once."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from pycocotools import mask as oracle
+
+from maskrcnn import RLE, RLEError
+from maskrcnn.rle import parse_column
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1", "value 1 ('1') is a start without a length"),
+        ("1 2 5", "value 3 ('5') is a start without a length"),
+        ("1 0", "value 2 ('0') is a length below 1"),
+        ("4 -2", "value 2 ('-2') is a length below 1"),
+        ("0 3", "value 1 ('0') is a start below 1"),
+        ("-3 3", "value 1 ('-3') is a start below 1"),
+        ("5 2 3 1", "value 3 ('3') is smaller than the start before it"),
+        ("5 4 7 1", "value 3 ('7') starts inside the run before it"),
+        ("99 3", "value 2 ('3') makes the run end past the image's last pixel (100 pixels)"),
+        ("1 x", "value 2 ('x') is not an integer"),
+        ("1 2 1.5 3", "value 3 ('1.5') is not an integer"),
+        ("1 99999999999999999999", "is not an integer"),
+    ],
+)
+def test_malformed_runs_are_named(text, said):
+    with pytest.raises(RLEError) as caught:
+        RLE.from_encoded_pixels(text, (10, 10))
+    assert said in str(caught.value)
+
+
+def test_neighbouring_runs_are_one():
+    assert RLE.from_encoded_pixels("1 3 4 2", (10, 10)) == RLE.from_encoded_pixels("1 5", (10, 10))
+
+
+def test_the_last_pixel_is_inside():
+    rle = RLE.from_encoded_pixels("100 1", (10, 10))
+    assert rle.box == (9, 9, 10, 10)
+
+
+def test_a_one_pixel_mask_has_a_box_of_one_pixel():
+    assert RLE.from_encoded_pixels("12 1", (10, 10)).box == (1, 1, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("coco", "said"),
+    [
+        ({"size": [2, 2], "counts": [1, 2]}, "add up to 3"),
+        ({"size": [2, 2], "counts": [5, -1]}, "count 2 is -1"),
+        ({"size": [2, 2], "counts": "\x01"}, "character 1"),
+    ],
+)
+def test_malformed_coco_counts_are_named(coco, said):
+    with pytest.raises(RLEError, match=said):
+        RLE.from_coco(coco)
+
+
+def test_polygons_are_rasterised_as_coco_does():
+    polygons = [[2.0, 2.0, 12.5, 3.0, 7.0, 14.0], [15.0, 15.0, 19.0, 15.0, 19.0, 19.0]]
+    theirs = oracle.merge(oracle.frPyObjects(polygons, 20, 24))
+    assert RLE.from_polygons(polygons, (20, 24)).to_coco()["counts"] == theirs["counts"].decode()
+    assert RLE.from_polygons([], (20, 24)) == RLE.empty((20, 24))
+    with pytest.raises(RLEError, match="polygon 1 has 4 numbers"):
+        RLE.from_polygons([[1, 2, 3, 4]], (20, 24))
+
+
+def test_masks_of_different_sizes_do_not_mix():
+    with pytest.raises(RLEError, match="different sizes"):
+        RLE.empty((3, 4)).union(RLE.empty((4, 3)))
+
+
+def test_a_column_reports_every_bad_text_and_keeps_the_good():
+    texts = ["1 2", "0 5", "", "7 2 1 1", "10 1"]
+    raw = np.frombuffer("".join(texts).encode(), np.uint8)
+    offsets = np.concatenate([[0], np.cumsum([len(t) for t in texts])])
+    table, bad = parse_column(raw, offsets, np.full(5, 100))
+    assert [b.index for b in bad] == [1, 3]
+    assert [table[i].tolist() for i in range(5)] == [[[0, 2]], [], [], [], [[9, 1]]]
+
+
+def test_a_million_rows_fit_in_two_gigabytes():
+    """Time is for benchmarks/rle.py; memory is a promise that a test can hold."""
+    code = (
+        "import numpy as np, resource\n"
+        "from maskrcnn.rle import parse_column\n"
+        "one = ' '.join(f'{1 + 40 * k} 20' for k in range(20)).encode()\n"
+        "n = 1_000_000\n"
+        "text = np.frombuffer(one * n, np.uint8)\n"
+        "table, bad = parse_column(text, np.arange(n + 1) * len(one), np.full(n, 512 * 512))\n"
+        "assert not bad and len(table.runs) == 20 * n\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    peak = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert peak * 1024 < 2e9

@@ -1,0 +1,83 @@
+"""Detections: shapes, overlaps, formats."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maskrcnn import RLE, Detections
+from maskrcnn.inference.outputs import Writer, label_picture
+
+HW = (6, 8)
+
+
+def detections() -> Detections:
+    masks = np.zeros((3, *HW), bool)
+    masks[0, 1:4, 1:5] = True
+    masks[1, 2:5, 3:7] = True
+    masks[2, 2:4, 3:5] = True  # inside the second
+    return Detections(
+        boxes=np.array([[1, 1, 5, 4], [3, 2, 7, 5], [3, 2, 5, 4]], np.float32),
+        scores=np.array([0.6, 0.9, 0.5], np.float32),
+        class_ids=np.array([4, 4, 9]),
+        class_names=["cell", "cell", "speck"],
+        rles=[RLE.from_mask(m) for m in masks],
+        hw=HW,
+        pixels=np.full((*HW, 3), 90, np.uint8),
+    )
+
+
+def test_a_shared_pixel_goes_to_the_highest_score():
+    found = detections()
+    texts = found.encoded_pixels()
+    parts = [RLE.from_encoded_pixels(t, HW).to_mask() for t in texts]
+    dense = found.masks
+    assert np.array_equal(parts[1], dense[1])
+    assert np.array_equal(parts[0], dense[0] & ~dense[1])
+    assert texts[2] == ""
+    assert found.encoded_pixels(overlap=None)[2] != ""
+    apart = found.without_overlaps()
+    assert len(apart) == 2
+    assert apart.masks.sum(0).max() == 1
+
+
+def test_coco_results():
+    entry = detections().to_coco(7)[0]
+    assert entry["image_id"] == 7
+    assert entry["category_id"] == 4
+    assert entry["bbox"] == [1.0, 1.0, 4.0, 3.0]
+    assert RLE.from_coco(entry["segmentation"]).area == 12
+
+
+def test_wrong_shapes_are_named():
+    with pytest.raises(ValueError, match="boxes has the shape"):
+        Detections(np.zeros((2, 3)), np.zeros(2), np.zeros(2), ["a", "b"], [RLE.empty(HW)] * 2, HW)
+
+
+def test_the_overlay_marks_what_was_found(tmp_path):
+    detections().save_overlay(tmp_path / "deep" / "a.png")
+    picture = np.asarray(Image.open(tmp_path / "deep" / "a.png"))
+    assert picture.shape == (HW[0] * 4, HW[1] * 4, 3)
+    assert (picture != 90).any()
+
+
+def test_label_pictures_hold_instance_numbers():
+    labels = np.asarray(label_picture(detections().without_overlaps()))
+    assert labels.dtype == np.uint16
+    assert sorted(np.unique(labels).tolist()) == [0, 1, 2]
+
+
+def test_the_writer_leaves_nothing_behind_when_it_fails(tmp_path):
+    from pathlib import Path
+
+    writer = Writer(tmp_path, overlays=False, labels=False, with_class=True)
+    with pytest.raises(KeyError), writer.open(submission=True, coco=True):
+        writer.add(Path("a.png"), "a.png", detections())
+        raise KeyError("stop")
+    assert list(tmp_path.iterdir()) == []
+    with Writer(tmp_path, overlays=False, labels=False, with_class=True).open(submission=True, coco=True) as writer:
+        writer.add(Path("a.png"), "a.png", detections())
+        writer.add(Path("b.png"), "b.png", detections()[:0])
+    rows = (tmp_path / "submission.csv").read_text().splitlines()
+    assert rows[0] == "ImageId,EncodedPixels,ClassId"
+    assert len(rows) == 4
+    assert rows[3] == "b.png,,"

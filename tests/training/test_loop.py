@@ -1,0 +1,192 @@
+"""Whole runs, small: learning, files, resuming, stopping, and bad luck on the way."""
+
+import json
+import signal
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+import maskrcnn
+from maskrcnn import Config, UserError
+from maskrcnn.checkpoints.native import read_model
+from maskrcnn.config import AugmentConfig, ModelConfig, PredictConfig, TrainConfig
+from maskrcnn.data.formats import open_dataset
+from maskrcnn.data.synthetic import write_shapes
+from maskrcnn.training import loop
+from maskrcnn.training.checkpoint import RunFolder
+
+TINY = Config(
+    model=ModelConfig(
+        backbone="resnet18", weights="none", image_size=64, channels=16, box_channels=32, mask_channels=16,
+        proposals=40, proposals_per_level=40,
+    ),
+    train=TrainConfig(epochs=2, epoch_images=6, roi_batch=16, rpn_batch=32, mask_batch=4),
+)  # fmt: skip
+
+
+def metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def tensors(path):
+    return read_model(path, "cpu").model.state_dict()
+
+
+def test_two_images_are_learned_by_heart(tmp_path):
+    csv = write_shapes(tmp_path, 4, seed=1, hw=(96, 96))
+    data = open_dataset(csv, say=lambda _: None)
+    two = data.take(np.flatnonzero(data.counts > 0)[:2])
+    config = Config(
+        model=ModelConfig(image_size=96, proposals=200, proposals_per_level=200, mask_channels=64, channels=64, box_channels=256),
+        train=TrainConfig(epochs=1, epoch_images=320, roi_batch=64, mask_batch=16, ema=0.95, lr=1e-3, backbone_lr=1.0, workers=0),
+        augment=AugmentConfig(flip=False, rotate=False, scale=(1.0, 1.0), color=0.0),
+    )  # fmt: skip
+    run = maskrcnn.train(two, None, out=tmp_path / "run", config=config)
+    scores = maskrcnn.evaluate(run.model, two)
+    assert scores["mask"]["AP"] > 0.9
+
+
+@pytest.fixture(scope="module")
+def run(shapes, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "one"
+    return maskrcnn.train(*shapes.split(0.3), out=out, config=TINY)
+
+
+def test_a_run_folder_holds_what_it_should(run):
+    names = {p.name for p in run.path.iterdir()}
+    assert {"config.yaml", "classes.json", "last.safetensors", "best.safetensors", "state", "metrics.jsonl"} <= names
+    assert any(p.name.startswith("events") for p in (run.path / "tensorboard").iterdir())
+    lines = metrics(run.path)
+    assert [e["step"] for e in lines if e["kind"] == "step"] == list(range(1, 11))
+    assert [e["step"] for e in lines if e["kind"] == "validation"] == [5, 10]
+    assert {"rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss"} <= set(lines[0])
+    assert run.scores["kind"] == "validation"
+    assert (run.path / "best.safetensors").stat().st_mode & 0o444 == 0o444
+
+
+def test_the_model_file_carries_everything(run, shapes):
+    model = run.model
+    assert model.class_names == ["box", "disc", "star", "triangle"]
+    assert model.provenance["data"]["images"] == 8
+    assert model.config.predict.detections == 100
+    found = model.changed(score_threshold=0.0).predict(shapes.files[0])
+    assert found.hw == shapes.hw(0)
+
+
+def test_an_existing_run_is_never_overwritten(run, shapes):
+    with pytest.raises(UserError, match="already holds a run"):
+        maskrcnn.train(shapes, None, out=run.path, config=TINY)
+    with pytest.raises(UserError, match="nothing to resume"):
+        maskrcnn.train(shapes, None, out=run.path.parent / "other", config=TINY, resume=True)
+
+
+def test_two_processes_cannot_write_one_run(run, shapes):
+    with RunFolder(run.path).locked(), pytest.raises(UserError, match="another process"):
+        maskrcnn.train(shapes, None, out=run.path, config=TINY, resume=True)
+
+
+@pytest.mark.parametrize("moment", [3, 7])
+def test_an_interrupted_run_ends_where_the_other_did(run, shapes, tmp_path, monkeypatch, moment):
+    """SIGTERM after a step, then resume: the same bytes as the run that was left alone."""
+    taken = loop._Trainer._step
+
+    def interrupting(self, batch):
+        result = taken(self, batch)
+        if self.progress.step + 1 == moment:
+            signal.raise_signal(signal.SIGTERM)
+        return result
+
+    parts = shapes.split(0.3)
+    monkeypatch.setattr(loop._Trainer, "_step", interrupting)
+    first = maskrcnn.train(*parts, out=tmp_path / "two", config=TINY)
+    assert not first.finished
+    monkeypatch.undo()
+    with (tmp_path / "two" / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({"kind": "step", "step": moment + 1}) + "\n" + '{"kind": "st')
+    second = maskrcnn.train(*parts, out=tmp_path / "two", config=TINY, resume=True)
+    assert second.finished
+    for name in ("last.safetensors", "best.safetensors"):
+        a, b = tensors(run.path / name), tensors(second.path / name)
+        assert all(torch.equal(a[k], b[k]) for k in a)
+    steps = [e["step"] for e in metrics(second.path) if e["kind"] == "step"]
+    assert steps == list(range(1, 11))
+
+
+def test_a_loss_that_is_not_finite_is_skipped_and_counted(shapes, tmp_path, monkeypatch):
+    forward = loop.Criterion.forward
+    calls = []
+
+    def poisoned(self, *arguments):
+        losses = forward(self, *arguments)
+        calls.append(1)
+        return {k: v * float("nan") for k, v in losses.items()} if len(calls) == 2 else losses
+
+    monkeypatch.setattr(loop.Criterion, "forward", poisoned)
+    done = maskrcnn.train(shapes, None, out=tmp_path / "run", config=TINY)
+    assert done.finished
+    lines = metrics(done.path)
+    assert "loss" not in lines[1]
+    assert lines[-1]["skipped"] == 1
+    for name in ("last.safetensors",):
+        assert all(torch.isfinite(t).all() for t in tensors(done.path / name).values())
+
+
+def test_losses_that_stay_wrong_end_the_run_with_the_images(shapes, tmp_path, monkeypatch):
+    forward = loop.Criterion.forward
+    monkeypatch.setattr(
+        loop.Criterion, "forward", lambda self, *a: {k: v * float("inf") for k, v in forward(self, *a).items()}
+    )
+    with pytest.raises(UserError, match=r"6 steps in a row.*shapes_00"):
+        maskrcnn.train(shapes, None, out=tmp_path / "run", config=TINY)
+
+
+def test_unreadable_images_do_not_stop_a_run(shapes, tmp_path):
+    import dataclasses
+
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(shapes.files[0].read_bytes()[:200])
+    data = dataclasses.replace(shapes, files=[broken, *shapes.files[1:]])
+    done = maskrcnn.train(data, None, out=tmp_path / "run", config=TINY)
+    assert done.finished
+    progress, *_ = RunFolder(done.path).load_state()
+    assert len(progress.unreadable) == 1
+    assert "broken.png" in progress.unreadable[0]
+
+
+def test_a_budget_becomes_a_number_of_steps_once(shapes, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "WARMUP_STEPS", 4)
+    monkeypatch.setattr(loop, "steps_for", lambda *a: 3)
+    done = maskrcnn.train(*shapes.split(0.3), out=tmp_path / "run", config=TINY, budget="10m")
+    assert done.finished
+    progress, *_ = RunFolder(done.path).load_state()
+    assert progress.total == progress.step == 7
+
+
+def test_patience_ends_a_run_early(shapes, tmp_path):
+    config = TINY.changed(train={"epochs": 50, "patience": 1, "lr": 1e-12})
+    done = maskrcnn.train(*shapes.split(0.3), out=tmp_path / "run", config=config)
+    assert done.finished
+    assert metrics(done.path)[-1]["step"] < 20
+
+
+def test_a_run_works_outside_the_main_thread(shapes, tmp_path):
+    results = []
+    config = TINY.changed(train={"epochs": 1})
+    thread = threading.Thread(
+        target=lambda: results.append(maskrcnn.train(shapes, None, out=tmp_path / "run", config=config))
+    )
+    thread.start()
+    thread.join()
+    assert results[0].finished
+
+
+def test_files_that_are_no_models_are_refused(tmp_path, run):
+    (tmp_path / "a.safetensors").write_bytes(b"hello")
+    with pytest.raises(UserError, match="not a readable model file"):
+        maskrcnn.load(tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match="no run folder"):
+        maskrcnn.load(tmp_path)
+    with pytest.raises(UserError, match="cannot be resumed"):
+        RunFolder(run.path / "state").load_state()
