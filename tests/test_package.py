@@ -46,7 +46,11 @@ def test_help_loads_nothing_heavy():
 
 
 def test_masks_need_no_torch():
-    assert not modules_after("import maskrcnn; maskrcnn.RLE; maskrcnn.Detections") & {"torch", "torchvision", "timm"}
+    assert not modules_after("import maskrcnn; maskrcnn.RLE; maskrcnn.Detections") & {
+        "torch",
+        "torchvision",
+        "timm",
+    }
 
 
 def imported_by(path: Path) -> set[str]:

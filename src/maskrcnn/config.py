@@ -26,9 +26,19 @@ LEVELS = 5
 
 
 class _Group(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+
+
+def seconds(text: str) -> float:
+    """``"1h30m"``, ``"20m"``, ``"90s"`` or ``"90"`` in seconds. Raises `ValueError`."""
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip().lower())
+    if not match or not text.strip():
+        raise ValueError(f"{text!r} is not a length of time; write it like 20m, 1h30m or 90s")
+    hours, minutes, rest = (float(part or 0) for part in match.groups())
+    total = hours * 3600 + minutes * 60 + rest
+    if total <= 0:
+        raise ValueError(f"a budget of {text!r} leaves no time to train")
+    return total
 
 
 class ModelConfig(_Group):
@@ -142,6 +152,13 @@ class TrainConfig(_Group):
     device: str = "auto"
     """Where to train: auto, cpu, cuda, cuda:1, mps."""
 
+    @field_validator("budget")
+    @classmethod
+    def _is_time(cls, budget: str | None) -> str | None:
+        if budget is not None:
+            seconds(budget)
+        return budget
+
 
 class AugmentConfig(_Group):
     """How training images vary."""
@@ -244,18 +261,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def seconds(text: str) -> float:
-    """``"1h30m"``, ``"20m"``, ``"90s"`` or ``"90"`` in seconds."""
-    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip().lower())
-    if not match or not text.strip():
-        raise UserError(f"{text!r} is not a length of time; write it like 20m, 1h30m or 90s")
-    hours, minutes, rest = (float(part or 0) for part in match.groups())
-    total = hours * 3600 + minutes * 60 + rest
-    if total <= 0:
-        raise UserError(f"a budget of {text!r} leaves no time to train")
-    return total
-
-
 def _read_yaml(file: str | Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(Path(file).read_text("utf-8"))
@@ -266,7 +271,9 @@ def _read_yaml(file: str | Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise UserError(f"{file} must hold groups of settings ({', '.join(Config.model_fields)}), not a {type(values).__name__}")
+        raise UserError(
+            f"{file} must hold groups of settings ({', '.join(Config.model_fields)}), not a {type(values).__name__}"
+        )
     return values
 
 
@@ -286,7 +293,9 @@ def _explain(error: ValidationError) -> str:
         if item["type"] == "extra_forbidden":
             *groups, key = (str(part) for part in item["loc"])
             names = {f"{g}.{n}": n for g, f in Config.model_fields.items() for n in f.annotation.model_fields}  # type: ignore[union-attr]
-            known = list(Config.model_fields) if not groups else [n for p, n in names.items() if p.startswith(groups[0])]
+            known = (
+                list(Config.model_fields) if not groups else [n for p, n in names.items() if p.startswith(groups[0])]
+            )
             near = difflib.get_close_matches(key, known, 1)
             lines.append(f"there is no setting {place!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         else:

@@ -106,9 +106,7 @@ def parse_column(
     """
     run_offsets = np.concatenate([[0], np.cumsum((kernel.count_numbers(text, offsets) + 1) // 2)])
     runs = np.empty((run_offsets[-1], 2), np.int64)
-    counts, problem = kernel.parse_runs(
-        text, offsets, n_pixels.astype(np.int64), run_offsets, origin, relative, runs
-    )
+    counts, problem = kernel.parse_runs(text, offsets, n_pixels.astype(np.int64), run_offsets, origin, relative, runs)
     bad = []
     for i in np.flatnonzero(problem[:, 0]):
         words = text[offsets[i] : offsets[i + 1]].tobytes().decode("utf-8", "replace")
@@ -158,9 +156,7 @@ class RLE:
         """
         h, w = int(hw[0]), int(hw[1])
         raw = np.frombuffer(text.encode(), np.uint8)
-        table, bad = parse_column(
-            raw, np.array([0, len(raw)]), np.array([h * w]), origin=origin, relative=relative
-        )
+        table, bad = parse_column(raw, np.array([0, len(raw)]), np.array([h * w]), origin=origin, relative=relative)
         if bad:
             raise RLEError(f"EncodedPixels of a {h}x{w} (height x width) image: {bad[0].message}")
         return cls(table.runs if order == "column" else kernel.transpose_runs(table.runs, h, w), (h, w))
@@ -200,9 +196,7 @@ class RLE:
         h, w = int(hw[0]), int(hw[1])
         for i, polygon in enumerate(polygons):
             if len(polygon) < 6 or len(polygon) % 2:
-                raise RLEError(
-                    f"polygon {i + 1} has {len(polygon)} numbers; it needs at least 6 and an even count"
-                )
+                raise RLEError(f"polygon {i + 1} has {len(polygon)} numbers; it needs at least 6 and an even count")
         if not polygons:
             return cls.empty((h, w))
         library = _mask_library()
@@ -211,9 +205,7 @@ class RLE:
 
     # ---- to other forms ---------------------------------------------------------------------------------------
 
-    def to_encoded_pixels(
-        self, *, origin: Literal[0, 1] = 1, order: Order = "column", relative: bool = False
-    ) -> str:
+    def to_encoded_pixels(self, *, origin: Literal[0, 1] = 1, order: Order = "column", relative: bool = False) -> str:
         """``"start length ..."`` as `from_encoded_pixels` reads it."""
         runs = self.runs if order == "column" else kernel.transpose_runs(self.runs, self.hw[1], self.hw[0])
         starts = runs[:, 0] + origin
@@ -309,9 +301,7 @@ def intersection_matrix(a: Sequence[RLE], b: Sequence[RLE]) -> np.ndarray:
         raise RLEError(f"masks of different sizes cannot be compared: {sorted(sizes)} (height, width)")
     height = next(iter(sizes))[0] if sizes else 1
     ta, tb = RunTable.of(r.runs for r in a), RunTable.of(r.runs for r in b)
-    return kernel.intersection_areas(
-        ta.runs, ta.offsets, ta.boxes(height), tb.runs, tb.offsets, tb.boxes(height)
-    )
+    return kernel.intersection_areas(ta.runs, ta.offsets, ta.boxes(height), tb.runs, tb.offsets, tb.boxes(height))
 
 
 def iou_matrix(a: Sequence[RLE], b: Sequence[RLE]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What passes between the steps: `Targets` into training (with their `Placement`), `Proposals` inside the model, `Detections` out of it.
+"""What passes between the steps: `Targets` (with their `Placement`) into training, `Proposals`, `Detections` out.
 
 Boxes are ``(x1, y1, x2, y2)`` in pixels of the array they belong to. Coordinates are continuous and pixel ``i`` spans
 ``[i, i + 1)``: a box is half-open, ``x2`` of a mask's box is its last column + 1, and one pixel has a 1 x 1 box.

@@ -86,7 +86,7 @@ def test_placements_stay_within_image_and_input(rng):
         x1, y1, x2, y2 = placement.window
         assert 0 <= x1 < x2 <= hw[1]
         assert 0 <= y1 < y2 <= hw[0]
-        assert 1 <= min(placement.hw)
+        assert min(placement.hw) >= 1
         assert max(placement.hw) <= 512
     assert fit((100, 50), 512).hw == (512, 256)
 

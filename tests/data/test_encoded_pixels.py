@@ -48,7 +48,10 @@ LAYOUTS = {
     "image and mask": ("img,rle_mask\na.png,1 3\nb.png,5 2\na.png,20 4\n", {}),
     "label as runs": ("image,label\na.png,1 3\nb.png,5 2\na.png,20 4\n", {}),
     "header with a blank": ("ImageId, EncodedPixels\na.png,1 3\nb.png,5 2\na.png,20 4\n", {}),
-    "given columns": ("key,where\na.png,1 3\nb.png,5 2\na.png,20 4\n", {"columns": {"image": "key", "rle": "where"}}),
+    "given columns": (
+        "key,where\na.png,1 3\nb.png,5 2\na.png,20 4\n",
+        {"columns": {"image": "key", "rle": "where"}},
+    ),
     "from zero": ("ImageId,EncodedPixels\na.png,0 3\nb.png,4 2\na.png,19 4\n", {"origin": 0}),
 }
 
@@ -142,12 +145,24 @@ def test_unlisted_images_are_said_and_optional(tmp_path):
 
 
 MISTAKES = {
-    "bad runs": ("ImageId,EncodedPixels\na.png,1 3\nb.png,5 2 6 1\n", ["train.csv, row 3", "b.png", "value 3 ('6')"]),
+    "bad runs": (
+        "ImageId,EncodedPixels\na.png,1 3\nb.png,5 2 6 1\n",
+        ["train.csv, row 3", "b.png", "value 3 ('6')"],
+    ),
     "past the end": ("ImageId,EncodedPixels\na.png,79 3\n", ["row 2", "80 pixels"]),
-    "missing image": ("ImageId,EncodedPixels\na.png,1 3\nzebra.png,5 2\n", ["row 3", "'zebra.png' is not in the folder"]),
-    "size": ("ImageId,EncodedPixels,Height,Width\na,1 3,10,8\n", ["row 2", "'10', '8'", "8 high and 10 wide"]),
+    "missing image": (
+        "ImageId,EncodedPixels\na.png,1 3\nzebra.png,5 2\n",
+        ["row 3", "'zebra.png' is not in the folder"],
+    ),
+    "size": (
+        "ImageId,EncodedPixels,Height,Width\na,1 3,10,8\n",
+        ["row 2", "'10', '8'", "8 high and 10 wide"],
+    ),
     "size text": ("ImageId,EncodedPixels,Height,Width\na,1 3,tall,10\n", ["row 2", "'tall'"]),
-    "no rle column": ("ImageId,Colour\na.png,red\n", ["no column with the run-length mask", "--column rle=NAME"]),
+    "no rle column": (
+        "ImageId,Colour\na.png,red\n",
+        ["no column with the run-length mask", "--column rle=NAME"],
+    ),
     "no image column": ("thing,EncodedPixels\na.png,1 3\n", ["no column with the image name"]),
     "no rows": ("ImageId,EncodedPixels\n", ["no rows"]),
 }

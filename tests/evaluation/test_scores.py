@@ -22,7 +22,11 @@ def guesses(data: Dataset, rng: np.random.Generator, per_image: int = 0) -> list
     for i in range(len(data)):
         hw, rles = data.hw(i), data.rles(i)
         labels = data.labels[data.instances(i)]
-        found = [(r.shift(*rng.integers(-3, 4, 2).tolist()), int(k)) for r, k in zip(rles, labels, strict=True) if rng.random() < 0.8]
+        found = [
+            (r.shift(*rng.integers(-3, 4, 2).tolist()), int(k))
+            for r, k in zip(rles, labels, strict=True)
+            if rng.random() < 0.8
+        ]
         for _ in range(int(rng.integers(0, 3)) + per_image):
             mask = np.zeros(hw, bool)
             y, x = rng.integers(0, hw[0] - 6), rng.integers(0, hw[1] - 6)
@@ -49,7 +53,10 @@ def reference(data: Dataset, found: list[Detections], kind: str, most: int) -> d
         truth = COCO()
         truth.dataset = _truth(data)
         truth.createIndex()
-        entries = [{k: v for k, v in r.items() if k != ("bbox" if kind == "segm" else "segmentation")} for r in _results(data, found)]
+        entries = [
+            {k: v for k, v in r.items() if k != ("bbox" if kind == "segm" else "segmentation")}
+            for r in _results(data, found)
+        ]
         evaluation = COCOeval(truth, truth.loadRes(entries), kind)
         evaluation.params.maxDets = [1, 10, most]
         evaluation.evaluate()
@@ -79,7 +86,10 @@ def test_scores_are_those_of_pycocotools(shapes, seed, extra):
     for key, kind in (("box", "bbox"), ("mask", "segm")):
         expected = reference(shapes, found, kind, scores["max_detections"])
         for name, value in expected.items():
-            assert scores[key][name] == (None if value is None else pytest.approx(value, abs=1e-6)), (key, name)
+            assert scores[key][name] == (None if value is None else pytest.approx(value, abs=1e-6)), (
+                key,
+                name,
+            )
         assert set(scores[key]["per_class"]) == set(shapes.class_names)
 
 

@@ -37,7 +37,9 @@ def test_pooling_is_torchvisions(aligned, samples, channels, size):
     assert (ours - theirs).abs().max() < 1e-5
     grad = torch.randn(ours.shape, generator=generator)
     for a, b in zip(
-        torch.autograd.grad(ours, features, grad), torch.autograd.grad(theirs, features, grad.double()), strict=True
+        torch.autograd.grad(ours, features, grad),
+        torch.autograd.grad(theirs, features, grad.double()),
+        strict=True,
     ):
         assert (a - b).abs().max() < 2e-5
 
@@ -54,7 +56,15 @@ def test_a_linear_ramp_is_sampled_exactly():
 
 def test_no_boxes_give_no_features():
     feature = torch.randn(1, 8, 16, 16, requires_grad=True)
-    pooled = pool([feature], torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), size=7, strides=(4,), samples=2, aligned=True)
+    pooled = pool(
+        [feature],
+        torch.zeros(0, 4),
+        torch.zeros(0, dtype=torch.int64),
+        size=7,
+        strides=(4,),
+        samples=2,
+        aligned=True,
+    )
     pooled.sum().backward()
     assert pooled.shape == (0, 8, 7, 7)
     assert (feature.grad == 0).all()

@@ -21,7 +21,7 @@ from maskrcnn.training.targets import Truth, mask_targets, sample_anchors, sampl
 
 TINY = Config(
     model=ModelConfig(
-        backbone="resnet18", weights="none", image_size=96, channels=16, box_channels=32, mask_channels=16,
+        backbone="test_resnet", weights="none", image_size=96, channels=16, box_channels=32, mask_channels=16,
         proposals=60, proposals_per_level=60,
     ),
     train=TrainConfig(roi_batch=32, rpn_batch=32),
@@ -35,7 +35,13 @@ def test_matching():
     assert index[:2].tolist() == [0, 0]
     assert label.tolist() == [POSITIVE, NEITHER, NEGATIVE, NEGATIVE, NEGATIVE]
     _, label = match(overlap, positive=0.7, negative=0.3, best_counts=True)
-    assert label.tolist() == [POSITIVE, POSITIVE, NEGATIVE, NEGATIVE, NEGATIVE]  # the second instance's best is box 1
+    assert label.tolist() == [
+        POSITIVE,
+        POSITIVE,
+        NEGATIVE,
+        NEGATIVE,
+        NEGATIVE,
+    ]  # the second instance's best is box 1
     _, label = match(torch.zeros(0, 5), positive=0.7, negative=0.3, best_counts=True)
     assert (label == NEGATIVE).all()
     _, label = match(torch.zeros(1, 5), positive=0.7, negative=0.3, best_counts=True)
@@ -62,7 +68,9 @@ def test_mask_targets_follow_the_picture(shapes, mirrored, turns):
     placement = Placement((16, 0, 112, 96), (96, 96), mirrored, turns)
     targets = targets_of(shapes, i, placement)
     truth = Truth.of([targets], CPU)
-    proposals = Proposals(truth.boxes + torch.tensor([-2.0, 1.0, 1.5, 3.0]), torch.zeros(truth.labels.shape), truth.valid)
+    proposals = Proposals(
+        truth.boxes + torch.tensor([-2.0, 1.0, 1.5, 3.0]), torch.zeros(truth.labels.shape), truth.valid
+    )
     config = TrainConfig(roi_batch=64, roi_positive_fraction=1.0, roi_positive_iou=0.3)
     regions = sample_regions(proposals, truth, config, NATIVE, torch.Generator().manual_seed(0))
     positive = regions.labels.nonzero()[:, 0]
@@ -94,7 +102,9 @@ def test_anchor_samples_point_at_what_they_say(shapes):
 
     for row in (sample.labels > 0).nonzero()[:, 0].tolist():
         b = int(sample.image_index[row])
-        decoded = decode_boxes(sample.deltas[row : row + 1], grid[sample.anchor_index[row : row + 1]], (1, 1, 1, 1), 10.0)
+        decoded = decode_boxes(
+            sample.deltas[row : row + 1], grid[sample.anchor_index[row : row + 1]], (1, 1, 1, 1), 10.0
+        )
         assert iou(decoded, truth.boxes[b, truth.valid[b]]).max() > 0.999
     assert (sample.labels > 0).any()
 
@@ -113,7 +123,7 @@ def test_the_five_losses_and_their_sum(shapes):
     assert set(losses) == {*LOSSES, "loss"}
     expected = sum(losses[n] for n in LOSSES) + losses["mrcnn_mask_loss"] - losses["rpn_bbox_loss"]
     assert torch.allclose(losses["loss"], expected)
-    assert all(float(losses[n]) > 0 for n in LOSSES)
+    assert all(losses[n].item() > 0 for n in LOSSES)
 
 
 @pytest.mark.parametrize("empty", ["all", "half"])
@@ -141,7 +151,7 @@ def test_images_without_instances_train(shapes, empty):
         assert parameter.grad is None or torch.isfinite(parameter.grad).all()
     if empty == "all":
         for name in ("rpn_bbox_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss"):
-            assert float(losses[name]) == 0
+            assert losses[name].item() == 0
 
 
 def test_the_learning_rate_rises_and_falls():
@@ -176,15 +186,17 @@ def test_the_average_follows_the_weights():
     assert torch.allclose(average.average["weight"], torch.ones(2, 2), atol=1e-3)
 
 
-@pytest.mark.parametrize(("text", "expected"), [("20m", 1200), ("1h30m", 5400), ("90s", 90), ("45", 45), ("0.5h", 1800)])
+@pytest.mark.parametrize(
+    ("text", "expected"), [("20m", 1200), ("1h30m", 5400), ("90s", 90), ("45", 45), ("0.5h", 1800)]
+)
 def test_budgets(text, expected):
     assert seconds(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "soon", "0m", "-5m", "5 minutes"])
 def test_budgets_that_make_no_sense(text):
-    with pytest.raises(UserError):
-        seconds(text)
+    with pytest.raises(UserError, match=r"train\.budget"):
+        Config().changed(train={"budget": text})
 
 
 def test_a_budget_buys_steps_and_their_validations():

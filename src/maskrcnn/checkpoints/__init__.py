@@ -18,8 +18,6 @@ def load(path: str | Path, *, device: str = "auto") -> Predictor:
 
     `device` is "auto", "cpu", "cuda", "cuda:1" or "mps". Raises `UserError`.
     """
-    from maskrcnn.checkpoints.native import read_model
-
     path = Path(path)
     if path.is_dir():
         found = next((path / name for name in RUN_FILES if (path / name).exists()), None)
@@ -30,4 +28,6 @@ def load(path: str | Path, *, device: str = "auto") -> Predictor:
         raise UserError(f"{path}: there is no such run folder or model file")
     if path.suffix != ".safetensors":
         raise UserError(f"{path}: a model is a run folder or a .safetensors file")
+    from maskrcnn.checkpoints.native import read_model
+
     return read_model(path, device)

@@ -16,19 +16,26 @@ app = App(
     help_on_error=False,
 )
 app.command("maskrcnn.cli.demo:demo", name="demo", help="Make a small data set, train on it, score and predict.")
-app.command("maskrcnn.cli.check:check", name="check", help="Look through a data set: counts, sizes, classes, problems.")
+app.command(
+    "maskrcnn.cli.check:check",
+    name="check",
+    help="Look through a data set: counts, sizes, classes, problems.",
+)
 app.command("maskrcnn.cli.split:split", name="split", help="Split a CSV by image into training and validation.")
 app.command("maskrcnn.cli.train:train", name="train", help="Train a model, or go on with a run.")
 app.command("maskrcnn.cli.evaluate:evaluate", name="evaluate", help="Score a model: COCO and Kaggle metrics.")
 app.command("maskrcnn.cli.predict:predict", name="predict", help="Find instances in pictures.")
 
 INTERRUPTED = 130
+STANDARD_INPUT = "/dev/stdin"
+"""What a lone hyphen stands for; the parser would take it for an option."""
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a mistake of the user ends in one message and a non-zero exit, not in a traceback."""
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        status = app(arguments)
+        status = app([STANDARD_INPUT if word == "-" else word for word in words])
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
@@ -36,7 +43,12 @@ def main(arguments: list[str] | None = None) -> None:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in ("torch", "torchvision", "timm", "tensorboard"):
+        if error.name is None or error.name.partition(".")[0] not in (
+            "torch",
+            "torchvision",
+            "timm",
+            "tensorboard",
+        ):
             raise
         print(f"error: {error.name} is not installed: pip install 'maskrcnn[train]'", file=sys.stderr)
         sys.exit(1)

@@ -6,10 +6,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from rich.progress import track
 from rich.table import Table
 
-from maskrcnn.cli.common import DataOptions, JsonFlag, print_json, say, talk
+from maskrcnn.cli.common import DataOptions, JsonFlag, counting, print_json, say, talk
 
 SHOWN = 20
 
@@ -42,8 +41,8 @@ def check(
     from maskrcnn.data.doctor import examine
 
     opened = dataclasses.replace(options or DataOptions(), bad="skip").open(data)
-    bar = iter(track(range(len(opened)), "looking", console=talk, transient=True))
-    problems = [*opened.problems, *examine(opened, decode=decode, on_image=lambda _: next(bar, None))]
+    with counting(len(opened), "looking") as done:
+        problems = [*opened.problems, *examine(opened, decode=decode, on_image=done)]
     statistics = {**opened.statistics(), "problems": len(problems)}
     if json:
         print_json({**statistics, "found": opened.notes, "problem_list": [str(p) for p in problems]})

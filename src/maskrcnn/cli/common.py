@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from maskrcnn.errors import UserError
@@ -30,6 +33,14 @@ def print_json(value: Any) -> None:
     """One JSON object on one line of standard output."""
     sys.stdout.write(json.dumps(value) + "\n")
     sys.stdout.flush()
+
+
+@contextmanager
+def counting(total: int, title: str) -> Iterator[Callable[[int], None]]:
+    """A progress bar; call what it yields with the number of things done."""
+    with Progress(console=talk, transient=True) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda done: bar.update(task, completed=done)
 
 
 @Parameter(name="*", group="Data")

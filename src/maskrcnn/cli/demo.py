@@ -15,7 +15,14 @@ N_IMAGES = 200
 HELD_OUT = 0.2
 SETTINGS: dict[str, dict[str, Any]] = {
     "model": {"image_size": 256},
-    "train": {"epochs": 1, "epoch_images": 640, "batch_size": 4, "roi_batch": 64, "mask_batch": 12, "ema": 0.97},
+    "train": {
+        "epochs": 1,
+        "epoch_images": 640,
+        "batch_size": 4,
+        "roi_batch": 64,
+        "mask_batch": 12,
+        "ema": 0.97,
+    },
     "augment": {"scale": (0.8, 1.25)},
 }
 """The demo trains at the size of its pictures, for one epoch of 160 steps: some three minutes on two cores."""

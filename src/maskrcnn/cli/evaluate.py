@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.progress import track
 
-from maskrcnn.cli.common import DataOptions, JsonFlag, print_json, read_names, say, show_scores, talk
+from maskrcnn.cli.common import DataOptions, JsonFlag, counting, print_json, read_names, say, show_scores
 from maskrcnn.config import PredictConfig
 
 
@@ -45,11 +44,11 @@ def evaluate(
     predictor = load(model, device=device)
     if settings is not None:
         predictor = predictor.changed(**settings.model_dump(exclude_unset=True))
-    opened = options.open(data) if options else DataOptions().open(data)
+    opened = (options or DataOptions()).open(data)
     if ids is not None:
         opened = opened.named(read_names(ids))
-    bar = iter(track(range(len(opened)), "predicting", console=talk, transient=True))
-    scores = run_evaluation(predictor, opened, on_image=lambda _: next(bar, None))
+    with counting(len(opened), "predicting") as done:
+        scores = run_evaluation(predictor, opened, on_image=done)
     show_scores(scores)
     for message in scores["unreadable"]:
         say(f"left out: {message}")

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 from rich.progress import Progress
 
+from maskrcnn.cli import STANDARD_INPUT
 from maskrcnn.cli.common import JsonFlag, print_json, say, talk
 from maskrcnn.config import PredictConfig
 from maskrcnn.data.images import SUFFIXES
@@ -94,9 +95,7 @@ def predict(
     done = found = 0
     with Progress(console=talk, transient=True) as bar, writer.open(submission=submission, coco=coco):
         task = bar.add_task("predicting", total=None)
-        for detections in predictor.predict_many(
-            paths(), batch_size=batch_size, keep_pixels=overlays, on_error=report
-        ):
+        for detections in predictor.predict_many(paths(), batch_size=batch_size, keep_pixels=overlays, on_error=report):
             name = names.pop(str(detections.image))
             image_id = str(name.with_suffix("") if short else name)
             writer.add(name, image_id, detections)
@@ -116,7 +115,7 @@ def _find(pictures: list[str]) -> Iterator[tuple[Path, Path]]:
     """Each picture with its path under the output folder."""
     for text in pictures:
         path = Path(text)
-        if text == "-":
+        if text == STANDARD_INPUT:
             for line in sys.stdin:
                 if line.strip():
                     yield Path(line.strip()), Path(Path(line.strip()).name)

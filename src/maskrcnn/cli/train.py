@@ -50,8 +50,6 @@ def train(
     json
         Print the best validation's scores as one JSON object.
     """
-    from maskrcnn.training.loop import train as run_training
-
     if resume is not None:
         if settings is not None or config is not None:
             raise UserError("--resume goes on with the settings that the run began with; leave out the others")
@@ -81,9 +79,9 @@ def train(
     else:
         parts = opened.split(source["val"], chosen.train.seed)
     say(f"{len(parts[0]):,} images to train on, {len(parts[1]):,} to validate; run folder {out}")
-    run = run_training(
-        *parts, out=out, config=chosen, resume=resume is not None, source=source, console=talk
-    )
+    from maskrcnn.training.loop import train as run_training
+
+    run = run_training(*parts, out=out, config=chosen, resume=resume is not None, source=source, console=talk)
     if run.scores is not None:
         show_scores(run.scores)
         if json:

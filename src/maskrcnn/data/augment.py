@@ -18,9 +18,7 @@ def fit(hw: tuple[int, int], size: int) -> Placement:
     return Placement((0, 0, hw[1], hw[0]), (max(round(hw[0] * scale), 1), max(round(hw[1] * scale), 1)))
 
 
-def draw_placement(
-    hw: tuple[int, int], size: int, config: AugmentConfig, rng: np.random.Generator
-) -> Placement:
+def draw_placement(hw: tuple[int, int], size: int, config: AugmentConfig, rng: np.random.Generator) -> Placement:
     """A random window of an image of height and width `hw`, to fill an input of at most `size` x `size` pixels."""
     h, w = hw
     low, high = np.log(config.scale)

@@ -9,7 +9,7 @@ like: not the number of threads, not where a resumed run begins.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -72,7 +72,7 @@ def make_batch(data: Dataset, step: int, config: Config) -> Batch:
     return Batch(*stack(images), targets, names, unreadable)
 
 
-def batches(data: Dataset, first_step: int, last_step: int, config: Config) -> Iterator[Batch]:
+def batches(data: Dataset, first_step: int, last_step: int, config: Config) -> Generator[Batch, None, None]:
     """The batches of steps ``first_step <= step < last_step``, in order, prepared ahead."""
     if config.train.workers == 0:
         yield from (make_batch(data, step, config) for step in range(first_step, last_step))

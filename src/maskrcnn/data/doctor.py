@@ -18,9 +18,7 @@ WHOLE = 0.99
 """Masks that cover more of their image are most often inverted."""
 
 
-def examine(
-    data: Dataset, *, decode: bool = True, on_image: Callable[[int], None] | None = None
-) -> list[Problem]:
+def examine(data: Dataset, *, decode: bool = True, on_image: Callable[[int], None] | None = None) -> list[Problem]:
     """Problems of `data`: repeated, tiny, overlapping and image-filling masks; with `decode`, damaged pictures."""
     problems: list[Problem] = []
     for i in range(len(data)):
@@ -44,8 +42,8 @@ def _masks_of(data: Dataset, i: int) -> list[Problem]:
     def problem(k: int, message: str) -> Problem:
         return Problem(f"{data.source}, row {rows[k]}", f"image {name}: {message}")
 
-    found = [problem(k, f"the mask has {areas[k]} pixels") for k in np.flatnonzero(areas < TINY)]
-    found += [problem(k, "the mask covers the whole image") for k in np.flatnonzero(areas > WHOLE * pixels)]
+    found = [problem(k, f"the mask has {areas[k]} pixels") for k in np.flatnonzero(areas < TINY).tolist()]
+    found += [problem(k, "the mask covers the whole image") for k in np.flatnonzero(areas > WHOLE * pixels).tolist()]
     shared = intersection_areas(masks.runs, masks.offsets, boxes, masks.runs, masks.offsets, boxes)
     first, second = np.nonzero(np.triu(shared, 1))
     for a, b in zip(first.tolist(), second.tolist(), strict=True):

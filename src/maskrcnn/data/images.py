@@ -131,9 +131,7 @@ def _from_array(array: np.ndarray) -> np.ndarray:
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
-        raise ImageError(
-            f"an image array has the shape (height, width, 1, 3 or 4), not {array.shape}"
-        )
+        raise ImageError(f"an image array has the shape (height, width, 1, 3 or 4), not {array.shape}")
     array = array[:, :, :3]
     if array.dtype != np.uint8:
         array = _to_eight_bits(array)

@@ -74,7 +74,9 @@ def _evaluate(truth: dict[str, Any], results: list[dict[str, Any]], kind: str, m
     with contextlib.redirect_stdout(io.StringIO()):
         ground = COCO(truth)
         entries = [{k: v for k, v in r.items() if k != ("bbox" if kind == "segm" else "segmentation")} for r in results]
-        evaluation = COCOeval_faster(ground, ground.loadRes(entries) if entries else COCO({**truth, "annotations": []}), kind)
+        evaluation = COCOeval_faster(
+            ground, ground.loadRes(entries) if entries else COCO({**truth, "annotations": []}), kind
+        )
         evaluation.params.maxDets = [1, 10, most]
         evaluation.evaluate()
         evaluation.accumulate()

@@ -13,7 +13,7 @@ THRESHOLDS = np.arange(0.5, 1.0, 0.05)
 
 
 def image_scores(truth: list[RLE], truth_classes: list[Any], found: Detections) -> np.ndarray:
-    """(10,) ``TP / (TP + FP + FN)`` of one image at IoU 0.5, 0.55, ... 0.95; 1 where there is nothing and nothing found.
+    """(10,) ``TP / (TP + FP + FN)`` of one image at IoU 0.5, 0.55, ... 0.95; 1 where both are empty.
 
     A detection is a true positive when it overlaps an instance of its class by more than the threshold. Each instance
     and each detection is matched once: the pairs of highest overlap first.

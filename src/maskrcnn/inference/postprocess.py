@@ -1,6 +1,6 @@
 """Class logits and box deltas -> the boxes that are kept; mask logits -> runs in the original image.
 
-    B images, R proposals of an image, N detections of all images, K classes, M mask cells
+B images, R proposals of an image, N detections of all images, K classes, M mask cells
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from maskrcnn.rle import RLE
 
 @dataclass(frozen=True)
 class Kept:
-    """Detections of a batch, image by image and best first: boxes (N, 4) in input pixels, scores, labels, image_index."""
+    """Detections of a batch, image by image, best first: boxes (N, 4) in input pixels, scores, labels, image_index."""
 
     boxes: Tensor
     scores: Tensor
@@ -73,7 +73,10 @@ def paste_masks(
     if conventions.paste == "integer" and len(grids):
         size = grids.shape[-1]
         grids = np.pad(grids, ((0, 0), (1, 1), (1, 1)), constant_values=-0.5)
-        centers, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * (size + 2) / size
+        centers, half = (
+            (boxes[:, :2] + boxes[:, 2:]) / 2,
+            (boxes[:, 2:] - boxes[:, :2]) / 2 * (size + 2) / size,
+        )
         low, high = np.trunc(centers - half), np.trunc(centers + half)
         boxes = np.concatenate([low, np.maximum(high + 1, low + 1)], 1)
     return [RLE(grid_to_runs(g, b, hw[0], hw[1]), hw) for g, b in zip(grids, boxes, strict=True)]

@@ -1,6 +1,6 @@
 """`Predictor`: pictures in, `Detections` in the pixels of each picture out; one at a time or as a stream.
 
-    picture -> resize -> batch -> network -> selection -> mask head -> runs
+picture -> resize -> batch -> network -> selection -> mask head -> runs
 """
 
 from __future__ import annotations
@@ -65,7 +65,12 @@ class Predictor:
         """The same network under other prediction settings: ``model.changed(score_threshold=0.3)``."""
         config = self.config.changed(predict=settings)
         return Predictor(
-            self.model, config, self.class_ids, self.class_names, device=self.device, provenance=self.provenance
+            self.model,
+            config,
+            self.class_ids,
+            self.class_names,
+            device=self.device,
+            provenance=self.provenance,
         )
 
     def predict(self, picture: Picture, *, keep_pixels: bool = True) -> Detections:

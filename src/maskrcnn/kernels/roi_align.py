@@ -7,8 +7,6 @@ takes ``2 g`` (g samples a side) products for each number instead of ``4 g^2``.
     R boxes, S output cells along a side, T = 2 g taps, C channels, feature (B, H, W, C)
 """
 
-import math
-
 import numpy as np
 from numba import njit, prange
 
@@ -48,7 +46,9 @@ def _axis_taps(low, high, limit, size, samples, aligned, index, weight):
 @njit(cache=True, nogil=True, fastmath=True)
 def _taps_of_box(box, scale, offset, hw, size, samples, aligned, rows, row_w, columns, column_w):
     _axis_taps(box[1] * scale - offset, box[3] * scale - offset, hw[0], size, samples, aligned, rows, row_w)
-    return _axis_taps(box[0] * scale - offset, box[2] * scale - offset, hw[1], size, samples, aligned, columns, column_w)
+    return _axis_taps(
+        box[0] * scale - offset, box[2] * scale - offset, hw[1], size, samples, aligned, columns, column_w
+    )
 
 
 @njit(cache=True, nogil=True, parallel=True, fastmath=True)
@@ -110,7 +110,17 @@ def roi_align_backward(grad, boxes, image_index, rows_of_grad, scale, samples, a
         strip = np.empty((width, c2 - c1), np.float32)
         for r in range(len(boxes)):
             x1, x2 = _taps_of_box(
-                boxes[r], scale, offset, (height, width), size, samples, aligned, rows, row_w, columns, column_w
+                boxes[r],
+                scale,
+                offset,
+                (height, width),
+                size,
+                samples,
+                aligned,
+                rows,
+                row_w,
+                columns,
+                column_w,
             )
             image = out[image_index[r]]
             for by in range(size):

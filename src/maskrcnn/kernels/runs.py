@@ -12,6 +12,7 @@ from numba import njit
 OK, NOT_INTEGER, ODD_COUNT, NOT_POSITIVE, PAST_END, OVERLAP, DECREASING = range(7)
 
 SPACE, TAB, MINUS, PLUS, ZERO, NINE = 32, 9, 45, 43, 48, 57
+FAR = 2**62
 
 
 @njit(cache=True, nogil=True)
@@ -51,11 +52,11 @@ def parse_runs(text, offsets, n_pixels, run_offsets, origin, relative, runs):
         value = 0
         while p < stop:
             c = text[p]
-            if c == SPACE or c == TAB:
+            if c in (SPACE, TAB):
                 p += 1
                 continue
             negative = c == MINUS
-            if c == MINUS or c == PLUS:
+            if c in (MINUS, PLUS):
                 p += 1
             value = 0
             digits = 0
@@ -136,7 +137,7 @@ def merge_runs(a, b, want_a_only, want_both, want_b_only):
     while ia < len(a) or ib < len(b):
         in_a = ia < len(a) and a[ia, 0] <= position
         in_b = ib < len(b) and b[ib, 0] <= position
-        edge = np.int64(9223372036854775807)
+        edge = FAR
         if ia < len(a):
             edge = min(edge, a[ia, 0] + a[ia, 1] if in_a else a[ia, 0])
         if ib < len(b):

@@ -1,6 +1,6 @@
 """Anchors: boxes of several scales and ratios around every cell of every feature map.
 
-    L levels, A cell anchors, M x N cells of a map
+L levels, A cell anchors, M x N cells of a map
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ class Anchors(nn.Module):
         for level, feature in enumerate(features):
             rows, columns = feature.shape[-2:]
             stride = self.strides[level]
-            step_y, step_x = (input_hw[0] // rows, input_hw[1] // columns) if self.stride_from_shape else (stride, stride)
+            step_y, step_x = (
+                (input_hw[0] // rows, input_hw[1] // columns) if self.stride_from_shape else (stride, stride)
+            )
             y = (torch.arange(rows, device=feature.device) + self.offset) * step_y
             x = (torch.arange(columns, device=feature.device) + self.offset) * step_x
             cy, cx = torch.meshgrid(y, x, indexing="ij")

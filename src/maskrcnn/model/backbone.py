@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -26,7 +27,7 @@ class Backbone(nn.Module):
         self.freeze_norm = freeze_norm
         self.strides = strides
         try:
-            probe = timm.create_model(name, pretrained=False, features_only=True)
+            probe: Any = timm.create_model(name, pretrained=False, features_only=True)
         except RuntimeError as error:
             near = timm.list_models(f"*{name[:6]}*")[:5]
             hint = f"; did you mean one of {', '.join(near)}?" if near else ""
@@ -36,14 +37,15 @@ class Backbone(nn.Module):
         if missing:
             raise UserError(f"the backbone {name!r} has maps of strides {available}; it lacks {missing}")
         indices = tuple(len(available) - 1 - available[::-1].index(s) for s in strides)
-        self.body = timm.create_model(name, pretrained=False, features_only=True, out_indices=indices)
+        body: Any = timm.create_model(name, pretrained=False, features_only=True, out_indices=indices)
+        self.body: nn.Module = body
         self.stage_ends = [
             (module, STAGE_OF_STRIDE[stride])
             for module, stride in zip(probe.feature_info.module_name(), available, strict=True)
             if stride in STAGE_OF_STRIDE
         ]
-        self.channels: list[int] = self.body.feature_info.channels()
-        self.pixel_mean, self.pixel_std = ([255 * v for v in self.body.pretrained_cfg[k]] for k in ("mean", "std"))
+        self.channels: list[int] = body.feature_info.channels()
+        self.pixel_mean, self.pixel_std = ([255 * v for v in body.pretrained_cfg[k]] for k in ("mean", "std"))
         if freeze_norm:
             for parameter in _norm_parameters(self.body):
                 parameter.requires_grad_(False)

@@ -1,6 +1,6 @@
 """Box head: pooled features -> which class, and the box refined for each class.
 
-    R regions, C channels, S pooled cells along a side, K classes without the background
+R regions, C channels, S pooled cells along a side, K classes without the background
 """
 
 from __future__ import annotations

@@ -47,7 +47,8 @@ class Conventions:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Conventions:
         """The inverse of `to_dict`."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**settings)
 
 
 NATIVE = Conventions()

@@ -15,7 +15,7 @@ class FPN(nn.Module):
         self.outputs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels)
         for module in (*self.laterals, *self.outputs):
             nn.init.kaiming_uniform_(module.weight, a=1)
-            nn.init.zeros_(module.bias)
+            nn.init.zeros_(module.get_parameter("bias"))
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """Finest first, in and out; one level more comes out."""
@@ -38,7 +38,7 @@ class SingleMap(nn.Module):
         super().__init__()
         self.project = nn.Conv2d(in_channels[-1], channels, 1)
         nn.init.kaiming_uniform_(self.project.weight, a=1)
-        nn.init.zeros_(self.project.bias)
+        nn.init.zeros_(self.project.get_parameter("bias"))
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """The last map only."""

@@ -1,6 +1,6 @@
 """The whole network: `MaskRCNN.forward` reads like the paper's figure, `build_model` like its parts list.
 
-    B images, H x W input pixels, R proposals of an image, N boxes of all images, K classes, M mask cells
+B images, H x W input pixels, R proposals of an image, N boxes of all images, K classes, M mask cells
 """
 
 from __future__ import annotations
@@ -49,6 +49,9 @@ class Stages:
 class MaskRCNN(nn.Module):
     """Mask R-CNN (He et al. 2017) of given parts; boxes are in input pixels throughout."""
 
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
     def __init__(
         self,
         *,
@@ -82,7 +85,12 @@ class MaskRCNN(nn.Module):
         class_logits, box_deltas = self.classify(features, *flat_boxes(proposals.boxes))
         B, R = proposals.valid.shape
         return Stages(
-            features, anchors, rpn, proposals, class_logits.unflatten(0, (B, R)), box_deltas.unflatten(0, (B, R))
+            features,
+            anchors,
+            rpn,
+            proposals,
+            class_logits.unflatten(0, (B, R)),
+            box_deltas.unflatten(0, (B, R)),
         )
 
     def normalize(self, pixels: Tensor, image_hw: Tensor) -> Tensor:
@@ -144,9 +152,7 @@ def build_model(
 ) -> MaskRCNN:
     """A network of `config` for `n_classes` classes, background not counted, with random weights."""
     pyramid = config.pyramid == "fpn"
-    backbone = Backbone(
-        config.backbone, strides=FPN_STRIDES if pyramid else (SINGLE_STRIDE,), freeze_norm=freeze_norm
-    )
+    backbone = Backbone(config.backbone, strides=FPN_STRIDES if pyramid else (SINGLE_STRIDE,), freeze_norm=freeze_norm)
     base = config.anchor_sizes or DEFAULT_ANCHOR_SIZES
     per_level = [(size,) for size in base] if pyramid else [base]
     anchors = Anchors(
@@ -160,9 +166,7 @@ def build_model(
         pyramid=(FPN if pyramid else SingleMap)(backbone.channels, config.channels),
         anchors=anchors,
         rpn=RPN(config.channels, anchors.per_cell),
-        box_head=BoxHead(
-            channels=config.channels, pool_size=BOX_POOL, hidden=config.box_channels, n_classes=n_classes
-        ),
+        box_head=BoxHead(channels=config.channels, pool_size=BOX_POOL, hidden=config.box_channels, n_classes=n_classes),
         mask_head=MaskHead(channels=config.channels, hidden=config.mask_channels, n_classes=n_classes),
         config=config,
         conventions=conventions,

@@ -1,6 +1,6 @@
 """Proposals: the best anchors of each level -> decode -> clip -> non-maximum suppression -> the best of the image.
 
-    B images, L levels, T best anchors of a level, R proposals
+B images, L levels, T best anchors of a level, R proposals
 """
 
 from __future__ import annotations

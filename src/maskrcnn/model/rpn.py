@@ -1,6 +1,6 @@
 """Region proposal network (Ren et al. 2015): at every cell, is there an object in each anchor, and where exactly?
 
-    B images, C channels, A cell anchors, M x N cells of a level, K = all anchors of all levels
+B images, C channels, A cell anchors, M x N cells of a level, K = all anchors of all levels
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class RPN(nn.Module):
         self.deltas = nn.Conv2d(channels, 4 * anchors_per_cell, 1)
         for module in (self.conv, self.objectness, self.deltas):
             nn.init.normal_(module.weight, std=0.01)
-            nn.init.zeros_(module.bias)
+            nn.init.zeros_(module.get_parameter("bias"))
 
     def forward(self, features: list[Tensor]) -> RPNOutput:
         """Maps (B, C, M, N) -> logits and deltas in the anchors' order."""

@@ -1,8 +1,8 @@
 """The run folder: what a resume needs, the model files, the record of the run, and the lock that keeps it one run.
 
-    state/state.safetensors   weights, average and optimizer, with the counters in its header: one file, one rename
-    state/data.json           how to open the data again
-    metrics.jsonl             one line a step and one a validation
+state/state.safetensors   weights, average and optimizer, with the counters in its header: one file, one rename
+state/data.json           how to open the data again
+metrics.jsonl             one line a step and one a validation
 """
 
 from __future__ import annotations
@@ -65,7 +65,11 @@ class RunFolder:
             raise UserError(f"cannot write to the run folder {self.path}: {error.strerror}") from None
 
     def save_state(
-        self, progress: Progress, weights: dict[str, Tensor], average: dict[str, Tensor], optimizer: torch.optim.Optimizer
+        self,
+        progress: Progress,
+        weights: dict[str, Tensor],
+        average: dict[str, Tensor],
+        optimizer: torch.optim.Optimizer,
     ) -> None:
         """Write everything that a resume needs in one rename."""
         for name, tensor in weights.items():

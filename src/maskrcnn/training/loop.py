@@ -46,6 +46,9 @@ from maskrcnn.training.targets import Truth
 STATE_SECONDS = 120.0
 """A killed run loses at most about this much work."""
 
+FIRST_TRAINED_STAGE = {"all": 1, "3+": 3, "4+": 4, "5+": 5, "heads": 6}
+"""Of the backbone, for each value of ``freeze``; stage 6 is behind it."""
+
 MOST_SKIPPED_IN_A_ROW = 5
 MEASURING_SHARE = 0.15
 """A budget is turned into steps at the end of the warm-up, or after this share of it."""
@@ -79,8 +82,8 @@ def train(
     """Train on `train_data`, choose the best model by `val_data`, keep everything in the folder `out`.
 
     `budget` ("30m") takes the place of the configuration's epochs. `resume` goes on with the run in `out`, whose
-    configuration then holds. `source` is kept as ``state/data.json``: how the data was opened. Progress is shown on `console`. SIGINT and SIGTERM save the state and end the run.
-    Raises `UserError`.
+    configuration then holds. `source` is kept as ``state/data.json``: how the data was opened. Progress is shown on
+    `console`. SIGINT and SIGTERM save the state and end the run. Raises `UserError`.
     """
     folder = RunFolder(Path(out))
     config = config or Config()
@@ -123,9 +126,7 @@ class _Trainer:
         model = build_model(config.model, len(train_data.class_ids), freeze_norm=config.train.freeze_norm)
         if not resume:
             display.say(f"backbone {config.model.backbone}: {model.backbone.load_weights(config.model.weights)}")
-        freeze = config.train.freeze
-        model.backbone.freeze_below({"all": 0, "heads": 6}.get(freeze) if freeze in ("all", "heads") else int(freeze[0]))  # type: ignore[arg-type]
-        # Channels stay last in memory from the pixels on; on CPU oneDNN prefers plain order for weights' gradients.
+        model.backbone.freeze_below(FIRST_TRAINED_STAGE[config.train.freeze])
         self.model = model.to(self.device)
         self.criterion = Criterion(self.model, config.train)
         self.optimizer = build_optimizer(self.model, config.train)
@@ -201,14 +202,16 @@ class _Trainer:
                 self.average.update(self.model, step)
                 return values, lr
         self.progress.skipped += 1
-        self.display.say(f"step {step + 1}: a loss or gradient was not finite; skipped. Images: {', '.join(batch.names)}")
+        self.display.say(
+            f"step {step + 1}: a loss or gradient was not finite; skipped. Images: {', '.join(batch.names)}"
+        )
         return {}, lr
 
     def _give_up(self, batch: Batch) -> None:
         raise UserError(
             f"{MOST_SKIPPED_IN_A_ROW + 1} steps in a row had a loss or gradient that is not finite, the last at step "
-            f"{self.progress.step + 1} with {', '.join(batch.names) or 'no readable image'}. The model files hold the weights "
-            "from before. Try a lower --lr, or look at those images"
+            f"{self.progress.step + 1} with {', '.join(batch.names) or 'no readable image'}. The model files hold the "
+            "weights from before. Try a lower --lr, or look at those images"
         )
 
     def _epoch_ends(self) -> bool:
@@ -249,9 +252,7 @@ class _Trainer:
     def _average_predictor(self) -> Predictor:
         weights = self.average.average if self.config.train.ema else self.model.state_dict()
         self.validator.load_state_dict(weights)
-        return Predictor(
-            self.validator, self.config, self.data.class_ids, self.data.class_names, device=self.device
-        )
+        return Predictor(self.validator, self.config, self.data.class_ids, self.data.class_names, device=self.device)
 
     def _validate_and_save(self, board: Any) -> bool:
         """Score the averaged weights, keep them as last and, if they are, as best; true when patience has run out."""
@@ -263,7 +264,12 @@ class _Trainer:
             scores = evaluate(predictor, self.val_data, on_image=lambda n: self.display.validating(n, total))
             for path in scores["unreadable"]:
                 self.display.say(f"validation leaves out {path}")
-            entry = {"kind": "validation", "step": progress.step, "epoch": progress.step / self.steps_per_epoch, **scores}
+            entry = {
+                "kind": "validation",
+                "step": progress.step,
+                "epoch": progress.step / self.steps_per_epoch,
+                **scores,
+            }
             self.folder.append_metrics(entry)
             group, key = self.config.train.select_by.split(".")
             chosen = scores[group][key]
@@ -297,7 +303,11 @@ class _Trainer:
                 "sha256": self.fingerprint,
                 "names": "name" if Path(self.data.names[0]).suffix.lower() in SUFFIXES else "stem",
             },
-            "versions": {"maskrcnn": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
+            "versions": {
+                "maskrcnn": __version__,
+                "torch": str(torch.__version__),
+                "python": platform.python_version(),
+            },
         }
         if scores is not None:
             provenance["validation"] = {k: scores[k] for k in ("box", "mask", "kaggle", "images")}

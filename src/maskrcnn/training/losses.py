@@ -1,6 +1,6 @@
 """The five losses (He et al. 2017; Ren et al. 2015), each a scalar tensor, zero where there is nothing to learn from.
 
-    R sampled regions, P positive ones, K classes, M mask cells
+R sampled regions, P positive ones, K classes, M mask cells
 """
 
 from __future__ import annotations

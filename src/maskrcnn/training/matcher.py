@@ -1,6 +1,6 @@
 """Which instance, if any, does each box stand for?
 
-    N boxes, G instances
+N boxes, G instances
 """
 
 from __future__ import annotations
@@ -11,9 +11,7 @@ from torch import Tensor
 POSITIVE, NEGATIVE, NEITHER = 1, 0, -1
 
 
-def match(
-    overlap: Tensor, *, positive: float, negative: float, best_counts: bool
-) -> tuple[Tensor, Tensor]:
+def match(overlap: Tensor, *, positive: float, negative: float, best_counts: bool) -> tuple[Tensor, Tensor]:
     """Overlaps (G, N) of the instances with the boxes -> instance index (N,) and label (N,).
 
     A box is positive from the overlap `positive` on with its best instance, negative below `negative`, neither in

@@ -18,7 +18,7 @@ MILESTONES = (2 / 3, 8 / 9)
 
 
 def lr_factor(step: int, total: int | None, config: TrainConfig) -> float:
-    """Factor on the peak rate at `step` (0-based) of `total`; `total` is None while a budget is still being measured."""
+    """Factor on the peak rate at `step` (0-based) of `total`, which is None while a budget is being measured."""
     rise = min((step + 1) / warmup_steps(total), 1.0)
     if total is None or config.decay == "none":
         return rise
@@ -61,15 +61,13 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> float:
     return max(group["lr"] for group in optimizer.param_groups)
 
 
-def steps_for(
-    seconds_left: float, step_seconds: float, validation_seconds: float, steps_per_epoch: int
-) -> int:
+def steps_for(seconds_left: float, step_seconds: float, validation_seconds: float, steps_per_epoch: int) -> int:
     """Steps that fit into the time left when each epoch also validates."""
     return max(int(seconds_left / (step_seconds + validation_seconds / steps_per_epoch)), 1)
 
 
 class WeightAverage:
-    """Exponential moving average of the trained weights: ``average = d average + (1 - d) weights``, d rising to `decay`."""
+    """Exponential moving average of the weights: ``average = d average + (1 - d) weights``, d rising to `decay`."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay

@@ -1,6 +1,6 @@
 """What the network is asked to answer: a sample of anchors, a sample of regions, and the masks inside the regions.
 
-    B images, G instances of the fullest image, K anchors, R regions, P positive regions, M mask cells
+B images, G instances of the fullest image, K anchors, R regions, P positive regions, M mask cells
 """
 
 from __future__ import annotations
@@ -42,12 +42,17 @@ class Truth:
         for b, target in enumerate(targets):
             n = len(target)
             boxes[b, :n], labels[b, :n], valid[b, :n] = target.boxes, target.labels, True
-        return cls(*(torch.from_numpy(a).to(device) for a in (boxes, labels, valid)), targets)
+        return cls(
+            torch.from_numpy(boxes).to(device),
+            torch.from_numpy(labels).to(device),
+            torch.from_numpy(valid).to(device),
+            targets,
+        )
 
 
 @dataclass(frozen=True)
 class AnchorSample:
-    """Sampled anchors (S,): whose image, which of all levels' anchors, label 1 or 0, box deltas (zero for negatives)."""
+    """Sampled anchors (S,): whose image, which of all levels' anchors, label 1 or 0, box deltas (0 for negatives)."""
 
     image_index: Tensor
     anchor_index: Tensor

@@ -34,9 +34,9 @@ def open_dataset(
     `images` is the folder (by default the one of the CSV, or ``images`` or ``train`` beside it). `columns` names the
     columns that cannot be guessed: ``{"image": ..., "rle": ..., "class": ..., "height": ..., "width": ...}``.
     `class_names` maps ids to names, or is a JSON file that does. `order` ("column" or "row"), `origin` (the first
-    pixel's number) and `relative` (starts count from the end of the run before) describe the runs. `unlisted` images of the folder are left out or taken as empty. A `bad` row
-    is an error that lists what is wrong, or left out and kept in ``problems``. Unreadable images are always left out,
-    and said.
+    pixel's number) and `relative` (starts count from the end of the run before) describe the runs. `unlisted` images
+    of the folder are left out or taken as empty. A `bad` row is an error that lists what is wrong, or left out and
+    kept in ``problems``. Unreadable images are always left out, and said.
 
     Raises `UserError`.
     """

@@ -26,9 +26,46 @@ from maskrcnn.rle import RLE, BadRuns, RunTable, parse_column
 
 # Headers, lower-case and without separators, in order of preference.
 HEADERS: dict[str, tuple[str, ...]] = {
-    "image": ("imageid", "image", "imagename", "filename", "imagefile", "file", "fileid", "img", "imgid", "name", "path", "id"),
-    "rle": ("encodedpixels", "rle", "rlemask", "maskrle", "mask", "segmentation", "annotation", "pixels", "encoding", "runs", "label", "labels"),
-    "class": ("classid", "categoryid", "class", "category", "classname", "categoryname", "labelid", "labelname", "celltype", "label"),
+    "image": (
+        "imageid",
+        "image",
+        "imagename",
+        "filename",
+        "imagefile",
+        "file",
+        "fileid",
+        "img",
+        "imgid",
+        "name",
+        "path",
+        "id",
+    ),
+    "rle": (
+        "encodedpixels",
+        "rle",
+        "rlemask",
+        "maskrle",
+        "mask",
+        "segmentation",
+        "annotation",
+        "pixels",
+        "encoding",
+        "runs",
+        "label",
+        "labels",
+    ),
+    "class": (
+        "classid",
+        "categoryid",
+        "class",
+        "category",
+        "classname",
+        "categoryname",
+        "labelid",
+        "labelname",
+        "celltype",
+        "label",
+    ),
     "attributes": ("attributesids", "attributeids", "attributes"),
     "height": ("height", "imageheight", "imgheight", "h"),
     "width": ("width", "imagewidth", "imgwidth", "w"),
@@ -76,7 +113,7 @@ def read(
 
     names, row_image = _unique(image_text)
     problems: list[Problem] = []
-    files, unreadable_names = _locate(names, row_image, folder, source, problems)
+    files = _locate(names, row_image, folder, source, problems)
     extra = sorted(set(_images_of(folder)) - {f for f in files if f is not None})
     if extra and unlisted == "empty":
         names = [*names, *(str(f.relative_to(folder)) for f in extra)]
@@ -198,9 +235,7 @@ def _find_columns(table: pl.DataFrame, source: Path, given: dict[str, str]) -> _
             f"{source}: no column with the {missing} was recognised among {', '.join(table.columns)}. "
             f"Name it: --column {'image' if image is None else 'rle'}=NAME"
         )
-    return _Columns(
-        image, rle, find("class"), find("attributes"), find("height"), find("width"), combined is not None
-    )
+    return _Columns(image, rle, find("class"), find("attributes"), find("height"), find("width"), combined is not None)
 
 
 def _looks_like_runs(column: pl.Series) -> bool:
@@ -212,8 +247,12 @@ def _looks_like_runs(column: pl.Series) -> bool:
 def _shape_of(found: _Columns) -> str:
     parts = [f"images from {found.image!r}" + (" (ending in _class)" if found.combined else "")]
     parts.append(f"masks from {found.rle!r}")
-    parts += [f"{role} from {name!r}" for role, name in (("classes", found.class_), ("attributes", found.attributes)) if name]
-    parts.append(f"sizes from {found.height!r}, {found.width!r}" if found.height and found.width else "sizes from the images")
+    parts += [
+        f"{role} from {name!r}" for role, name in (("classes", found.class_), ("attributes", found.attributes)) if name
+    ]
+    parts.append(
+        f"sizes from {found.height!r}, {found.width!r}" if found.height and found.width else "sizes from the images"
+    )
     return ", ".join(parts)
 
 
@@ -296,7 +335,12 @@ def _find_folder(source: Path, folder: Path | None) -> Path:
         if not folder.is_dir():
             raise UserError(f"{folder}: there is no such folder of images")
         return folder
-    for guess in (source.parent / "images", source.parent / "train", source.parent / source.stem, source.parent):
+    for guess in (
+        source.parent / "images",
+        source.parent / "train",
+        source.parent / source.stem,
+        source.parent,
+    ):
         if guess.is_dir() and _images_of(guess):
             return guess
     raise UserError(f"no folder of images was found beside {source}; name it: --images FOLDER")
@@ -308,7 +352,7 @@ def _images_of(folder: Path) -> list[Path]:
 
 def _locate(
     names: list[str], row_image: np.ndarray, folder: Path, source: Path, problems: list[Problem]
-) -> tuple[list[Path | None], list[str]]:
+) -> list[Path | None]:
     """The file of each image name, given with or without its suffix and folder."""
     by_key: dict[str, list[Path]] = {}
     for path in _images_of(folder):
@@ -318,16 +362,14 @@ def _locate(
     first_row = np.full(len(names), -1, np.int64)
     first_row[row_image[::-1]] = np.arange(len(row_image))[::-1]
     files: list[Path | None] = []
-    missing = []
     for name, row in zip(names, first_row.tolist(), strict=True):
         found = by_key.get(name, [])
         files.append(found[0] if len(found) == 1 else None)
         if len(found) != 1:
-            missing.append(name)
             what = "has no name" if not name else "is not in the folder" if not found else "fits several files: "
             what += ", ".join(str(f.relative_to(folder)) for f in found[:3])
             problems.append(Problem(f"{source}, row {row + 2}", f"image {name!r} {what} ({folder})"))
-    return files, missing
+    return files
 
 
 def _sizes(
@@ -350,7 +392,11 @@ def _sizes(
     if not (found.height and found.width):
         return sizes, unreadable
     said = np.stack(
-        [table[c].str.strip_chars().cast(pl.Float64, strict=False).fill_null(-1).to_numpy() for c in (found.height, found.width)], 1
+        [
+            table[c].str.strip_chars().cast(pl.Float64, strict=False).fill_null(-1).to_numpy()
+            for c in (found.height, found.width)
+        ],
+        1,
     )
     readable = (sizes[:, 0] > 0)[row_image]
     wrong = np.flatnonzero(readable & (said != sizes[row_image]).any(1))
@@ -361,7 +407,8 @@ def _sizes(
         problems.append(
             Problem(
                 f"{source}, row {row + 2}",
-                f"{found.height}, {found.width} are {cells}, but the picture {files[row_image[row]]} is {h} high and {w} wide",
+                f"{found.height}, {found.width} are {cells}, "
+                f"but the picture {files[row_image[row]]} is {h} high and {w} wide",
             )
         )
     sizes[np.unique(row_image[wrong])] = 0

@@ -1,0 +1,182 @@
+"""The command line as a person or a script meets it: output, exit status, files, and no traceback."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import maskrcnn
+from maskrcnn import RLE, Config
+from maskrcnn.cli import main
+from maskrcnn.config import ModelConfig, PredictConfig, TrainConfig
+
+SMALL = ["--backbone", "test_resnet", "--weights", "none", "--image-size", "64", "--channels", "16"]
+SMALL += ["--box-channels", "32", "--mask-channels", "16", "--epochs", "1", "--epoch-images", "4"]
+
+
+def call(*arguments) -> int:
+    with pytest.raises(SystemExit) as left:
+        main([str(a) for a in arguments])
+    return left.value.code or 0
+
+
+@pytest.fixture(scope="module")
+def run(shapes, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("cli") / "run"
+    config = Config(
+        model=ModelConfig(backbone="test_resnet", weights="none", image_size=64, channels=16, box_channels=32, mask_channels=16),
+        train=TrainConfig(epochs=1, epoch_images=4),
+        predict=PredictConfig(score_threshold=0.0, detections=5),
+    )  # fmt: skip
+    return maskrcnn.train(*shapes.split(0.3), out=out, config=config).path
+
+
+def test_check_tells_what_is_there(shapes_csv, capsys):
+    status = call("check", shapes_csv, "--json")
+    report = json.loads(capsys.readouterr().out)
+    assert report["images"] == 12
+    assert {c["name"] for c in report["classes"]} == set(
+        maskrcnn.open_dataset(shapes_csv, say=lambda _: None).class_names
+    )
+    assert status == (1 if report["problems"] else 0)
+    call("check", shapes_csv)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "instances an image" in said.err
+
+
+def test_check_finds_what_is_wrong(tmp_path, capsys):
+    (tmp_path / "images").mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        Image.fromarray(np.zeros((10, 10), np.uint8)).save(tmp_path / "images" / name)
+    broken = tmp_path / "images" / "b.png"
+    whole = broken.read_bytes()
+    broken.write_bytes(whole[:-30])
+    csv = tmp_path / "train.csv"
+    csv.write_text(
+        "ImageId,EncodedPixels\na.png,1 30\na.png,1 30\na.png,25 20\na.png,70 2\na.png,5 2 6 1\nb.png,1 100\nc.png,1 100\n"
+    )
+    assert call("check", csv, "--json") == 1
+    problems = json.loads(capsys.readouterr().out)["problem_list"]
+    text = "\n".join(problems)
+    assert "row 6: EncodedPixels of a.png: value 3" in text
+    assert "row 3: image a.png: the mask repeats that of row 2" in text
+    assert "row 4: image a.png: the mask shares 6 pixels with that of row 2" in text
+    assert "row 5: image a.png: the mask has 2 pixels" in text
+    assert "the mask covers the whole image" in text
+    assert "b.png: " in text
+    assert broken.read_bytes() == whole[:-30]
+
+
+def test_split_writes_names_once(shapes_csv, tmp_path, capsys):
+    out = tmp_path / "val.txt"
+    assert call("split", shapes_csv, "--out", out, "--val", "0.25") == 0
+    assert len(out.read_text().splitlines()) == 3
+    assert call("split", shapes_csv, "--out", out) == 1
+    assert "exists" in capsys.readouterr().err
+
+
+def test_train_and_resume(shapes_csv, tmp_path, capsys):
+    ids = tmp_path / "val.txt"
+    ids.write_text("shapes_0001\nshapes_0002\n")
+    out = tmp_path / "run"
+    assert call("train", shapes_csv, "--val-ids", ids, "--out", out, "--json", *SMALL) == 0
+    said = capsys.readouterr()
+    scores = json.loads(said.out)
+    assert {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR", "per_class"} <= set(scores["box"]) == set(scores["mask"])
+    assert len(scores["kaggle"]["per_threshold"]) == 10
+    assert scores["images"] == 2
+    assert "10 images to train on, 2 to validate" in said.err
+    assert call("train", "--resume", out) == 0
+    assert "resumed at step" in capsys.readouterr().err
+    assert call("train", shapes_csv, "--out", out, *SMALL) == 1
+    assert "already holds a run" in capsys.readouterr().err
+
+
+def test_evaluate(run, shapes_csv, capsys):
+    assert call("evaluate", shapes_csv, "--model", run, "--json") == 0
+    said = capsys.readouterr()
+    scores = json.loads(said.out)
+    assert scores["images"] == 12
+    assert scores["seconds"] >= 0
+    assert "Kaggle" in said.err
+
+
+def test_predict_writes_everything(run, shapes, tmp_path, capsys):
+    folder = tmp_path / "in" / "deep"
+    folder.mkdir(parents=True)
+    Image.open(shapes.files[0]).save(folder / "one.png")
+    Image.open(shapes.files[1]).resize((50, 80)).save(tmp_path / "in" / "007.png")
+    out = tmp_path / "out"
+    status = call("predict", tmp_path / "in", "--model", run, "--out", out, "--labels", "--coco", "--json")
+    assert status == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [Path(line["image"]).name for line in lines] == ["007.png", "one.png"]
+    assert (lines[0]["height"], lines[0]["width"]) == (80, 50)
+    assert all(RLE.from_coco(d["segmentation"]).hw == (80, 50) for d in lines[0]["detections"])
+    assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*.*")) == [
+        "coco.json", "labels/007.png", "labels/deep/one.png", "overlays/007.png", "overlays/deep/one.png", "submission.csv",
+    ]  # fmt: skip
+    assert {e["image_id"] for e in json.loads((out / "coco.json").read_text())} <= {7, "deep/one.png"}
+    rows = (out / "submission.csv").read_text().splitlines()
+    assert rows[0] == "ImageId,EncodedPixels,ClassId"
+    covered = np.zeros((80, 50), int)
+    for row in rows[1:]:
+        name, text, _ = row.split(",")
+        if name == "007.png" and text:
+            covered += RLE.from_encoded_pixels(text, (80, 50)).to_mask()
+    assert covered.max() <= 1
+    assert call("predict", tmp_path / "in", "--model", run, "--out", out) == 1
+    assert "--overwrite" in capsys.readouterr().err
+
+
+def test_predict_reports_bad_pictures_and_goes_on(run, shapes, tmp_path, capsys):
+    (tmp_path / "bad.png").write_text("hello")
+    arguments = [tmp_path / "bad.png", shapes.files[0], tmp_path / "absent.png"]
+    assert call("predict", *arguments, "--model", run, "--out", tmp_path / "out", "--json") == 3
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 1
+    assert "bad.png: not a picture" in said.err
+    assert "absent.png: there is no such file" in said.err
+
+
+def test_predict_takes_patterns_and_lists(run, shapes, tmp_path, capsys, monkeypatch):
+    pattern = str(shapes.files[0].parent / "shapes_000[0-2].png")
+    assert call("predict", pattern, "--model", run, "--no-overlays", "--out", tmp_path / "a", "--json") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    monkeypatch.setattr(sys, "stdin", iter([f"{f}\n" for f in shapes.files[:2]]))
+    assert call("predict", "-", "--model", run, "--no-overlays", "--out", tmp_path / "b", "--json") == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert call("predict", str(tmp_path / "*.xyz"), "--model", run, "--out", tmp_path / "c") == 1
+    assert "nothing matches" in capsys.readouterr().err
+
+
+MISTAKES = [
+    (["train", "nowhere.csv"], "there is no such file"),
+    (["train"], "name the CSV"),
+    (["train", "{csv}", "--backbon", "x"], "--backbone"),
+    (["train", "{csv}", "--lr", "fast"], "lr"),
+    (["train", "{csv}", "--preset", "big"], "preset"),
+    (["train", "{csv}", "--budget", "soon", "--out", "{tmp}/r"], "'soon' is not a length of time"),
+    (["train", "{csv}", "--images", "{tmp}/none"], "no such folder"),
+    (["train", "--resume", "{tmp}"], "cannot be resumed"),
+    (["evaluate", "{csv}", "--model", "{tmp}/none"], "no such run folder"),
+    (["predict", "a.png", "--model", "{tmp}"], "no run folder"),
+    (["predictt"], "predict"),
+    (["check", "{csv}", "--column", "rle"], "image=NAME"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), MISTAKES, ids=lambda v: " ".join(v) if isinstance(v, list) else "")
+def test_mistakes_get_a_sentence(arguments, said, shapes_csv, tmp_path):
+    filled = [a.format(csv=shapes_csv, tmp=tmp_path) for a in arguments]
+    done = subprocess.run(
+        [sys.executable, "-m", "maskrcnn", *filled], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode != 0
+    assert said in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr

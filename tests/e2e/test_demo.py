@@ -1,0 +1,29 @@
+"""The demo's promise: nothing but the package, a few minutes, mask AP50 of 0.80."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_demo_keeps_its_promise(tmp_path, seed):
+    command = [
+        sys.executable,
+        "-m",
+        "maskrcnn",
+        "demo",
+        "--out",
+        str(tmp_path / "demo"),
+        "--seed",
+        str(seed),
+        "--json",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout)
+    assert result["mask"]["AP50"] >= 0.80
+    assert (tmp_path / "demo" / "predictions" / "submission.csv").exists()
+    assert len(list((tmp_path / "demo" / "predictions" / "overlays").glob("*.png"))) == 40
