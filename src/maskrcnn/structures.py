@@ -8,7 +8,7 @@ Boxes are ``(x1, y1, x2, y2)`` in pixels of the array they belong to. Coordinate
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +102,8 @@ class Detections:
     """The instances found in one image, best first, in pixels of that image.
 
     boxes (N, 4) float32 xyxy, scores (N,) float32, class_ids (N,) of the data's own ids, class_names and rles: N each.
-    `hw` is the image's height and width, `image` its path where it came from a file.
+    `hw` is the image's height and width, `image` its path where it came from a file, `vocabulary` all class names of
+    the model, in its order.
     """
 
     boxes: np.ndarray
@@ -113,6 +114,7 @@ class Detections:
     hw: tuple[int, int]
     image: str | None = None
     pixels: np.ndarray | None = field(default=None, repr=False)
+    vocabulary: tuple[str, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         n = len(self.scores)
@@ -142,6 +144,7 @@ class Detections:
             self.hw,
             self.image,
             self.pixels,
+            self.vocabulary,
         )
 
     @property
@@ -156,9 +159,7 @@ class Detections:
         """Every pixel goes to the detection of the highest score; what is left without a pixel is dropped."""
         order = np.argsort(-self.scores, kind="stable")
         rles = remove_overlaps(self.rles, order)
-        kept = Detections(
-            self.boxes, self.scores, self.class_ids, self.class_names, rles, self.hw, self.image, self.pixels
-        )
+        kept = replace(self, rles=rles)
         return kept[np.array([r.area > 0 for r in rles], bool)]
 
     def encoded_pixels(self, overlap: str | None = "score") -> list[str]:
@@ -188,14 +189,15 @@ class Detections:
         ]
 
     def save_overlay(self, path: str | Path) -> None:
-        """Write the image with outlines, boxes, class names and scores drawn on it."""
+        """Write the image with outlines, boxes, class names and scores; colours tell classes, or instances of one."""
         from maskrcnn.drawing import draw_instances
         from maskrcnn.files import write_image
 
         if self.pixels is None:
             raise ValueError("these detections do not hold their image; predict with keep_pixels=True")
         labels = [f"{name} {score:.2f}" for name, score in zip(self.class_names, self.scores, strict=True)]
-        colors = np.unique(self.class_names, return_inverse=True)[1] if len(set(self.class_names)) > 1 else None
+        order = self.vocabulary or sorted(set(self.class_names))
+        colors = np.array([order.index(name) for name in self.class_names], int) if len(order) > 1 else None
         write_image(draw_instances(self.pixels, self.rles, self.boxes, labels, colors), path)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from maskrcnn import __version__
 from maskrcnn.errors import UserError
@@ -14,6 +14,8 @@ app = App(
     help="Mask R-CNN: images and run-length masks in; a trained, scored model and predicted masks out.",
     version=__version__,
     help_on_error=False,
+    default_parameter=Parameter(negative_iterable=()),
+    help_format="plaintext",  # Markdown would cost another 0.1 s to import
 )
 app.command("maskrcnn.cli.demo:demo", name="demo", help="Make a small data set, train on it, score and predict.")
 app.command(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -130,7 +131,11 @@ def show_scores(scores: dict[str, Any]) -> None:
                 table.add_row(f"  {name}", *(_number(values[k]) if k in values else "" for k in keys))
     talk.print(table)
     kaggle = scores["kaggle"]
-    table = Table(title=f"Kaggle, TP / (TP + FP + FN) of masks, scores from {kaggle['score_threshold']:g}")
+    table = Table(
+        title=f"Kaggle: TP / (TP + FP + FN) of masks at each IoU, scores from {kaggle['score_threshold']:g}",
+        padding=(0, 0, 0, 1),
+        box=SIMPLE,
+    )
     table.add_column("mean", justify="right", style="bold")
     for k in range(10):
         table.add_column(f"{0.5 + 0.05 * k:.2f}", justify="right")

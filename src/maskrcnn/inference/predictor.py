@@ -166,6 +166,7 @@ class Predictor:
                     hw=hw,
                     image=item.name,
                     pixels=item.original if keep_pixels else None,
+                    vocabulary=tuple(self.class_names),
                 )
             )
         return results

@@ -5,7 +5,8 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -27,7 +28,7 @@ SMOOTHING = 0.95
 
 
 class ProgressDisplay:
-    """A context for one run; `console` None shows nothing."""
+    """A context for one run: the bar, and the smoothed losses below it; `console` None shows nothing."""
 
     def __init__(self, console: Console | None) -> None:
         self.console = console
@@ -39,33 +40,33 @@ class ProgressDisplay:
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[losses]}"),
-            console=console or Console(quiet=True),
-            disable=console is None,
         )
-        self.task = self.bar.add_task("train", total=None, losses="")
+        self.task = self.bar.add_task("train", total=None)
+        self.losses = Text(style="dim")
+        self.live = Live(Group(self.bar, self.losses), console=console or Console(quiet=True), refresh_per_second=4)
 
     def __enter__(self) -> ProgressDisplay:
-        self.bar.start()
+        self.live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.bar.stop()
+        self.live.stop()
 
     def say(self, line: str) -> None:
         """A line above the bar."""
         if self.console is not None:
-            self.console.print(line, highlight=False, markup=False)
+            self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def step(self, step: int, total: int | None, losses: dict[str, float]) -> None:
         """Step `step` is done."""
         for name, value in losses.items():
             before = self.smooth.get(name, value)
             self.smooth[name] = SMOOTHING * before + (1 - SMOOTHING) * value
-        text = " ".join(f"{short} {self.smooth[name]:.3f}" for name, short in SHORT.items() if name in self.smooth)
-        self.bar.update(self.task, completed=step, total=total, losses=text)
+        shown = (f"{short} {self.smooth[name]:.3f}" for name, short in SHORT.items() if name in self.smooth)
+        self.losses.plain = "  ".join(shown)
+        self.bar.update(self.task, completed=step, total=total)
 
     def validating(self, done: int, of: int) -> None:
         """Image `done` of a validation is done."""
