@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from maskrcnn.checkpoints import load
+    from maskrcnn.checkpoints.foreign import import_checkpoint
     from maskrcnn.config import Config
     from maskrcnn.data.formats import open_dataset
     from maskrcnn.data.images import ImageError
@@ -31,6 +32,7 @@ _HOME = {
     "ImageError": "maskrcnn.data.images",
     "UserError": "maskrcnn.errors",
     "evaluate": "maskrcnn.evaluation",
+    "import_checkpoint": "maskrcnn.checkpoints.foreign",
     "iou_matrix": "maskrcnn.rle",
     "load": "maskrcnn.checkpoints",
     "open_dataset": "maskrcnn.data.formats",
@@ -46,6 +48,7 @@ __all__ = [
     "RLEError",
     "UserError",
     "evaluate",
+    "import_checkpoint",
     "iou_matrix",
     "load",
     "open_dataset",

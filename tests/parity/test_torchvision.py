@@ -9,6 +9,7 @@ import torch
 from torchvision.models import detection
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
+import maskrcnn
 from maskrcnn import RLE, iou_matrix
 from maskrcnn.checkpoints.torchvision import from_torchvision
 from maskrcnn.data.batch import stack
@@ -137,6 +138,33 @@ def test_detections(pair, image):
     for rle, mask in zip(found.rles, expected["masks"].numpy()[:, 0] >= 0.5, strict=True):
         if mask.any() or rle.area:
             assert iou_matrix([rle], [RLE.from_mask(mask)])[0, 0] >= 0.999
+
+
+def test_a_file_becomes_a_model_file(pair, tmp_path, capsys):
+    """Through the command line and back: the same tensors, the same settings."""
+    from maskrcnn.cli import main
+
+    ours, theirs = pair
+    torch.save({"model": theirs.state_dict()}, tmp_path / "theirs.pth")
+    out = tmp_path / "ours.safetensors"
+    with pytest.raises(SystemExit) as left:
+        main(["import", str(tmp_path / "theirs.pth"), "-o", str(out), "--min-size", "256", "--max-size", "320"])
+    assert not left.value.code
+    loaded = maskrcnn.load(out)
+    assert loaded.model.conventions.shorter_side == 256
+    state = loaded.model.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in ours.model.state_dict().items())
+
+
+def test_what_is_no_known_checkpoint_is_refused():
+    from maskrcnn import UserError, import_checkpoint
+
+    with pytest.raises(UserError, match="not those of a Mask R-CNN"):
+        import_checkpoint({"a": torch.zeros(1)})
+    with pytest.raises(UserError, match="detectron2 cannot be read yet"):
+        import_checkpoint({"model": {"proposal_generator.rpn_head.conv.weight": torch.zeros(1)}})
+    with pytest.raises(UserError, match=r"mask_fcn_logits\.weight|missing"):
+        import_checkpoint({"roi_heads.box_predictor.cls_score.weight": torch.zeros(3, 4)})
 
 
 def test_a_tensor_without_a_place_is_named():

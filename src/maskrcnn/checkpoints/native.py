@@ -60,6 +60,19 @@ def write_model(
         save_file(tensors, beside, header)
 
 
+def save(predictor: Predictor, path: Path) -> None:
+    """Write the model that `predictor` predicts with."""
+    write_model(
+        path,
+        predictor.model.state_dict(),
+        config=predictor.config,
+        conventions=predictor.model.conventions,
+        class_ids=predictor.class_ids,
+        class_names=predictor.class_names,
+        provenance=predictor.provenance,
+    )
+
+
 def read_model(path: Path, device: str = "auto") -> Predictor:
     """Read a file of `write_model`. Raises `UserError` for anything else."""
     try:

@@ -39,6 +39,14 @@ RESNETS = {
     (23, True): "resnet101",
     (36, True): "resnet152",
 }
+DECISIVE = (
+    "rpn.conv.weight",
+    "box_head.fc1.weight",
+    "box_head.class_logits.weight",
+    "mask_head.deconv.weight",
+)
+"""Tensors whose shapes give the network's widths."""
+
 ANCHOR_SIZES = (32.0, 64.0, 128.0, 256.0, 512.0)
 
 
@@ -60,6 +68,9 @@ def from_torchvision(
     that has no place, a missing or a misshapen one raises `UserError`.
     """
     weights = {_renamed(name): tensor for name, tensor in state.items()}
+    missing = [name for name in DECISIVE if name not in weights]
+    if missing:
+        raise UserError(f"torchvision checkpoint: {len(missing)} tensors are missing, such as our {missing[0]}")
     n_classes = weights["box_head.class_logits.weight"].shape[0] - 1
     values: dict[str, Any] = {
         "model": {
