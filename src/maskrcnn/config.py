@@ -91,7 +91,7 @@ class TrainConfig(_Group):
 
     budget: str | None = None
     """Train for this long, such as 20m, 1h30m or 90s, schedule included. Takes the place of --epochs."""
-    epochs: Annotated[int, Field(ge=0)] = 24
+    epochs: Count = 24
     """Passes over the training images."""
     epoch_images: Count = 200
     """An epoch is at least so many images: a smaller data set is gone through several times."""
@@ -105,8 +105,6 @@ class TrainConfig(_Group):
     """Factor on the learning rate of the pretrained backbone."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     """Decay of weights (not of biases and norms)."""
-    warmup: Fraction = 0.05
-    """Part of the steps during which the learning rate rises from zero."""
     decay: Literal["cosine", "step", "none"] = "cosine"
     """Fall of the learning rate: to zero along a cosine, by ten at 2/3 and 8/9 of the steps, or not at all."""
     clip: Positive = 10.0
@@ -145,7 +143,7 @@ class TrainConfig(_Group):
     """Stop after so many validations without a better one; 0 never does."""
     select_by: Literal["mask.AP", "mask.AP50", "box.AP", "kaggle.mean"] = "mask.AP"
     """The validation score that picks the best model."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Start of every random choice."""
     workers: Annotated[int, Field(ge=0)] = 2
     """Threads that prepare images; 0 prepares them between the steps."""
@@ -263,9 +261,11 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def _read_yaml(file: str | Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(Path(file).read_text("utf-8"))
+        values = yaml.safe_load(Path(file).read_text("utf-8-sig"))
     except OSError as error:
         raise UserError(f"cannot read the configuration file {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"the configuration file {file} is not UTF-8 text") from None
     except yaml.YAMLError as error:
         raise UserError(f"{file} is not valid YAML: {error}") from None
     if values is None:

@@ -11,42 +11,48 @@ from PIL import Image
 
 from maskrcnn.errors import UserError
 
+UMASK = os.umask(0o077)
+os.umask(UMASK)
+
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; it takes that name when the block ends well, else it is removed."""
     path = Path(path)
-    try:
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
+    with _named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
-        try:
-            yield beside
+    try:
+        yield beside
+        with _named(path):
             with open(beside, "rb+") as written:
                 os.fsync(written.fileno())
             beside.chmod(_permissions(path))
             os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _permissions(path: Path) -> int:
-    """Those of the file that is replaced, else what the user's mask leaves of 0666."""
-    if path.exists():
-        return path.stat().st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
+    """Those of the file that is replaced, else what an ordinary new file gets."""
+    return path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~UMASK
 
 
 def write_text(text: str, path: str | Path) -> None:
     """Write UTF-8 text atomically."""
-    with atomic(path) as beside:
+    with atomic(path) as beside, _named(Path(path)):
         beside.write_text(text, "utf-8")
 
 
 def write_image(image: Image.Image, path: str | Path) -> None:
     """Write a picture atomically, in the format that the suffix names."""
-    with atomic(path) as beside:
+    with atomic(path) as beside, _named(Path(path)):
         image.save(beside)

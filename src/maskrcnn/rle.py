@@ -15,12 +15,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from maskrcnn.errors import UserError
 from maskrcnn.kernels import runs as kernel
 
 Order = Literal["column", "row"]
 
 
-class RLEError(ValueError):
+class RLEError(UserError, ValueError):
     """A run-length encoding that cannot be one: says which value is wrong, where it stands and why."""
 
 
@@ -164,6 +165,8 @@ class RLE:
     @classmethod
     def from_coco(cls, coco: dict[str, Any]) -> RLE:
         """From COCO's ``{"size": [h, w], "counts": ...}``, counts as a list or as the compressed string."""
+        if not {"size", "counts"} <= set(coco):
+            raise RLEError(f'COCO RLE needs "size" and "counts"; it has {sorted(coco)}')
         h, w = (int(v) for v in coco["size"])
         counts = coco["counts"]
         if isinstance(counts, str | bytes):
@@ -173,6 +176,8 @@ class RLE:
                 raise RLEError(f"COCO RLE: character {bad + 1} of the counts cannot stand there")
         else:
             numbers = np.asarray(counts, np.int64)
+            if not np.array_equal(numbers, counts):
+                raise RLEError("COCO RLE: counts must be integers")
         if (numbers < 0).any():
             at = int(np.argmax(numbers < 0))
             raise RLEError(f"COCO RLE: count {at + 1} is {numbers[at]}; counts cannot be negative")

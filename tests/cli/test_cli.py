@@ -144,6 +144,20 @@ def test_predict_reports_bad_pictures_and_goes_on(run, shapes, tmp_path, capsys)
     assert "absent.png: there is no such file" in said.err
 
 
+def test_predict_keeps_pictures_of_one_name_apart(run, shapes, tmp_path, capsys):
+    for name in ("x/a.png", "y/a.png", "y/a.bmp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.open(shapes.files[0]).save(tmp_path / name)
+    (tmp_path / "z.png").write_text("hello")
+    given = [tmp_path / n for n in ("x/a.png", "x/a.png", "z.png", "y/a.png", "y/a.bmp")]
+    assert call("predict", *given, "--model", run, "--out", tmp_path / "out", "--json") == 3
+    assert len(capsys.readouterr().out.splitlines()) == 4
+    overlays = sorted(p.name for p in (tmp_path / "out" / "overlays").iterdir())
+    assert overlays == ["a-2.png", "a-3.png", "a-4.png", "a.png"]
+    images = {row.split(",")[0] for row in (tmp_path / "out" / "submission.csv").read_text().splitlines()[1:]}
+    assert images == {"a.png", "a-2.png", "a-3.png", "a-4.bmp"}
+
+
 def test_predict_takes_patterns_and_lists(run, shapes, tmp_path, capsys, monkeypatch):
     pattern = str(shapes.files[0].parent / "shapes_000[0-2].png")
     assert call("predict", pattern, "--model", run, "--no-overlays", "--out", tmp_path / "a", "--json") == 0
@@ -168,6 +182,10 @@ MISTAKES = [
     (["predict", "a.png", "--model", "{tmp}"], "no run folder"),
     (["predictt"], "predict"),
     (["check", "{csv}", "--column", "rle"], "image=NAME"),
+    (["train", "{csv}", "--epochs", "0"], "epochs"),
+    (["train", "{csv}", "--out", "{csv}"], "cannot be a run folder"),
+    (["split", "{csv}", "--out", "{tmp}/x", "--seed", "-1"], "seed"),
+    (["predict", "a.png", "--model", "{tmp}", "--batch-size", "0"], "batch-size"),
 ]
 
 

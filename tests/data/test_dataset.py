@@ -46,6 +46,15 @@ def test_split_by_names(shapes):
         shapes.split_by_names(shapes.names)
 
 
+def test_dots_in_names_are_no_suffixes(shapes):
+    import dataclasses
+
+    named = dataclasses.replace(shapes.take([0, 1]), names=["img.v1", "img.v2"])
+    assert named.named(["img.v2.png"]).names == ["img.v2"]
+    with pytest.raises(UserError, match="not in"):
+        named.named(["img.v3"])
+
+
 def test_every_instance_has_the_box_of_its_mask(shapes):
     for i in range(len(shapes)):
         for box, rle in zip(shapes.boxes[shapes.instances(i)], shapes.rles(i), strict=True):

@@ -101,6 +101,40 @@ def test_attributes_in_a_column(tmp_path):
     assert data.attributes.tolist() == ["20 44", ""]
 
 
+def test_classes_as_pandas_writes_them(tmp_path):
+    text = "ImageId,EncodedPixels,ClassId\na.png,1 3,3.0\nb.png,,\na.png,20 4,12.0\n"
+    data, _ = opened(tmp_path, text, class_names={3: "cat", 12: "dog"})
+    assert data.class_ids == [3, 12]
+    assert data.class_names == ["cat", "dog"]
+
+
+def test_a_mask_without_a_class_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"row 3: the mask of b\.png has no class"):
+        opened(tmp_path, "ImageId,EncodedPixels,ClassId\na.png,1 3,3\nb.png,5 2,\n")
+    with pytest.raises(UserError, match=r"row 2: the mask of a\.png has no class"):
+        opened(tmp_path, "ImageId_ClassId,EncodedPixels\na.png,1 3\nb.png_3,5 2\n")
+
+
+def test_accents_match_in_either_form(tmp_path):
+    import unicodedata
+
+    for form in ("NFC", "NFD"):
+        name = unicodedata.normalize(form, "é.png")
+        data, _ = opened(tmp_path, "ImageId,EncodedPixels\né.png,1 3\n", images_on_disk=(name,))
+        assert len(data) == 1
+        (tmp_path / "images" / name).unlink()
+
+
+def test_one_picture_under_two_names_is_an_error(tmp_path):
+    with pytest.raises(UserError, match="which other rows call by another name"):
+        opened(tmp_path, "ImageId,EncodedPixels\na,1 3\na.png,9 3\n")
+
+
+def test_names_with_their_folder_are_found(tmp_path):
+    data, _ = opened(tmp_path, "ImageId,EncodedPixels\nimages/a.png,1 3\n")
+    assert data.files[0].name == "a.png"
+
+
 def test_class_names_from_a_file(tmp_path):
     names = tmp_path / "names.json"
     names.write_text(json.dumps({"categories": [{"id": 3, "name": "cat"}, {"id": 12, "name": "dog"}]}))

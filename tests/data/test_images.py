@@ -36,6 +36,13 @@ def test_exif_orientation_is_applied(tmp_path, rng, orientation):
     assert read_size(path) == (6, 10)
 
 
+def test_a_turned_tiff_has_one_size(tmp_path, rng):
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = 6
+    path = saved(Image.fromarray(rng.integers(0, 255, (6, 10, 3), np.uint8)), tmp_path / "a.tif", exif=exif)
+    assert read_image(path).shape[:2] == read_size(path) == (10, 6)
+
+
 def test_sixteen_bits_are_scaled_not_cut(tmp_path):
     ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
     path = saved(Image.fromarray(ramp), tmp_path / "a.png")

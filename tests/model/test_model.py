@@ -157,6 +157,22 @@ def test_few_anchors_give_what_the_whole_map_gives():
         assert torch.allclose(a, b, atol=1e-3)
 
 
+def test_gradients_of_few_anchors_are_the_same_every_time():
+    """Indexing adds gradients in the order of threads; the order of a resumed run must not depend on that."""
+    torch.manual_seed(0)
+    model = build_model(tiny(channels=128), 1)
+    features = [torch.randn(2, 128, 32 // 2**k, 32 // 2**k, requires_grad=True) for k in range(5)]
+    n = sum(3 * f.shape[-1] ** 2 for f in features)
+    image, anchor = torch.randint(0, 2, (500,)), torch.randint(0, n // 8, (500,))
+
+    def gradient() -> torch.Tensor:
+        logits, deltas = model.rpn.at(features, image, anchor)
+        return torch.autograd.grad(logits.sum() + deltas.square().sum(), features[0])[0]
+
+    first = gradient()
+    assert all(torch.equal(gradient(), first) for _ in range(8))
+
+
 @pytest.fixture(scope="module")
 def sure_predictor() -> Predictor:
     """A random network whose class layer is scaled, so that it is sure of something."""

@@ -100,7 +100,16 @@ def test_two_processes_cannot_write_one_run(run, shapes):
         maskrcnn.train(shapes, None, out=run.path, config=TINY, resume=True)
 
 
-@pytest.mark.parametrize("moment", [3, 7])
+def test_a_run_goes_on_with_its_own_data_only(run, shapes):
+    other = shapes.split(0.3, seed=9)
+    with pytest.raises(UserError, match="no longer that which"):
+        maskrcnn.train(*other, out=run.path, config=TINY, resume=True)
+    again = maskrcnn.train(*shapes.split(0.3), out=run.path, config=TINY, resume=True)
+    assert again.finished
+    assert [e["step"] for e in metrics(run.path) if e["kind"] == "step"] == list(range(1, 9))
+
+
+@pytest.mark.parametrize("moment", [1, 3, 7])
 def test_an_interrupted_run_ends_where_the_other_did(run, shapes, tmp_path, monkeypatch, moment):
     """SIGTERM after a step, then resume: the same bytes as the run that was left alone."""
     taken = loop._Trainer._step

@@ -17,9 +17,10 @@ from maskrcnn.model.mask_rcnn import build_model
 
 RENAMED = (
     (r"backbone\.body\.(.+)", r"backbone.body.\1"),
-    (r"backbone\.fpn\.inner_blocks\.(\d)\.0\.(.+)", r"pyramid.laterals.\1.\2"),
-    (r"backbone\.fpn\.layer_blocks\.(\d)\.0\.(.+)", r"pyramid.outputs.\1.\2"),
-    (r"rpn\.head\.conv\.0\.0\.(.+)", r"rpn.conv.\1"),
+    # The parts in (?:...)? came with torchvision 0.11; older files lack them.
+    (r"backbone\.fpn\.inner_blocks\.(\d)(?:\.0)?\.(weight|bias)", r"pyramid.laterals.\1.\2"),
+    (r"backbone\.fpn\.layer_blocks\.(\d)(?:\.0)?\.(weight|bias)", r"pyramid.outputs.\1.\2"),
+    (r"rpn\.head\.conv(?:\.0\.0)?\.(weight|bias)", r"rpn.conv.\1"),
     (r"rpn\.head\.cls_logits\.(.+)", r"rpn.objectness.\1"),
     (r"rpn\.head\.bbox_pred\.(.+)", r"rpn.deltas.\1"),
     (r"roi_heads\.box_head\.fc6\.(.+)", r"box_head.fc1.\1"),
@@ -27,6 +28,10 @@ RENAMED = (
     (r"roi_heads\.box_predictor\.cls_score\.(.+)", r"box_head.class_logits.\1"),
     (r"roi_heads\.box_predictor\.bbox_pred\.(.+)", r"box_head.box_deltas.\1"),
     (r"roi_heads\.mask_head\.(\d)\.0\.(.+)", r"mask_head.convs.\1.\2"),
+    (r"roi_heads\.mask_head\.mask_fcn1\.(.+)", r"mask_head.convs.0.\1"),
+    (r"roi_heads\.mask_head\.mask_fcn2\.(.+)", r"mask_head.convs.1.\1"),
+    (r"roi_heads\.mask_head\.mask_fcn3\.(.+)", r"mask_head.convs.2.\1"),
+    (r"roi_heads\.mask_head\.mask_fcn4\.(.+)", r"mask_head.convs.3.\1"),
     (r"roi_heads\.mask_predictor\.conv5_mask\.(.+)", r"mask_head.deconv.\1"),
     (r"roi_heads\.mask_predictor\.mask_fcn_logits\.(.+)", r"mask_head.logits.\1"),
 )

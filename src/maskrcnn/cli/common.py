@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import Progress
@@ -102,15 +103,18 @@ class DataOptions:
         return cls(**{**values, **paths, "column": tuple(values["column"])})
 
 
+Seed = Annotated[int, Parameter(validator=Number(gte=0, lt=2**32))]
 JsonFlag = Annotated[bool, Parameter(name="--json", negative="")]
 
 
 def read_names(path: Path) -> list[str]:
     """Image names, one a line."""
     try:
-        return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+        return [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
     except OSError as error:
         raise UserError(f"cannot read the list of images {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"the list of images {path} is not UTF-8 text") from None
 
 
 def _number(value: float | None) -> str:

@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from maskrcnn.cli.common import JsonFlag, print_json, say, show_scores, talk
+from maskrcnn.cli.common import JsonFlag, Seed, print_json, say, show_scores, talk
 from maskrcnn.config import Config
 from maskrcnn.errors import UserError
 
@@ -28,7 +28,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 """The demo trains at the size of its pictures, for one epoch of 160 steps: some three minutes on two cores."""
 
 
-def demo(*, out: Path | None = None, seed: int = 0, json: JsonFlag = False) -> int:
+def demo(*, out: Path | None = None, seed: Seed = 0, json: JsonFlag = False) -> int:
     """Make a small data set of overlapping shapes, train on it, score the model and predict: the whole way, once.
 
     Needs nothing but the installed package and some minutes on two cores.

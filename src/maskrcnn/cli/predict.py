@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import glob
 import sys
+from collections import deque
 from collections.abc import Iterator
-from pathlib import Path
+from itertools import chain
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich.progress import Progress
 
 from maskrcnn.cli import STANDARD_INPUT
@@ -32,7 +35,7 @@ def predict(
     coco: bool = False,
     overwrite: bool = False,
     image_ids: Literal["auto", "name", "stem"] = "auto",
-    batch_size: int = 1,
+    batch_size: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
     device: str = "auto",
     settings: Annotated[PredictConfig | None, Parameter(name="*", group="Prediction")] = None,
     json: JsonFlag = False,
@@ -44,7 +47,8 @@ def predict(
     Parameters
     ----------
     pictures
-        Files, folders, patterns such as "scans/*.tif", or - for a list on standard input.
+        Files, folders, patterns such as "scans/*.tif", or - for a list on standard input. Where two have one name,
+        the second is called name-2.
     model
         Run folder or model file.
     out
@@ -76,19 +80,19 @@ def predict(
     if settings is not None:
         predictor = predictor.changed(**settings.model_dump(exclude_unset=True))
     _require_free(out, overwrite, submission=submission, overlays=overlays, labels=labels, coco=coco)
+    given, names = list(_find(pictures)), _Names()
     short = predictor.provenance.get("data", {}).get("names") == "stem" if image_ids == "auto" else image_ids == "stem"
-    names: dict[str, Path] = {}
+    waiting: deque[tuple[Path, PurePosixPath]] = deque()
     failures = 0
 
     def paths() -> Iterator[Path]:
-        for path, name in _find(pictures):
-            names[str(path)] = name
+        for path, name in chain(given, _listed() if STANDARD_INPUT in pictures else ()):
+            waiting.append((path, names.unique(name)))
             yield path
 
     def report(path: Any, error: Exception) -> None:
         nonlocal failures
         failures += 1
-        names.pop(str(path), None)
         say(f"left out: {error}")
 
     writer = Writer(out, overlays=overlays, labels=labels, with_class=len(predictor.class_ids) > 1)
@@ -96,7 +100,9 @@ def predict(
     with Progress(console=talk, transient=True) as bar, writer.open(submission=submission, coco=coco):
         task = bar.add_task("predicting", total=None)
         for detections in predictor.predict_many(paths(), batch_size=batch_size, keep_pixels=overlays, on_error=report):
-            name = names.pop(str(detections.image))
+            path, name = waiting.popleft()
+            while str(path) != detections.image:  # those before it could not be read
+                path, name = waiting.popleft()
             image_id = str(name.with_suffix("") if short else name)
             writer.add(name, image_id, detections)
             if json:
@@ -111,26 +117,47 @@ def predict(
     return SOME_UNREADABLE if failures else 0
 
 
-def _find(pictures: list[str]) -> Iterator[tuple[Path, Path]]:
-    """Each picture with its path under the output folder."""
+def _find(pictures: list[str]) -> Iterator[tuple[Path, PurePosixPath]]:
+    """Each picture named on the command line with its name under the output folder."""
     for text in pictures:
         path = Path(text)
         if text == STANDARD_INPUT:
-            for line in sys.stdin:
-                if line.strip():
-                    yield Path(line.strip()), Path(Path(line.strip()).name)
-        elif path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            continue
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
             if not inside:
                 raise UserError(f"the folder {path} holds no pictures")
-            yield from ((p, p.relative_to(path)) for p in inside)
+            yield from ((p, PurePosixPath(p.relative_to(path).as_posix())) for p in inside)
         elif path.exists() or not glob.has_magic(text):
-            yield path, Path(path.name)
+            yield path, PurePosixPath(path.name)
         else:
             matches = sorted(glob.glob(text, recursive=True))
             if not matches:
                 raise UserError(f"nothing matches {text!r}")
-            yield from ((Path(m), Path(Path(m).name)) for m in matches)
+            yield from ((Path(m), PurePosixPath(Path(m).name)) for m in matches)
+
+
+def _listed() -> Iterator[tuple[Path, PurePosixPath]]:
+    """Pictures listed on standard input, one a line."""
+    for line in sys.stdin:
+        if line.strip():
+            path = Path(line.strip())
+            yield path, PurePosixPath(path.name)
+
+
+class _Names:
+    """Keeps pictures of one name apart: the second ``a.png``, or an ``a.jpg`` beside it, becomes ``a-2``."""
+
+    def __init__(self) -> None:
+        self.taken: set[str] = set()
+
+    def unique(self, name: PurePosixPath) -> PurePosixPath:
+        found, number = name, 1
+        while str(found.with_suffix("")) in self.taken:
+            number += 1
+            found = name.with_name(f"{name.stem}-{number}{name.suffix}")
+        self.taken.add(str(found.with_suffix("")))
+        return found
 
 
 def _require_free(out: Path, overwrite: bool, **kinds: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from maskrcnn.cli.common import DataOptions, say
+from maskrcnn.cli.common import DataOptions, Seed, say
 from maskrcnn.errors import UserError
 from maskrcnn.files import write_text
 
@@ -14,7 +14,7 @@ def split(
     *,
     out: Path,
     val: float = 0.1,
-    seed: int = 0,
+    seed: Seed = 0,
     options: DataOptions | None = None,
 ) -> None:
     """Choose validation images, stratified by class, instance count and size, and write their names.

@@ -51,8 +51,8 @@ def train(
         Print the best validation's scores as one JSON object.
     """
     if resume is not None:
-        if settings is not None or config is not None:
-            raise UserError("--resume goes on with the settings that the run began with; leave out the others")
+        if any(v is not None for v in (data, val_ids, val_data, out, config, options, settings)):
+            raise UserError("--resume goes on with the data and settings that the run began with; leave out the others")
         source = _read_source(resume)
         chosen, out = Config.load(resume / "config.yaml"), resume
         data_options = DataOptions.from_dict(source["options"])
@@ -96,4 +96,7 @@ def _read_source(run: Path) -> dict[str, Any]:
     try:
         return json_module.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
-        raise UserError(f"{run} cannot be resumed: {path} is missing or damaged") from None
+        raise UserError(
+            f"{run} cannot be resumed from here: {path} is missing or damaged. A run that was started from Python "
+            "goes on by maskrcnn.train(..., resume=True)"
+        ) from None

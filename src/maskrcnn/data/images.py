@@ -1,8 +1,8 @@
 """Decoding: any picture that Pillow reads -> (H, W, 3) uint8 RGB, upright, never silently cut or modified.
 
 Orientation of EXIF is applied, so width and height here are those that a viewer shows. Gray, palette and RGBA become
-RGB (what is transparent is shown on black only where a palette or mask demands it; plain RGBA drops its alpha, which
-annotation tools ignore too). 16-bit values are scaled by the sensor's depth, not cut to 8 bits.
+RGB; alpha is dropped, as annotation tools do. 16-bit gray is scaled by the sensor's depth, not cut to 8 bits; 16-bit
+colour comes from Pillow as its upper 8 bits.
 """
 
 from __future__ import annotations
@@ -16,10 +16,15 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from maskrcnn.errors import UserError
+
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".jp2"})
 
-PIXEL_LIMIT = 500_000_000
-"""More pixels than this are refused before decoding: a few kilobytes can claim terabytes."""
+PIXEL_LIMIT = 178_956_970
+"""More pixels than this, Pillow's own limit, are refused before decoding: a few kilobytes can claim terabytes."""
+
+# Pillow warns from half of the limit on; what is allowed is no cause for alarm.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 SIDEWAYS = {5, 6, 7, 8}
 """EXIF orientations that swap width and height."""
@@ -27,7 +32,7 @@ SIDEWAYS = {5, 6, 7, 8}
 ORIENTATION = 0x0112
 
 
-class ImageError(ValueError):
+class ImageError(UserError, ValueError):
     """A picture that cannot be used: says which one and why."""
 
 
@@ -60,8 +65,9 @@ def read_size(path: str | Path) -> tuple[int, int]:
         with _opened(path) as image:
             _check_size(image.size, str(path))
             width, height = image.size
-            # The base class's getexif: that of PNG would decode the whole picture to look for a late chunk.
-            if Image.Image.getexif(image).get(ORIENTATION) in SIDEWAYS:
+            # The base class's getexif: that of PNG would decode the whole picture to look for a late chunk. Pillow
+            # turns TIFF's size itself.
+            if image.format != "TIFF" and Image.Image.getexif(image).get(ORIENTATION) in SIDEWAYS:
                 width, height = height, width
             return height, width
     except ImageError:
@@ -101,13 +107,10 @@ def _name(source: Any) -> str:
 def _opened(source: str | Path | bytes | Image.Image) -> Image.Image:
     if isinstance(source, Image.Image):
         return source.copy()
-    with warnings.catch_warnings():
-        # Pillow warns of large pictures; _check_size decides by our own limit.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        try:
-            return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-        except Image.DecompressionBombError:
-            raise ImageError(f"{_name(source)}: claims more than {PIXEL_LIMIT:,} pixels; refused unread") from None
+    try:
+        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+    except Image.DecompressionBombError:
+        raise ImageError(f"{_name(source)}: claims more than {PIXEL_LIMIT:,} pixels; refused unread") from None
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:

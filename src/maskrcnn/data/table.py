@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
+from maskrcnn.data.images import SUFFIXES
 from maskrcnn.errors import UserError
 from maskrcnn.rle import RLE, RunTable
 
@@ -146,11 +147,13 @@ class Dataset:
         index = {name: i for i, name in enumerate(self.names)}
         stems: dict[str, list[int]] = {}
         for i, name in enumerate(self.names):
-            stems.setdefault(Path(name).stem, []).append(i)
+            stems.setdefault(without_suffix(name), []).append(i)
         chosen = np.zeros(len(self), bool)
         unknown = []
         for name in names:
-            found = [index[name]] if name in index else stems.get(Path(name).stem, [])
+            found = [index[name]] if name in index else stems.get(without_suffix(name), [])
+            if len(found) > 1:
+                raise UserError(f"the name {name!r} fits several images: {', '.join(self.names[i] for i in found[:3])}")
             if not found:
                 unknown.append(name)
             chosen[found] = True
@@ -190,6 +193,12 @@ class Dataset:
             ],
             "problems": len(self.problems),
         }
+
+
+def without_suffix(name: str) -> str:
+    """An image's name without its folder and without the suffix of a picture; other dots stay."""
+    path = PurePosixPath(name)
+    return path.stem if path.suffix.lower() in SUFFIXES else path.name
 
 
 def _spread(values: np.ndarray) -> dict[str, float]:

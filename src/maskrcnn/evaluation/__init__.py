@@ -10,6 +10,7 @@ import numpy as np
 
 from maskrcnn.data.images import ImageError
 from maskrcnn.data.table import Dataset
+from maskrcnn.errors import UserError
 from maskrcnn.evaluation.coco import coco_scores
 from maskrcnn.evaluation.kaggle import THRESHOLDS, image_scores
 from maskrcnn.structures import Detections
@@ -30,8 +31,15 @@ def evaluate(
     """Run `model` over `data` and score it; see `score` for the keys, to which "inference_seconds" is added.
 
     COCO's scores use every detection from a score of 0.05 on; Kaggle's use those that `predict` would return. An
-    unreadable picture is left out and listed under "unreadable".
+    unreadable picture is left out and listed under "unreadable". Raises `UserError` where model and data have no class
+    id in common.
     """
+    known, wanted = {str(c) for c in model.class_ids}, {str(c) for c in data.class_ids}
+    if not known & wanted:
+        raise UserError(
+            f"the model's class ids ({', '.join(sorted(known)[:5])}) and those of {data.source} "
+            f"({', '.join(sorted(wanted)[:5])}) have nothing in common"
+        )
     threshold = model.config.predict.score_threshold
     searching = model.changed(score_threshold=min(EVALUATION_SCORE, threshold))
     started = time.perf_counter()
@@ -40,7 +48,10 @@ def evaluate(
     images: list[int] = []
     for i, path in enumerate(data.files):
         try:
-            detections.append(searching.predict(path, keep_pixels=False))
+            found = searching.predict(path, keep_pixels=False)
+            if found.hw != data.hw(i):
+                raise ImageError(f"{path}: is now {found.hw} (height, width); it was {data.hw(i)}")
+            detections.append(found)
             images.append(i)
         except ImageError as error:
             unreadable.append(str(error))

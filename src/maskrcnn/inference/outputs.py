@@ -6,7 +6,7 @@ import csv
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, TextIO
 
 import numpy as np
@@ -50,7 +50,7 @@ class Writer:
             if self._coco is not None:
                 self._coco.write("\n]\n")
 
-    def add(self, name: Path, image_id: str, detections: Detections) -> None:
+    def add(self, name: PurePath, image_id: str, detections: Detections) -> None:
         """`name` is the picture's path under the output folder, `image_id` what the submission calls it."""
         if self._csv is not None or self.labels:
             apart = detections.without_overlaps()
@@ -59,7 +59,8 @@ class Writer:
             if self.labels:
                 write_image(label_picture(apart), self.folder / "labels" / name.with_suffix(".png"))
         if self._coco is not None:
-            number = int(name.stem) if name.stem.isdecimal() else image_id
+            numbered = name.stem.isdecimal() and len(name.parts) == 1
+            number = int(name.stem) if numbered else image_id
             for entry in detections.to_coco(number):
                 self._coco.write(("," if self._results else "") + "\n" + json.dumps(entry))
                 self._results += 1

@@ -52,7 +52,12 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) normalised -> maps (B, C, H / stride, W / stride)."""
-        return self.body(images)
+        maps = self.body(images)
+        # Some transformers keep channels last in shape; the rest of the network does not.
+        return [
+            m.permute(0, 3, 1, 2) if m.shape[1] != c and m.shape[3] == c else m
+            for m, c in zip(maps, self.channels, strict=True)
+        ]
 
     def train(self, mode: bool = True) -> Backbone:
         """As usual, except that frozen batch norm stays in evaluation mode."""
@@ -64,15 +69,14 @@ class Backbone(nn.Module):
         return self
 
     def parameters_by_stage(self) -> Iterator[tuple[int, nn.Parameter]]:
-        """Parameters with their stage: 1 for the stem, 2 for what makes C2, ... 5 for what makes C5."""
+        """Parameters with their stage: 1 or 2 for what makes C2, stem included, ... 5 for what makes C5."""
         names = [name for name, _ in self.body.named_parameters()]
         ends = []
         for module, stage in self.stage_ends:
             prefixes = (f"{module}.", f"{module.replace('.', '_')}.")
             ends.append((max((i for i, n in enumerate(names) if n.startswith(prefixes)), default=-1), stage))
-        for i, (name, parameter) in enumerate(self.body.named_parameters()):
-            stem = name.count(".") == 1 and i <= ends[0][0]
-            yield (1 if stem else next((stage for end, stage in ends if i <= end), ends[-1][1])), parameter
+        for i, parameter in enumerate(self.body.parameters()):
+            yield next((stage for end, stage in ends if i <= end), ends[-1][1]), parameter
 
     def freeze_below(self, stage: int) -> None:
         """Keep the stages before `stage` as they are; 6 freezes the whole backbone."""
@@ -89,10 +93,16 @@ class Backbone(nn.Module):
         path = Path(weights)
         if not path.exists():
             raise UserError(f'weights: {weights!r} is neither "imagenet", "none" nor a file')
-        state = _read_weights(path)
-        missing, _ = self.body.load_state_dict(state, strict=False)
-        if missing:
-            raise UserError(f"{path} lacks {len(missing)} weights of {self.name}, such as {missing[0]}")
+        # timm writes "stem.0" as "stem_0" where it cuts a network into stages.
+        state = {name.replace(".", "_"): tensor for name, tensor in _read_weights(path).items()}
+        for name, own in self.body.state_dict().items():
+            given = state.get(name.replace(".", "_"))
+            if given is None and not name.endswith("num_batches_tracked"):
+                raise UserError(f"{path} lacks the tensor {name} of {self.name}")
+            if given is not None:
+                if given.shape != own.shape:
+                    raise UserError(f"{path}: {name} is {tuple(given.shape)}; {self.name} needs {tuple(own.shape)}")
+                own.copy_(given)
         return f"weights from {path}"
 
 

@@ -45,9 +45,14 @@ def clip_boxes(boxes: Tensor, image_hw: Tensor) -> Tensor:
 
 def iou(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union of each pair: (..., N, 4), (..., M, 4) -> (..., N, M)."""
-    low = torch.maximum(a[..., :, None, :2], b[..., None, :, :2])
-    high = torch.minimum(a[..., :, None, 2:], b[..., None, :, 2:])
-    shared = (high - low).clamp(min=0).prod(-1)
+    shared = _overlap(a, b, 0).mul_(_overlap(a, b, 1))
     area_a = (a[..., 2:] - a[..., :2]).prod(-1)
     area_b = (b[..., 2:] - b[..., :2]).prod(-1)
-    return shared / (area_a[..., :, None] + area_b[..., None, :] - shared).clamp(min=1e-9)
+    union = (area_a[..., :, None] + area_b[..., None, :]).sub_(shared).clamp_(min=1e-9)
+    return shared.div_(union)
+
+
+def _overlap(a: Tensor, b: Tensor, axis: int) -> Tensor:
+    """Shared length along x (0) or y (1), in place where it can be: a thousand instances meet 65,000 anchors."""
+    high = torch.minimum(a[..., :, None, 2 + axis], b[..., None, :, 2 + axis])
+    return high.sub_(torch.maximum(a[..., :, None, axis], b[..., None, :, axis])).clamp_(min=0)

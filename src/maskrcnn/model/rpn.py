@@ -86,9 +86,9 @@ class RPN(nn.Module):
         step = torch.arange(-1, 2, device=feature.device)
         py, px = y[:, None, None] + step[:, None], x[:, None, None] + step  # (S, 3, 1), (S, 1, 3)
         inside = (py >= 0) & (py < rows) & (px >= 0) & (px < columns)  # (S, 3, 3)
-        patches = feature.permute(0, 2, 3, 1)[
-            image_index[:, None, None], py.clamp(0, rows - 1), px.clamp(0, columns - 1)
-        ]  # (S, 3, 3, C)
-        flat = (patches * inside[..., None]).flatten(1)
+        place = (image_index[:, None, None] * rows + py.clamp(0, rows - 1)) * columns + px.clamp(0, columns - 1)
+        # (B, C, M, N) -> (B*M*N, C). index_select goes back in a fixed order; indexing would add up by thread timing.
+        cells = feature.permute(0, 2, 3, 1).flatten(0, 2).index_select(0, place.flatten())
+        flat = (cells.unflatten(0, (-1, 3, 3)) * inside[..., None]).flatten(1)  # (S, 3*3*C)
         weight = self.conv.weight.permute(0, 2, 3, 1).flatten(1)  # (C, C, 3, 3) -> (C, 3*3*C)
         return F.relu(F.linear(flat, weight, self.conv.bias))

@@ -27,7 +27,10 @@ from maskrcnn.files import atomic
 
 @dataclass
 class Progress:
-    """Where a run stands. `step` counts finished steps; `total` is None while a budget is still being measured."""
+    """Where a run stands.
+
+    `step` counts finished steps; `total` is None while a budget is still being measured; `data` holds fingerprints.
+    """
 
     step: int = 0
     total: int | None = None
@@ -36,6 +39,8 @@ class Progress:
     best_step: int = 0
     since_best: int = 0
     skipped: int = 0
+    finished: bool = False
+    data: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
 
 
@@ -61,8 +66,8 @@ class RunFolder:
                 yield
         except Timeout:
             raise UserError(f"another process is training in {self.path}") from None
-        except PermissionError as error:
-            raise UserError(f"cannot write to the run folder {self.path}: {error.strerror}") from None
+        except (PermissionError, FileExistsError, NotADirectoryError) as error:
+            raise UserError(f"{self.path} cannot be a run folder: {error.strerror}") from None
 
     def save_state(
         self,
@@ -72,7 +77,7 @@ class RunFolder:
         optimizer: torch.optim.Optimizer,
     ) -> None:
         """Write everything that a resume needs in one rename."""
-        for name, tensor in weights.items():
+        for name, tensor in [*weights.items(), *average.items()]:
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise ValueError(f"{name} holds NaN or infinity; the state of step {progress.step} was not saved")
         tensors = {f"weights/{name}": tensor for name, tensor in weights.items()}

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,7 +91,7 @@ def train(
         config = config.changed(train={"budget": budget})
     if resume and not folder.state.exists():
         raise UserError(f"there is nothing to resume in {out}: {folder.state} does not exist")
-    if not resume and folder.state.exists():
+    if not resume and (folder.state.exists() or folder.metrics.exists()):
         raise UserError(f"{out} already holds a run; go on with it by --resume {out}, or choose another folder")
     with folder.locked(), ProgressDisplay(console) as display:
         if source is not None and not resume:
@@ -137,8 +137,12 @@ class _Trainer:
         self.steps_per_epoch = math.ceil(passes / config.train.batch_size)
         if self.budget is None:
             self.progress.total = config.train.epochs * self.steps_per_epoch
+        self.fingerprint = train_data.fingerprint()
+        self.progress.data = [self.fingerprint] + ([val_data.fingerprint()] if val_data is not None else [])
         if resume:
             self._restore()
+        else:
+            folder.save_state(self.progress, self.model.state_dict(), self.average.average, self.optimizer)
         self.validator = build_model(config.model, len(train_data.class_ids), freeze_norm=config.train.freeze_norm)
         self.validator.to(self.device)
         self.stop = threading.Event()
@@ -148,7 +152,7 @@ class _Trainer:
     def run(self) -> Run:
         self._write_description()
         last_step = self.progress.total if self.progress.total is not None else 2**40
-        finished = self.progress.step >= last_step
+        finished = self.progress.finished
         skipped_in_a_row = 0
         step_times: list[float] = []
         saved = time.monotonic()
@@ -165,15 +169,18 @@ class _Trainer:
                 self.progress.step += 1
                 step_times.append(time.monotonic() - began)
                 self._record(board, losses, lr, step_times[-1], len(batch))
-                if self.progress.total is None and self._measured():
+                planned = self.progress.total is None and self._measured()
+                if planned:
                     self.progress.total = self._plan_steps(step_times)
                 finished = self.progress.step == self.progress.total
-                stopped = self._validate_and_save(board) if finished or self._epoch_ends() else False
-                finished = finished or stopped
-                if self.stop.is_set() or finished or time.monotonic() - saved > STATE_SECONDS:
+                if finished or self._epoch_ends():
+                    finished = self._validate_and_save(board) or finished
+                self.progress.finished = finished
+                if self.stop.is_set() or planned or finished or time.monotonic() - saved > STATE_SECONDS:
                     self._save_state()
                     saved = time.monotonic()
-                if self.stop.is_set():
+                if self.stop.is_set() and not finished:
+                    self._write_model(self.folder.last, self._average_predictor(), None)
                     break
             stream.close()
         if not finished:
@@ -202,16 +209,24 @@ class _Trainer:
                 self.average.update(self.model, step)
                 return values, lr
         self.progress.skipped += 1
+        # A forward pass that went wrong has also been through batch norm's running statistics, where they move.
+        average = self.average.average
+        self.model.load_state_dict({n: average[n] for n, _ in self.model.named_buffers() if n in average}, strict=False)
         self.display.say(
             f"step {step + 1}: a loss or gradient was not finite; skipped. Images: {', '.join(batch.names)}"
         )
         return {}, lr
 
     def _give_up(self, batch: Batch) -> None:
+        if not batch.names:
+            raise UserError(
+                f"{MOST_SKIPPED_IN_A_ROW + 1} steps in a row had no readable image, the last {batch.unreadable[0]}: "
+                "is the folder of images still there?"
+            )
         raise UserError(
             f"{MOST_SKIPPED_IN_A_ROW + 1} steps in a row had a loss or gradient that is not finite, the last at step "
-            f"{self.progress.step + 1} with {', '.join(batch.names) or 'no readable image'}. The model files hold the "
-            "weights from before. Try a lower --lr, or look at those images"
+            f"{self.progress.step + 1} with {', '.join(batch.names)}. The model files hold the weights from before. "
+            "Try a lower --lr, or look at those images"
         )
 
     def _epoch_ends(self) -> bool:
@@ -239,7 +254,8 @@ class _Trainer:
             began = time.monotonic()
             evaluate(self._average_predictor(), sample)
             validation_seconds = (time.monotonic() - began) / len(sample) * len(self.val_data)
-        more = steps_for(self.budget - self._elapsed(), step_seconds, validation_seconds, self.steps_per_epoch)
+        left = self.budget - self._elapsed() - validation_seconds  # the last validation is always due
+        more = steps_for(left, step_seconds, validation_seconds, self.steps_per_epoch)
         total = self.progress.step + more
         self.display.say(
             f"budget {self.config.train.budget}: {total} steps, at {step_seconds:.2f} s a step and about "
@@ -328,6 +344,11 @@ class _Trainer:
 
     def _restore(self) -> None:
         progress, weights, average, optimizer = self.folder.load_state()
+        if progress.data != self.progress.data:
+            raise UserError(
+                f"the data is no longer that which {self.folder.path} began with: images, masks or their split differ, "
+                "and a run can only go on with the same"
+            )
         load_weights(self.model, weights, str(self.folder.state))
         self.average.average = {name: tensor.to(self.device) for name, tensor in average.items()}
         restore_optimizer(self.optimizer, optimizer)
@@ -338,7 +359,6 @@ class _Trainer:
     # ---- the record -----------------------------------------------------------------------------------------------
 
     def _write_description(self) -> None:
-        self.fingerprint = self.data.fingerprint()
         weights = sum(t.numel() * t.element_size() for t in self.model.state_dict().values())
         require_space(self.folder.path, 10 * weights)
         write_text(self.config.to_yaml(), self.folder.config)
@@ -361,6 +381,8 @@ class _Trainer:
                 self.display.say(f"left out ({len(self.progress.unreadable)} so far): {message}")
 
     def _best_scores(self) -> dict[str, Any] | None:
+        if not self.folder.metrics.exists():
+            return None
         entries = (json.loads(line) for line in self.folder.metrics.read_text("utf-8").splitlines())
         wanted = (e for e in entries if e["kind"] == "validation" and e["step"] == self.progress.best_step)
         return next(wanted, None)
@@ -369,7 +391,9 @@ class _Trainer:
     def _tensorboard(self) -> Iterator[Any]:
         from torch.utils.tensorboard import SummaryWriter
 
-        board = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=self.progress.step or None)
+        board = SummaryWriter(
+            str(self.folder.path / "tensorboard"), purge_step=self.progress.step + 1 if self.progress.step else None
+        )
         try:
             yield board
         finally:
@@ -380,8 +404,7 @@ class _Trainer:
 def _stop_on_signals(stop: threading.Event) -> Iterator[None]:
     """SIGINT and SIGTERM set `stop` once; a second SIGINT interrupts at once. Only the main thread can listen."""
     if threading.current_thread() is not threading.main_thread():
-        with nullcontext():
-            yield
+        yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 

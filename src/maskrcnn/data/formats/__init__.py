@@ -43,10 +43,10 @@ def open_dataset(
     source = Path(source)
     if not source.exists():
         raise UserError(f"{source}: there is no such file")
-    if source.is_dir() or source.suffix.lower() not in (".csv", ".tsv", ".txt", ".gz", ".zip"):
+    if source.is_dir() or source.suffix.lower() not in (".csv", ".tsv", ".txt", ".gz"):
         raise UserError(
-            f"{source} is not a CSV file of run-length masks (columns like ImageId,EncodedPixels), "
-            "the one format that can be read so far"
+            f"{source} is not a CSV file (.csv, .tsv, .txt or .gz) of run-length masks, with columns like "
+            "ImageId,EncodedPixels: the one format that can be read so far"
         )
     data = encoded_pixels.read(
         source,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +110,7 @@ def read(
     image_text = table[found.image].fill_null("").str.strip_chars()
     class_text = table[found.class_].fill_null("").str.strip_chars() if found.class_ else None
     if found.combined:
-        image_text, class_text = _split_combined(image_text, found.image, source)
+        image_text, class_text = _split_combined(image_text)
 
     names, row_image = _unique(image_text)
     problems: list[Problem] = []
@@ -138,7 +139,9 @@ def read(
         notes.append("runs count along the rows, as asked")
 
     labels, class_ids, attributes = _classes(class_text, table, found, rows)
-    usable = np.ones(len(rows), bool)
+    usable = labels > 0
+    for row in rows[~usable].tolist():
+        problems.append(Problem(f"{source}, row {row + 2}", f"the mask of {names[row_image[row]]} has no class"))
     usable[[item.index for item in bad_runs]] = False
     _settle(problems, unreadable, bad, hint, source, notes)
 
@@ -193,7 +196,7 @@ def write(path: str | Path, rows: Sequence[tuple[str, RLE | None, Any]], with_cl
 
 def _read_csv(source: Path) -> pl.DataFrame:
     try:
-        table = pl.read_csv(source, infer_schema=False, separator="\t" if source.suffix == ".tsv" else ",")
+        table = pl.read_csv(source, infer_schema=False, separator="\t" if ".tsv" in source.name.lower() else ",")
     except Exception as error:
         # Polars has an exception of its own for each kind of malformed file.
         raise UserError(f"{source} cannot be read as a CSV file: {str(error).splitlines()[0]}") from None
@@ -225,7 +228,8 @@ def _find_columns(table: pl.DataFrame, source: Path, given: dict[str, str]) -> _
                 return name
         return None
 
-    combined = next((plain[h] for h in COMBINED if h in plain), None) if "image" not in given else None
+    has_image = "image" in given or any(h in plain for h in HEADERS["image"])
+    combined = None if has_image else next((plain[h] for h in COMBINED if h in plain), None)
     taken |= {combined} if combined else set()
     image = combined or find("image")
     rle = find("rle", lambda name: _looks_like_runs(table[name]))
@@ -256,13 +260,10 @@ def _shape_of(found: _Columns) -> str:
     return ", ".join(parts)
 
 
-def _split_combined(column: pl.Series, header: str, source: Path) -> tuple[pl.Series, pl.Series]:
+def _split_combined(column: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """``name.jpg_3`` -> ``name.jpg``, ``3``; a text without an underscore is all image and has no class."""
     parts = column.str.extract_groups(r"^(.*)_([^_]*)$").struct.unnest()
-    wrong = parts["1"].is_null().to_numpy()
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise UserError(f"{source}, row {row + 2}: {header} {column[row]!r} does not end in _class")
-    return parts["1"], parts["2"]
+    return parts["1"].fill_null(column), parts["2"].fill_null("")
 
 
 def _unique(column: pl.Series) -> tuple[list[str], np.ndarray]:
@@ -276,30 +277,26 @@ def _unique(column: pl.Series) -> tuple[list[str], np.ndarray]:
 def _classes(
     class_text: pl.Series | None, table: pl.DataFrame, found: _Columns, rows: np.ndarray
 ) -> tuple[np.ndarray, list[Any], np.ndarray | None]:
-    """1-based labels of `rows`, the user's ids in order, and attributes of each row where the data has them."""
+    """1-based labels of `rows` (0: no class), the user's ids in order, and attributes where the data has them."""
     attributes = None
     if found.attributes:
         attributes = table[found.attributes].fill_null("").gather(rows).str.replace_all(",", " ").to_numpy()
     if class_text is None:
         return np.ones(len(rows), np.int64), [1], attributes
-    ids = class_text.gather(rows)
-    if len(ids) and ids.str.contains(r"^\d+(_\d+)*$").all() and ids.str.contains("_").any():
+    # Pandas writes whole numbers beside a NaN as 3.0.
+    class_text = class_text.str.replace(r"^(\d+)\.0+$", "$1")
+    if class_text.str.contains(r"^\d+(_\d+)+$").any():
         # iMaterialist 2019: class, then attributes.
-        behind = ids.str.extract(r"^\d+_(.*)$").fill_null("").str.replace_all("_", " ")
+        behind = class_text.gather(rows).str.extract(r"^\d+_([\d_]+)$").fill_null("").str.replace_all("_", " ")
         attributes = behind.to_numpy()
-        ids = ids.str.extract(r"^(\d+)")
+        class_text = class_text.str.replace(r"^(\d+)(_\d+)+$", "$1")
     # Classes are those of every row that names one, so that a class without an object keeps its place.
-    named = class_text.str.extract(r"^(\d+)(?:_\d+)*$").fill_null(class_text) if attributes is not None else class_text
-    distinct = sorted({t for t in named.unique().to_list() if t and t.lower() not in NO_OBJECT}, key=_natural)
-    distinct = sorted(set(distinct) | set(ids.unique().to_list()), key=_natural)
-    place = {text: i + 1 for i, text in enumerate(distinct)}
-    labels = ids.replace_strict(place, return_dtype=pl.Int64).to_numpy() if len(ids) else np.empty(0, np.int64)
-    whole = all(re.fullmatch(r"-?\d+", t) for t in distinct)
-    return labels, [int(t) if whole else t for t in distinct] or [1], attributes
-
-
-def _natural(text: str) -> tuple[int, int, str]:
-    return (0, int(text), "") if re.fullmatch(r"-?\d+", text) else (1, 0, text)
+    named = [t for t in class_text.unique().to_list() if t.lower() not in NO_OBJECT]
+    whole = bool(named) and all(re.fullmatch(r"\d+", t) for t in named)
+    ids: list[Any] = sorted({int(t) for t in named}) if whole else sorted(named)
+    place = {t: ids.index(int(t) if whole else t) + 1 for t in named}
+    labels = class_text.gather(rows).replace_strict(place, default=0, return_dtype=pl.Int64).to_numpy()
+    return labels, ids or [1], attributes
 
 
 def _names_of(ids: list[Any], names: Mapping[Any, str] | str | Path | None, has_classes: bool) -> list[str]:
@@ -347,7 +344,9 @@ def _find_folder(source: Path, folder: Path | None) -> Path:
 
 
 def _images_of(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    return sorted(
+        p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
+    )
 
 
 def _locate(
@@ -357,19 +356,30 @@ def _locate(
     by_key: dict[str, list[Path]] = {}
     for path in _images_of(folder):
         relative = path.relative_to(folder)
-        for key in {str(relative), str(relative.with_suffix("")), path.name, path.stem}:
-            by_key.setdefault(key, []).append(path)
+        for key in {relative.as_posix(), relative.with_suffix("").as_posix(), path.name, path.stem}:
+            by_key.setdefault(_normal(key), []).append(path)
     first_row = np.full(len(names), -1, np.int64)
     first_row[row_image[::-1]] = np.arange(len(row_image))[::-1]
     files: list[Path | None] = []
+    used: set[Path] = set()
     for name, row in zip(names, first_row.tolist(), strict=True):
-        found = by_key.get(name, [])
-        files.append(found[0] if len(found) == 1 else None)
-        if len(found) != 1:
+        key = _normal(name.replace("\\", "/"))
+        found = by_key.get(key) or by_key.get(key.rpartition("/")[2], [])
+        twice = len(found) == 1 and found[0] in used
+        files.append(found[0] if len(found) == 1 and not twice else None)
+        used.update(found[:1])
+        if files[-1] is None:
             what = "has no name" if not name else "is not in the folder" if not found else "fits several files: "
             what += ", ".join(str(f.relative_to(folder)) for f in found[:3])
+            if twice:
+                what = f"is the picture {found[0].name}, which other rows call by another name"
             problems.append(Problem(f"{source}, row {row + 2}", f"image {name!r} {what} ({folder})"))
     return files
+
+
+def _normal(name: str) -> str:
+    """One form of accented letters: archives from a Mac hold another one than most tables."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _sizes(
@@ -398,8 +408,12 @@ def _sizes(
         ],
         1,
     )
+    # A blank cell says nothing; any other must agree.
+    blank = np.stack(
+        [table[c].fill_null("").str.strip_chars().is_in(NO_OBJECT).to_numpy() for c in (found.height, found.width)], 1
+    )
     readable = (sizes[:, 0] > 0)[row_image]
-    wrong = np.flatnonzero(readable & (said != sizes[row_image]).any(1))
+    wrong = np.flatnonzero(readable & ((said != sizes[row_image]) & ~blank).any(1))
     _, first = np.unique(row_image[wrong], return_index=True)
     for row in wrong[np.sort(first)].tolist():
         h, w = sizes[row_image[row]].tolist()
