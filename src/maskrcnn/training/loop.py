@@ -142,6 +142,7 @@ class _Trainer:
         if resume:
             self._restore()
         else:
+            self._write_description()
             folder.save_state(self.progress, self.model.state_dict(), self.average.average, self.optimizer)
         self.validator = build_model(config.model, len(train_data.class_ids), freeze_norm=config.train.freeze_norm)
         self.validator.to(self.device)
@@ -150,7 +151,6 @@ class _Trainer:
     # ---- the run --------------------------------------------------------------------------------------------------
 
     def run(self) -> Run:
-        self._write_description()
         last_step = self.progress.total if self.progress.total is not None else 2**40
         finished = self.progress.finished
         skipped_in_a_row = 0
