@@ -134,10 +134,15 @@ def test_detections(pair, image):
     expected = theirs([torch.from_numpy(image).permute(2, 0, 1).float() / 255])[0]
     found = ours.predict(image)
     assert len(found) == len(expected["boxes"]) > 3
-    assert found.class_ids.tolist() == expected["labels"].tolist()
-    assert np.abs(found.scores - expected["scores"].numpy()).max() < 1e-5
-    assert np.abs(found.boxes - expected["boxes"].numpy()).max() < 0.01
-    for rle, mask in zip(found.rles, expected["masks"].numpy()[:, 0] >= 0.5, strict=True):
+    # Neighbours of equal score can swap by rounding: match by box and class, each of ours once.
+    distance = np.abs(found.boxes[:, None] - expected["boxes"].numpy()[None]).max(2)
+    distance[found.class_ids[:, None] != expected["labels"].numpy()[None]] = np.inf
+    partner = distance.argmin(1)
+    assert len(set(partner.tolist())) == len(found)
+    assert distance.min(1).max() < 0.01
+    assert np.abs(found.scores - expected["scores"].numpy()[partner]).max() < 1e-5
+    masks = expected["masks"].numpy()[partner, 0] >= 0.5
+    for rle, mask in zip(found.rles, masks, strict=True):
         if mask.any() or rle.area:
             assert iou_matrix([rle], [RLE.from_mask(mask)])[0, 0] >= 0.999
 
