@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from maskrcnn.checkpoints import load
+    from maskrcnn.checkpoints.export import export
     from maskrcnn.checkpoints.foreign import import_checkpoint
     from maskrcnn.config import Config
     from maskrcnn.data.formats import open_dataset
@@ -31,6 +32,7 @@ _HOME = {
     "Detections": "maskrcnn.structures",
     "ImageError": "maskrcnn.data.images",
     "UserError": "maskrcnn.errors",
+    "export": "maskrcnn.checkpoints.export",
     "evaluate": "maskrcnn.evaluation",
     "import_checkpoint": "maskrcnn.checkpoints.foreign",
     "iou_matrix": "maskrcnn.rle",
@@ -48,6 +50,7 @@ __all__ = [
     "RLEError",
     "UserError",
     "evaluate",
+    "export",
     "import_checkpoint",
     "iou_matrix",
     "load",

@@ -54,10 +54,24 @@ class ModelConfig(_Group):
     """Longer side of the network's input in pixels; images are scaled to it, keeping their aspect."""
     channels: Count = 128
     """Channels of the pyramid and of the region proposal network."""
+    norm: Literal["none", "batch"] = "none"
+    """Batch norm behind the convolutions of the pyramid and of both heads."""
+    rpn_convs: Count = 1
+    """3x3 convolutions of the region proposal network."""
+    rpn_channels: Count | None = None
+    """Channels between them and its outputs. None: those of the pyramid."""
+    box_convs: Annotated[int, Field(ge=0)] = 0
+    """3x3 convolutions in front of the box head's fully connected layers."""
+    box_layers: Count = 2
+    """Fully connected layers of the box head."""
     box_channels: Count = 512
-    """Width of the box head's two fully connected layers."""
+    """Their width."""
+    mask_convs: Count = 4
+    """3x3 convolutions of the mask head."""
     mask_channels: Count = 128
-    """Channels of the mask head's convolutions."""
+    """Their channels."""
+    mask_deconv_channels: Count | None = None
+    """Channels of its deconvolution. None: the same."""
     mask_size: Annotated[int, Field(ge=14, multiple_of=2)] = 28
     """Cells along each side of a predicted mask."""
     anchor_sizes: tuple[Positive, ...] | None = None
@@ -199,6 +213,43 @@ class PredictConfig(_Group):
     """Most detections of an image. None: taken from the training data."""
 
 
+class ImportConfig(_Group):
+    """What the tensors of another program's checkpoint cannot tell. None: that program's own default."""
+
+    class_names: tuple[str, ...] = ()
+    """Names of the classes without the background; none: their numbers."""
+    min_size: Count | None = None
+    """Length that the shorter side of a picture is scaled to."""
+    max_size: Count | None = None
+    """Limit of the longer side."""
+    image_size: Count | None = None
+    """Matterport: min_size and max_size in one."""
+    resize_mode: Literal["square", "pad64", "none"] | None = None
+    """Matterport: IMAGE_RESIZE_MODE."""
+    min_scale: Annotated[float, Field(ge=0)] | None = None
+    """Matterport: IMAGE_MIN_SCALE."""
+    score_threshold: Fraction | None = None
+    """Lowest score of a detection."""
+    nms_threshold: Fraction | None = None
+    """Largest overlap of two detections of a class."""
+    detections_per_image: Count | None = None
+    """Most detections of an image."""
+    anchor_sizes: tuple[Positive, ...] | None = None
+    """Anchor side at each pyramid level, in pixels of the input."""
+    anchor_ratios: tuple[Positive, ...] | None = None
+    """Anchor ratios as that program counts them (Matterport: width over height, the others: height over width)."""
+    stride_in_1x1: bool | None = None
+    """Detectron2: RESNETS.STRIDE_IN_1X1."""
+    input_format: Literal["BGR", "RGB"] | None = None
+    """Detectron2: INPUT.FORMAT."""
+    pixel_mean: tuple[float, float, float] | None = None
+    """Mean that is taken off pixels of 0 to 255, channels in that program's order."""
+    pixel_std: tuple[Positive, Positive, Positive] | None = None
+    """What pixels are divided by after that."""
+    norm_eps: Annotated[float, Field(ge=0)] | None = None
+    """What batch norm adds to the variance. torchvision's COCO_V1 weights are meant for 0."""
+
+
 class Config(_Group):
     """All settings of a run."""
 
@@ -230,7 +281,7 @@ class Config(_Group):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise UserError(f"{source}: {_explain(error)}") from None
+            raise UserError(f"{source}: {explain(error)}") from None
 
     @classmethod
     def load(cls, file: str | Path) -> Config:
@@ -285,17 +336,17 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _explain(error: ValidationError) -> str:
-    """One line a mistake, with the nearest right name for a misspelt key."""
+def explain(error: ValidationError, top: list[str] | None = None) -> str:
+    """One line a mistake, with the nearest right name for a misspelt key; `top` are the names outside of groups."""
     lines = []
     for item in error.errors():
         place = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
             *groups, key = (str(part) for part in item["loc"])
             names = {f"{g}.{n}": n for g, f in Config.model_fields.items() for n in f.annotation.model_fields}  # type: ignore[union-attr]
-            known = (
-                list(Config.model_fields) if not groups else [n for p, n in names.items() if p.startswith(groups[0])]
-            )
+            known = top or [*Config.model_fields]
+            if groups:
+                known = [name for path, name in names.items() if path.startswith(groups[0])]
             near = difflib.get_close_matches(key, known, 1)
             lines.append(f"there is no setting {place!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         else:

@@ -49,7 +49,7 @@ def test_box_coding_is_the_papers():
 
 def test_clipping_and_overlap():
     boxes = torch.tensor([[[-5.0, -5, 200, 50], [10, 10, 20, 20]]])
-    assert clip_boxes(boxes, torch.tensor([[40, 100]]))[0, 0].tolist() == [0, 0, 100, 40]
+    assert clip_boxes(boxes, torch.tensor([[0, 0, 100, 40]]))[0, 0].tolist() == [0, 0, 100, 40]
     overlap = iou(torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[5.0, 0, 15, 10], [20, 20, 30, 30]]))
     assert torch.allclose(overlap, torch.tensor([[1 / 3, 0.0]]))
 
@@ -73,15 +73,23 @@ def test_grid_anchors_are_centred_in_their_cells():
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"pyramid": "single"}, {"mask_size": 56}, {"anchor_scales": (1.0, 1.4)}], ids=str
+    "changes",
+    [
+        {},
+        {"pyramid": "single"},
+        {"mask_size": 56},
+        {"anchor_scales": (1.0, 1.4)},
+        {"norm": "batch", "rpn_convs": 2, "rpn_channels": 24, "box_convs": 2, "box_layers": 1, "mask_convs": 2},
+    ],
+    ids=str,
 )
 def test_every_variant_runs_on_any_size(changes):
     torch.manual_seed(0)
     model = build_model(tiny(**changes), 3).eval()
-    image_hw = torch.tensor([[100, 128], [64, 90]])
-    images = model.normalize(torch.randint(0, 255, (2, 128, 128, 3), dtype=torch.uint8), image_hw)
+    windows = torch.tensor([[0, 0, 128, 100], [0, 0, 90, 64]])
+    images = model.normalize(torch.randint(0, 255, (2, 128, 128, 3), dtype=torch.uint8), windows)
     with torch.no_grad():
-        stages = model(images, image_hw)
+        stages = model(images, windows)
         boxes, index = flat_boxes(stages.proposals.boxes[:, :5])
         masks = model.segment(stages.features, boxes, index, torch.ones(len(boxes), dtype=torch.int64))
     B, R = stages.proposals.valid.shape
@@ -89,8 +97,7 @@ def test_every_variant_runs_on_any_size(changes):
     assert stages.box_deltas.shape == (B, R, 4, 4)
     assert masks.shape == (10, model.config.mask_size, model.config.mask_size)
     valid = stages.proposals.valid
-    limit = image_hw.flip(1).repeat(1, 2)[:, None].expand(B, R, 4)
-    assert (stages.proposals.boxes <= limit).all()
+    assert (stages.proposals.boxes <= windows[:, None, [2, 3, 2, 3]]).all()
     assert valid.any(1).all()
     level = stages.rpn.class_probabilities(0)
     k = model.anchors.per_cell

@@ -4,7 +4,8 @@ import pytest
 import torch
 import torchvision
 
-from maskrcnn.model.roi_align import assign_levels, pool
+from maskrcnn.model.conventions import MATTERPORT, NATIVE
+from maskrcnn.model.roi_align import assign_levels, crop_and_resize, pool
 
 STRIDES = (4, 8, 16, 32)
 
@@ -21,7 +22,7 @@ def reference(features, boxes, image_index, size, samples, aligned):
 
 
 @pytest.mark.parametrize("aligned", [True, False])
-@pytest.mark.parametrize("samples", [1, 2, 3])
+@pytest.mark.parametrize("samples", [0, 1, 2, 3])
 @pytest.mark.parametrize(("channels", "size"), [(3, 7), (40, 14)])
 def test_pooling_is_torchvisions(aligned, samples, channels, size):
     generator = torch.Generator().manual_seed(samples)
@@ -32,7 +33,8 @@ def test_pooling_is_torchvisions(aligned, samples, channels, size):
     side = torch.rand(60, 2, generator=generator) ** 3 * 350 + 0.3
     boxes = torch.cat([corner, corner + side], 1)
     image_index = torch.randint(0, 2, (60,), generator=generator)
-    ours = pool(features, boxes, image_index, size=size, strides=STRIDES, samples=samples, aligned=aligned)
+    conventions = NATIVE.changed(pooling="aligned" if aligned else "shifted", roi_samples=samples)
+    ours = pool(features, boxes, image_index, size=size, strides=STRIDES, conventions=conventions)
     theirs = reference([f.double() for f in features], boxes, image_index, size, samples, aligned)
     assert (ours - theirs).abs().max() < 1e-5
     grad = torch.randn(ours.shape, generator=generator)
@@ -48,7 +50,7 @@ def test_a_linear_ramp_is_sampled_exactly():
     _, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
     ramp = (x + 0.5) * 4  # the value at a cell's centre is its x coordinate in pixels
     box = torch.tensor([[20.0, 24.0, 76.0, 80.0]])
-    pooled = pool([ramp[None, None]], box, torch.tensor([0]), size=7, strides=(4,), samples=2, aligned=True)
+    pooled = pool([ramp[None, None]], box, torch.tensor([0]), size=7, strides=(4,), conventions=NATIVE)
     centers = 20 + (torch.arange(7) + 0.5) * 8
     assert torch.allclose(pooled[0, 0], centers.expand(7, 7), atol=1e-4)
 
@@ -61,12 +63,27 @@ def test_no_boxes_give_no_features():
         torch.zeros(0, dtype=torch.int64),
         size=7,
         strides=(4,),
-        samples=2,
-        aligned=True,
+        conventions=NATIVE,
     )
     pooled.sum().backward()
     assert pooled.shape == (0, 8, 7, 7)
     assert (feature.grad == 0).all()
+
+
+def test_corner_pooling_forward_and_backward():
+    """The kernel against the plain gather, on boxes that also leave the map and end exactly on its last cell."""
+    generator = torch.Generator().manual_seed(5)
+    features = [torch.randn(2, 20, 24, 40, generator=generator).requires_grad_()]
+    boxes = torch.rand(50, 4, generator=generator) * 1.1
+    boxes = torch.cat([torch.minimum(boxes[:, :2], boxes[:, 2:]), torch.maximum(boxes[:, :2], boxes[:, 2:])], 1)
+    boxes[:10, 2:] = 1.0
+    image_index = torch.randint(0, 2, (50,), generator=generator)
+    ours = pool(features, boxes, image_index, size=7, strides=(4,), conventions=MATTERPORT)
+    plain = crop_and_resize(features[0], boxes, image_index, 7)
+    assert (ours - plain).abs().max() < 1e-5
+    grad = torch.randn(ours.shape, generator=generator)
+    a, b = (torch.autograd.grad(out, features[0], grad)[0] for out in (ours, plain))
+    assert (a - b).abs().max() < 2e-5
 
 
 def test_levels_follow_the_papers_rule():

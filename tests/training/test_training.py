@@ -74,7 +74,9 @@ def test_mask_targets_follow_the_picture(shapes, mirrored, turns):
     config = TrainConfig(roi_batch=64, roi_positive_fraction=1.0, roi_positive_iou=0.3)
     regions = sample_regions(proposals, truth, config, NATIVE, torch.Generator().manual_seed(0))
     positive = regions.labels.nonzero()[:, 0]
-    covered = mask_targets(regions, positive, truth, 14)
+    covered = mask_targets(
+        regions.boxes[positive], regions.image_index[positive], regions.instance[positive], truth, 14
+    )
     assert len(positive) >= len(targets)
     for k, row in enumerate(positive.tolist()):
         mask = RLE(targets.masks[int(regions.instance[row])], targets.source_hw).to_mask()
@@ -111,9 +113,9 @@ def test_anchor_samples_point_at_what_they_say(shapes):
 
 def losses_of(model, batch, config=TINY):
     criterion = Criterion(model.train(), config.train)
-    image_hw = torch.from_numpy(batch.image_hw)
-    images = model.normalize(torch.from_numpy(batch.pixels), image_hw)
-    return criterion(images, image_hw, Truth.of(batch.targets, CPU), torch.Generator().manual_seed(0))
+    windows = torch.from_numpy(batch.windows)
+    images = model.normalize(torch.from_numpy(batch.pixels), windows)
+    return criterion(images, windows, Truth.of(batch.targets, CPU), torch.Generator().manual_seed(0))
 
 
 def test_the_five_losses_and_their_sum(shapes):

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from maskrcnn.checkpoints import detectron2, matterport, torchvision
 from maskrcnn.checkpoints.safe_pickle import read_pickle, read_torch
-from maskrcnn.checkpoints.torchvision import from_torchvision
+from maskrcnn.config import ImportConfig, explain
 from maskrcnn.errors import UserError
 from maskrcnn.inference.predictor import Predictor
 
-# A tensor that only this program's Mask R-CNN has.
-TELLTALE = {
-    "torchvision": "roi_heads.box_predictor.cls_score.weight",
-    "detectron2": "proposal_generator.rpn_head.conv.weight",
+# source -> (a tensor that only this program's Mask R-CNN has, the reader)
+SOURCES: dict[str, tuple[str, Callable[[Mapping[str, Any], ImportConfig], Predictor]]] = {
+    "torchvision": (torchvision.TELLTALE, torchvision.from_torchvision),
+    "detectron2": (detectron2.TELLTALE, detectron2.from_detectron2),
+    "matterport": (matterport.TELLTALE, matterport.from_matterport),
 }
+SUFFIXES = (".pth", ".pt", ".pkl", ".h5", ".hdf5")
+WRAPPERS = ("model", "state_dict", "model_state_dict")
+"""Where training scripts put the weights beside the optimizer's state."""
 
 
 def import_checkpoint(
@@ -23,26 +30,46 @@ def import_checkpoint(
 ) -> Predictor:
     """A model that gives the detections that `checkpoint` gave where it comes from.
 
-    `checkpoint` is a ``.pth``, ``.pt`` or ``.pkl`` file or a state dictionary; `source` is guessed from its keys when
-    None. Only "torchvision" can be read so far: ResNets with a plain feature pyramid, whose class ids stay
-    torchvision's. `options` are those of `from_torchvision`: class_names, min_size, max_size, score_threshold,
-    nms_threshold, detections_per_image, anchor_sizes, anchor_ratios. Raises `UserError`.
+    `checkpoint` is a ``.pth``, ``.pt``, ``.pkl`` or ``.h5`` file or a dictionary of arrays or tensors; `source` is
+    "torchvision", "detectron2" or "matterport", guessed from the names of the tensors when None. `options` are the
+    fields of `maskrcnn.config.ImportConfig`. Class ids stay those of the source: 1 to K - 1 for torchvision and
+    Matterport, 0 to K - 1 for Detectron2. ``provenance["unused"]`` lists the tensors that no model needs. Nothing but
+    arrays is read from a file. Raises `UserError`, for a tensor that is missing, unknown or misshapen too.
     """
+    try:
+        settings = ImportConfig.model_validate(options)
+    except ValidationError as error:
+        raise UserError(f"import options: {explain(error, list(ImportConfig.model_fields))}") from None
     state = _read(Path(checkpoint)) if isinstance(checkpoint, str | Path) else dict(checkpoint)
-    for wrapper in ("model", "state_dict", "model_state_dict"):
+    for wrapper in WRAPPERS:
         if isinstance(state.get(wrapper), Mapping):
             state = dict(state[wrapper])
-    found = source or next((name for name, key in TELLTALE.items() if key in state), None)
-    if found is None:
-        raise UserError("the checkpoint's tensors are not those of a Mask R-CNN that is known here; say its source")
-    if found != "torchvision":
-        raise UserError(f"checkpoints of {found} cannot be read yet; those of torchvision can")
-    return from_torchvision(state, **options)
+    if not state:
+        raise UserError("the checkpoint holds no tensors")
+    source = source or _guess(state)
+    if source not in SOURCES:
+        raise UserError(f"there is no source {source!r}; there are {', '.join(SOURCES)}")
+    return SOURCES[source][1](state, settings)
+
+
+def _guess(state: Mapping[str, Any]) -> str:
+    for name, (telltale, _) in SOURCES.items():
+        if telltale in state or f"module.{telltale}" in state:
+            return name
+    raise UserError(
+        "the checkpoint's tensors are not those of a Mask R-CNN that is known here: none is called "
+        + ", ".join(f"{telltale} ({name})" for name, (telltale, _) in SOURCES.items())
+        + f". It has, for example, {', '.join(list(state)[:3])}"
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise UserError(f"{path}: there is no such file")
+    if path.suffix in (".h5", ".hdf5"):
+        return matterport.read_h5(path)
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"{path}: a checkpoint ends in {', '.join(SUFFIXES)}")
     content = read_pickle(path) if path.suffix == ".pkl" else read_torch(path)
     if not isinstance(content, Mapping):
         raise UserError(f"{path} holds no dictionary of tensors but a {type(content).__name__}")

@@ -20,7 +20,11 @@ ALLOWED = {
     *(
         (module, name)
         for core in ("numpy.core", "numpy._core")
-        for module, name in ((f"{core}.multiarray", "_reconstruct"), (f"{core}.multiarray", "scalar"))
+        for module, name in (
+            (f"{core}.multiarray", "_reconstruct"),
+            (f"{core}.multiarray", "scalar"),
+            (f"{core}.numeric", "_frombuffer"),
+        )
     ),
 }
 

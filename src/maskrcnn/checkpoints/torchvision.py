@@ -1,121 +1,120 @@
-"""torchvision's Mask R-CNN: its tensors under our names, and a model that follows its conventions."""
+"""torchvision's Mask R-CNN: its tensors under our names, a model that follows its conventions, and the way back."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from maskrcnn.checkpoints.native import load_weights
-from maskrcnn.config import Config
+from maskrcnn.checkpoints.assemble import COUNTER, as_tensors, assemble, renamed, settle
+from maskrcnn.config import ImportConfig
 from maskrcnn.errors import UserError
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.model.conventions import TORCHVISION
-from maskrcnn.model.mask_rcnn import build_model
 
-RENAMED = (
-    (r"backbone\.body\.(.+)", r"backbone.body.\1"),
-    # The parts in (?:...)? came with torchvision 0.11; older files lack them.
-    (r"backbone\.fpn\.inner_blocks\.(\d)(?:\.0)?\.(weight|bias)", r"pyramid.laterals.\1.\2"),
-    (r"backbone\.fpn\.layer_blocks\.(\d)(?:\.0)?\.(weight|bias)", r"pyramid.outputs.\1.\2"),
-    (r"rpn\.head\.conv(?:\.0\.0)?\.(weight|bias)", r"rpn.conv.\1"),
-    (r"rpn\.head\.cls_logits\.(.+)", r"rpn.objectness.\1"),
-    (r"rpn\.head\.bbox_pred\.(.+)", r"rpn.deltas.\1"),
-    (r"roi_heads\.box_head\.fc6\.(.+)", r"box_head.fc1.\1"),
-    (r"roi_heads\.box_head\.fc7\.(.+)", r"box_head.fc2.\1"),
-    (r"roi_heads\.box_predictor\.cls_score\.(.+)", r"box_head.class_logits.\1"),
-    (r"roi_heads\.box_predictor\.bbox_pred\.(.+)", r"box_head.box_deltas.\1"),
-    (r"roi_heads\.mask_head\.(\d)\.0\.(.+)", r"mask_head.convs.\1.\2"),
-    (r"roi_heads\.mask_head\.mask_fcn1\.(.+)", r"mask_head.convs.0.\1"),
-    (r"roi_heads\.mask_head\.mask_fcn2\.(.+)", r"mask_head.convs.1.\1"),
-    (r"roi_heads\.mask_head\.mask_fcn3\.(.+)", r"mask_head.convs.2.\1"),
-    (r"roi_heads\.mask_head\.mask_fcn4\.(.+)", r"mask_head.convs.3.\1"),
-    (r"roi_heads\.mask_predictor\.conv5_mask\.(.+)", r"mask_head.deconv.\1"),
-    (r"roi_heads\.mask_predictor\.mask_fcn_logits\.(.+)", r"mask_head.logits.\1"),
+TELLTALE = "roi_heads.mask_predictor.mask_fcn_logits.weight"
+"""A tensor that only this program's Mask R-CNN has."""
+
+DEFAULTS = ImportConfig(
+    min_size=800,
+    max_size=1333,
+    score_threshold=0.05,
+    nms_threshold=0.5,
+    detections_per_image=100,
+    anchor_sizes=(32, 64, 128, 256, 512),
+    anchor_ratios=(0.5, 1.0, 2.0),
+    pixel_mean=(123.675, 116.28, 103.53),
+    pixel_std=(58.395, 57.12, 57.375),
+    norm_eps=1e-5,
 )
 
-# (blocks of stage 3, bottleneck) -> timm's name
-RESNETS = {
-    (2, False): "resnet18",
-    (6, False): "resnet34",
-    (6, True): "resnet50",
-    (23, True): "resnet101",
-    (36, True): "resnet152",
-}
-DECISIVE = (
-    "rpn.conv.weight",
-    "box_head.fc1.weight",
-    "box_head.class_logits.weight",
-    "mask_head.deconv.weight",
+# Names before torchvision 0.11 -> today's.
+MODERNIZED = (
+    (r"(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)", r"\1.0.\2"),
+    (r"rpn\.head\.conv\.(weight|bias)", r"rpn.head.conv.0.0.\1"),
+    (r"roi_heads\.mask_head\.mask_fcn(\d)\.(.+)", lambda m: f"roi_heads.mask_head.{int(m[1]) - 1}.0.{m[2]}"),
+    (r".+", r"\g<0>"),
 )
-"""Tensors whose shapes give the network's widths."""
-
-ANCHOR_SIZES = (32.0, 64.0, 128.0, 256.0, 512.0)
 
 
-def from_torchvision(
-    state: dict[str, Tensor],
-    *,
-    class_names: list[str] | None = None,
-    min_size: int = 800,
-    max_size: int = 1333,
-    score_threshold: float = 0.05,
-    nms_threshold: float = 0.5,
-    detections_per_image: int = 100,
-    anchor_sizes: tuple[float, ...] = ANCHOR_SIZES,
-    anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0),
-) -> Predictor:
-    """A model from the state dictionary of ``maskrcnn_resnet*_fpn``; its class ids are torchvision's, 1 to K - 1.
+def _names(norm: bool, box_convs: int) -> tuple[tuple[str, str], ...]:
+    """(torchvision's name, ours) with {i} for a number and {r} for the rest; `norm` as in its v2 models."""
+    # Its blocks are sequences even where the convolution stands alone; ours are not.
+    conv = "" if norm else "0."
+    return (
+        ("backbone.body.{r}", "backbone.body.{r}"),
+        ("backbone.fpn.inner_blocks.{i}." + conv + "{r}", "pyramid.laterals.{i}.{r}"),
+        ("backbone.fpn.layer_blocks.{i}." + conv + "{r}", "pyramid.outputs.{i}.{r}"),
+        ("rpn.head.conv.{i}.0.{r}", "rpn.convs.{i}.{r}"),
+        ("rpn.head.cls_logits.{r}", "rpn.objectness.{r}"),
+        ("rpn.head.bbox_pred.{r}", "rpn.deltas.{r}"),
+        ("roi_heads.box_head.fc6.{r}", "box_head.fcs.0.{r}"),
+        ("roi_heads.box_head.fc7.{r}", "box_head.fcs.1.{r}"),
+        # Convolutions, a flattening step, then fully connected layers with a ReLU between them.
+        *((f"roi_heads.box_head.{k}.{{r}}", f"box_head.convs.{k}.{{r}}") for k in range(box_convs)),
+        *((f"roi_heads.box_head.{box_convs + 1 + 2 * k}.{{r}}", f"box_head.fcs.{k}.{{r}}") for k in range(4)),
+        ("roi_heads.box_predictor.cls_score.{r}", "box_head.class_logits.{r}"),
+        ("roi_heads.box_predictor.bbox_pred.{r}", "box_head.box_deltas.{r}"),
+        ("roi_heads.mask_head.{i}." + conv + "{r}", "mask_head.convs.{i}.{r}"),
+        ("roi_heads.mask_predictor.conv5_mask.{r}", "mask_head.deconv.{r}"),
+        ("roi_heads.mask_predictor.mask_fcn_logits.{r}", "mask_head.logits.{r}"),
+    )
 
-    Backbone, class count and widths come from the tensors; what they cannot tell has torchvision's defaults. A tensor
-    that has no place, a missing or a misshapen one raises `UserError`.
+
+def _rule(source: str, target: str) -> tuple[str, str]:
+    pattern = re.escape(source).replace(r"\{i\}", r"(?P<i>\d+)").replace(r"\{r\}", r"(?P<r>.+)")
+    return pattern, target.replace("{i}", r"\g<i>").replace("{r}", r"\g<r>")
+
+
+def from_torchvision(state: Mapping[str, Any], options: ImportConfig) -> Predictor:
+    """A model from the state dictionary of ``maskrcnn_resnet50_fpn``, its v2, or any ``resnet_fpn_backbone``.
+
+    Class ids are torchvision's, 1 to K - 1. Raises `UserError`.
     """
-    weights = {_renamed(name): tensor for name, tensor in state.items()}
-    missing = [name for name in DECISIVE if name not in weights]
-    if missing:
-        raise UserError(f"torchvision checkpoint: {len(missing)} tensors are missing, such as our {missing[0]}")
-    n_classes = weights["box_head.class_logits.weight"].shape[0] - 1
-    values: dict[str, Any] = {
-        "model": {
-            "backbone": _backbone(state),
-            "weights": "none",
-            "image_size": max_size,
-            "channels": weights["rpn.conv.weight"].shape[0],
-            "box_channels": weights["box_head.fc1.weight"].shape[0],
-            "mask_channels": weights["mask_head.deconv.weight"].shape[0],
-            "anchor_sizes": anchor_sizes,
-            "anchor_ratios": anchor_ratios,
+    options = settle(options, DEFAULTS, "torchvision")
+    tensors = as_tensors(state, "torchvision")
+    modern = renamed(tensors, MODERNIZED, "torchvision")
+    tensors = {modern[name]: tensor for name, tensor in tensors.items()}
+    norm = "roi_heads.mask_head.0.1.weight" in tensors
+    box_convs = sum(re.fullmatch(r"roi_heads\.box_head\.\d+\.0\.weight", name) is not None for name in tensors)
+    ours = renamed(tensors, [_rule(*pair) for pair in _names(norm, box_convs)], "torchvision")
+    return assemble(
+        {ours[name]: tensor for name, tensor in tensors.items()},
+        source="torchvision",
+        conventions=TORCHVISION.changed(shorter_side=options.min_size, norm_eps=options.norm_eps),
+        options=options,
+        model={
+            "image_size": options.max_size,
+            "anchor_ratios": options.anchor_ratios,
+            "pixel_mean": options.pixel_mean,
+            "pixel_std": options.pixel_std,
         },
-        "predict": {
-            "score_threshold": score_threshold,
-            "nms_threshold": nms_threshold,
-            "detections": detections_per_image,
-        },
-    }
-    config = Config.parse(values, "torchvision checkpoint")
-    conventions = TORCHVISION.changed(shorter_side=min_size)
-    model = build_model(config.model, n_classes, conventions)
-    # Frozen batch norm has no counter; ours never moves it.
-    counters = {k: torch.zeros_like(v) for k, v in model.state_dict().items() if k.endswith("num_batches_tracked")}
-    load_weights(model, {**counters, **weights}, "torchvision checkpoint")
-    names = class_names or [str(k) for k in range(1, n_classes + 1)]
-    if len(names) != n_classes:
-        raise UserError(f"the checkpoint has {n_classes} classes without the background; {len(names)} names were given")
-    return Predictor(model, config, list(range(1, n_classes + 1)), names, provenance={"source": "torchvision"})
+        first_class_id=1,
+        unused=[],
+    )
 
 
-def _renamed(name: str) -> str:
-    for pattern, ours in RENAMED:
-        if re.fullmatch(pattern, name):
-            return re.sub(pattern, ours, name)
-    raise UserError(f"torchvision checkpoint: the tensor {name!r} has no place in a Mask R-CNN with a plain FPN")
+def to_torchvision(predictor: Predictor) -> dict[str, Tensor]:
+    """The state dictionary that torchvision's own model of this structure loads; the inverse of `from_torchvision`.
 
-
-def _backbone(state: dict[str, Tensor]) -> str:
-    blocks = {m[1] for name in state if (m := re.match(r"backbone\.body\.layer3\.(\d+)\.", name))}
-    kind = (len(blocks), "backbone.body.layer3.0.conv3.weight" in state)
-    if kind not in RESNETS:
-        raise UserError(f"torchvision checkpoint: no ResNet has {kind[0]} blocks in its third stage")
-    return RESNETS[kind]
+    Raises `UserError` for a model that torchvision could not run to the same result.
+    """
+    config, conventions = predictor.config.model, predictor.model.conventions
+    if conventions.name != "torchvision":
+        raise UserError(
+            f"this model follows the conventions of {conventions.name}; torchvision would find other boxes and masks "
+            "with its weights. Models that came from torchvision, trained on or not, can go back"
+        )
+    rules = [
+        (ours, theirs)
+        for theirs, ours in _names(config.norm == "batch", config.box_convs)
+        if config.box_convs or not re.match(r"roi_heads\.box_head\.\d", theirs)
+        if not config.box_convs or ".fc" not in theirs
+    ]
+    weights = {name: tensor.detach().cpu() for name, tensor in predictor.model.state_dict().items()}
+    if not predictor.provenance.get("norm_counters"):
+        weights = {name: tensor for name, tensor in weights.items() if not name.endswith(COUNTER)}
+    theirs = renamed(weights, [_rule(*pair) for pair in rules], "our")
+    return {theirs[name]: tensor for name, tensor in weights.items()}

@@ -26,7 +26,12 @@ app.command(
 app.command("maskrcnn.cli.split:split", name="split", help="Split a CSV by image into training and validation.")
 app.command("maskrcnn.cli.train:train", name="train", help="Train a model, or go on with a run.")
 app.command("maskrcnn.cli.evaluate:evaluate", name="evaluate", help="Score a model: COCO and Kaggle metrics.")
-app.command("maskrcnn.cli.import_:import_", name="import", help="Bring in a checkpoint of torchvision's Mask R-CNN.")
+app.command(
+    "maskrcnn.cli.import_:import_",
+    name="import",
+    help="Bring in a checkpoint of torchvision, Detectron2 or Matterport.",
+)
+app.command("maskrcnn.cli.export:export", name="export", help="Write a model for use without this package.")
 app.command("maskrcnn.cli.predict:predict", name="predict", help="Find instances in pictures.")
 
 INTERRUPTED = 130

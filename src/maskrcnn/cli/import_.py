@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from maskrcnn.cli.common import say
+from maskrcnn.config import ImportConfig
 from maskrcnn.errors import UserError
 
 
@@ -15,51 +16,42 @@ def import_(
     checkpoint: Path,
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
-    source: Literal["torchvision"] | None = None,
-    class_names: tuple[str, ...] = (),
-    min_size: int = 800,
-    max_size: int = 1333,
-    score_threshold: float = 0.05,
+    source: Literal["torchvision", "detectron2", "matterport"] | None = None,
+    settings: Annotated[ImportConfig | None, Parameter(name="*")] = None,
 ) -> None:
-    """Turn a checkpoint of torchvision's Mask R-CNN into a model file that gives the same detections here.
+    """Turn another program's Mask R-CNN into a model file that gives the same detections here.
 
     Only arrays and tensors are read from the file: code in it is refused.
 
     Parameters
     ----------
     checkpoint
-        The .pth file: a state dictionary of maskrcnn_resnet50_fpn or of any ResNet with a plain feature pyramid.
+        torchvision's .pth, Detectron2's .pkl or .pth, Matterport's .h5.
     out
         Model file to write, ending in .safetensors.
     source
         The program it comes from; found out when not given.
-    class_names
-        Names of the classes without the background.
-    min_size
-        Shorter side that pictures are scaled to.
-    max_size
-        Limit of the longer side.
-    score_threshold
-        Lowest score of a detection.
     """
-    from maskrcnn.checkpoints.foreign import import_checkpoint
-    from maskrcnn.checkpoints.native import save
-
     if out.suffix != ".safetensors":
         raise UserError(f"{out}: a model file ends in .safetensors")
     if out.exists():
         raise UserError(f"{out} exists; choose another name")
-    model = import_checkpoint(
-        checkpoint,
-        source,
-        class_names=list(class_names) or None,
-        min_size=min_size,
-        max_size=max_size,
-        score_threshold=score_threshold,
-    )
+    from maskrcnn.checkpoints.foreign import import_checkpoint
+    from maskrcnn.checkpoints.native import save
+
+    options = settings.model_dump(exclude_unset=True) if settings else {}
+    model = import_checkpoint(checkpoint, source, **options)
     save(model, out)
+    found, unused = model.provenance["source"], model.provenance["unused"]
     say(
-        f"{checkpoint}: torchvision's Mask R-CNN on {model.config.model.backbone}, "
-        f"{len(model.class_ids)} classes; every tensor has its place"
+        f"{checkpoint}: a Mask R-CNN of {found} on {model.config.model.backbone}, {len(model.class_ids)} classes "
+        f"({model.class_ids[0]} to {model.class_ids[-1]})"
     )
-    say(f"model: {out}")
+    say(f"every tensor has its place; {len(unused)} are not needed" + (f": {', '.join(unused[:6])}" if unused else ""))
+    conventions, predict = model.model.conventions, model.config.predict
+    say(
+        f"input {conventions.resize}, {conventions.shorter_side} to {model.config.model.image_size} px; "
+        f"scores from {predict.score_threshold:g}, overlap up to {predict.nms_threshold:g}, "
+        f"{predict.detections} detections: what the file cannot tell is {found}'s default"
+    )
+    say(f"model: {out}  (maskrcnn predict --model {out}, maskrcnn train --init {out})")

@@ -27,10 +27,10 @@ STRIDE = 32
 
 @dataclass(frozen=True)
 class Batch:
-    """pixels (B, H, W, 3) uint8, padded; image_hw (B, 2) int64; `targets` and `names` of each; `unreadable` files."""
+    """pixels (B, H, W, 3) uint8, padded; windows (B, 4) of picture in them; targets and names; unreadable files."""
 
     pixels: np.ndarray
-    image_hw: np.ndarray
+    windows: np.ndarray
     targets: list[Targets]
     names: list[str]
     unreadable: list[str]
@@ -40,13 +40,13 @@ class Batch:
 
 
 def stack(images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Images (h, w, 3) of any sizes -> one padded (B, H, W, 3) of their type and their sizes (B, 2)."""
+    """Images (h, w, 3) of any sizes -> one padded (B, H, W, 3) of their type and their windows in it, (B, 4) int64."""
     image_hw = np.array([im.shape[:2] for im in images], np.int64).reshape(-1, 2)
     h, w = (int(-(-side // STRIDE) * STRIDE) for side in (image_hw.max(0) if len(images) else (STRIDE, STRIDE)))
     pixels = np.zeros((len(images), h, w, 3), images[0].dtype if len(images) else np.uint8)
     for canvas, image in zip(pixels, images, strict=True):
         canvas[: image.shape[0], : image.shape[1]] = image
-    return pixels, image_hw
+    return pixels, np.concatenate([np.zeros_like(image_hw), image_hw[:, ::-1]], 1)
 
 
 def image_order(n_images: int, pass_number: int, seed: int) -> np.ndarray:

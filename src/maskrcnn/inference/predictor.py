@@ -15,14 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch.nn import functional as F
 
 from maskrcnn.config import Config
-from maskrcnn.data.augment import fit
 from maskrcnn.data.batch import STRIDE, stack
-from maskrcnn.data.dataset import place
 from maskrcnn.data.images import ImageError, read_image
-from maskrcnn.inference.postprocess import Kept, paste_masks, select_detections
+from maskrcnn.inference.fit import Fitted, fit_picture
+from maskrcnn.inference.postprocess import Kept, boxes_in_picture, paste_masks, select_detections
 from maskrcnn.model.mask_rcnn import MaskRCNN, Stages
 from maskrcnn.structures import Detections
 
@@ -34,9 +32,9 @@ DETECTIONS = 100
 
 @dataclass(frozen=True)
 class _Input:
-    """A picture made ready: the network's pixels (h, w, 3) and what leads back."""
+    """A picture made ready: the network's input and what leads back."""
 
-    pixels: np.ndarray
+    fitted: Fitted
     original: np.ndarray
     name: str | None
 
@@ -108,32 +106,28 @@ class Predictor:
                         if on_error is None:
                             raise
                         on_error(picture, error)
-                for _, alike in groupby(ready, key=lambda r: _padded_shape(r.pixels)):
+                for _, alike in groupby(ready, key=lambda r: _padded_shape(r.fitted.pixels)):
                     yield from self._detect(list(alike), keep_pixels)
 
     @torch.no_grad()
     def stages(self, picture: Picture) -> tuple[Stages, Kept, torch.Tensor]:
         """What every step makes of one picture: up to the box head, the kept boxes, their mask probabilities."""
-        pixels, image_hw = stack([self._prepare(picture).pixels])
-        return self._run(pixels, image_hw)
+        return self._run([self._prepare(picture)])
 
     def _prepare(self, picture: Picture) -> _Input:
         image = read_image(picture)
-        conventions, size = self.model.conventions, self.config.model.image_size
-        if conventions.resize == "longer":
-            pixels = place(image, fit((image.shape[0], image.shape[1]), size))
-        else:
-            pixels = _resize_shorter(image, conventions.shorter_side, size)
-        return _Input(pixels, image, str(picture) if isinstance(picture, str | Path) else None)
+        fitted = fit_picture(image, self.model.conventions, self.config.model.image_size)
+        return _Input(fitted, image, str(picture) if isinstance(picture, str | Path) else None)
 
-    def _run(self, pixels: np.ndarray, image_hw: np.ndarray) -> tuple[Stages, Kept, torch.Tensor]:
-        hw = torch.from_numpy(image_hw).to(self.device)
-        images = self.model.normalize(torch.from_numpy(pixels).to(self.device), hw)
-        stages = self.model(images, hw)
+    def _run(self, inputs: list[_Input]) -> tuple[Stages, Kept, torch.Tensor]:
+        pixels, _ = stack([item.fitted.pixels for item in inputs])
+        windows = torch.tensor([item.fitted.window for item in inputs], device=self.device)
+        images = self.model.normalize(torch.from_numpy(pixels).to(self.device), windows)
+        stages = self.model(images, windows)
         predict = self.config.predict
         kept = select_detections(
             stages,
-            hw,
+            self.model.to_units(windows.float(), stages.input_hw),
             score_threshold=predict.score_threshold,
             nms_threshold=predict.nms_threshold,
             detections=predict.detections or DETECTIONS,
@@ -144,16 +138,16 @@ class Predictor:
 
     @torch.no_grad()
     def _detect(self, inputs: list[_Input], keep_pixels: bool) -> list[Detections]:
-        pixels, image_hw = stack([item.pixels for item in inputs])
-        _, kept, masks = self._run(pixels, image_hw)
+        stages, kept, masks = self._run(inputs)
         image_index = kept.image_index.cpu().numpy()
         boxes, scores, labels, grids = (t.float().cpu().numpy() for t in (kept.boxes, kept.scores, kept.labels, masks))
         results = []
         for b, item in enumerate(inputs):
             rows = np.flatnonzero(image_index == b)
             hw = (item.original.shape[0], item.original.shape[1])
-            scale = np.array([hw[1] / image_hw[b, 1], hw[0] / image_hw[b, 0]])
-            box = boxes[rows] * np.tile(scale, 2).astype(np.float32)
+            box = boxes_in_picture(boxes[rows], item.fitted.window, stages.input_hw, hw, self.model.conventions)
+            whole = (box[:, 2:] > box[:, :2]).all(1)
+            rows, box = rows[whole], box[whole]
             rles = paste_masks(grids[rows], box, hw, self.model.conventions)
             label = labels[rows].astype(np.int64) - 1
             results.append(
@@ -174,14 +168,3 @@ class Predictor:
 
 def _padded_shape(pixels: np.ndarray) -> tuple[int, int]:
     return -(-pixels.shape[0] // STRIDE), -(-pixels.shape[1] // STRIDE)
-
-
-def _resize_shorter(image: np.ndarray, shorter: int, longest: int) -> np.ndarray:
-    """torchvision's rule: one factor for both sides, sizes rounded down, plain bilinear sampling; float32 (h, w, 3)."""
-    h, w = image.shape[:2]
-    scale = min(shorter / min(h, w), longest / max(h, w))
-    tensor = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
-    scaled = F.interpolate(
-        tensor, scale_factor=scale, mode="bilinear", recompute_scale_factor=True, align_corners=False
-    )
-    return scaled[0].permute(1, 2, 0).contiguous().numpy()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from maskrcnn.model.boxes import normalize_boxes
 from maskrcnn.model.conventions import Conventions
 
 
@@ -35,6 +36,7 @@ class Anchors(nn.Module):
         self.strides = strides
         self.offset = conventions.anchor_offset
         self.stride_from_shape = conventions.stride_from_shape
+        self.normalized = conventions.normalized_boxes
         for level, level_sizes in enumerate(sizes):
             cells = cell_anchors(level_sizes, ratios, conventions.anchors_rounded)
             self.register_buffer(f"cell_anchors_{level}", cells, persistent=False)
@@ -45,7 +47,7 @@ class Anchors(nn.Module):
         return int(self.get_buffer("cell_anchors_0").shape[0])
 
     def forward(self, features: list[Tensor], input_hw: tuple[int, int]) -> list[Tensor]:
-        """Per level (M*N*A, 4) xyxy in input pixels, in the order row, column, cell anchor."""
+        """Per level (M*N*A, 4) xyxy in the network's units, in the order row, column, cell anchor."""
         grids = []
         for level, feature in enumerate(features):
             rows, columns = feature.shape[-2:]
@@ -57,5 +59,6 @@ class Anchors(nn.Module):
             x = (torch.arange(columns, device=feature.device) + self.offset) * step_x
             cy, cx = torch.meshgrid(y, x, indexing="ij")
             centers = torch.stack([cx, cy, cx, cy], -1).reshape(-1, 1, 4)  # (M, N, 4) -> (M*N, 1, 4)
-            grids.append((centers + self.get_buffer(f"cell_anchors_{level}")).reshape(-1, 4))
+            grid = (centers + self.get_buffer(f"cell_anchors_{level}")).reshape(-1, 4)
+            grids.append(normalize_boxes(grid, input_hw) if self.normalized else grid)
         return grids

@@ -8,23 +8,21 @@ from typing import Any
 
 import timm
 import torch
+from timm.models.resnet import Bottleneck
 from torch import Tensor, nn
 
 from maskrcnn.errors import UserError
+from maskrcnn.model.conventions import NATIVE, Conventions
 
 STAGE_OF_STRIDE = {2: 1, 4: 2, 8: 3, 16: 4, 32: 5}
 
 
 class Backbone(nn.Module):
-    """`name` is timm's; `strides` are those of the maps that come out, finest first.
+    """`name` is timm's; `strides` are those of the maps that come out, finest first."""
 
-    With `freeze_norm`, batch norm keeps its statistics and scale for good, in training too.
-    """
-
-    def __init__(self, name: str, *, strides: tuple[int, ...], freeze_norm: bool = True) -> None:
+    def __init__(self, name: str, *, strides: tuple[int, ...], conventions: Conventions = NATIVE) -> None:
         super().__init__()
         self.name = name
-        self.freeze_norm = freeze_norm
         self.strides = strides
         try:
             probe: Any = timm.create_model(name, pretrained=False, features_only=True)
@@ -46,9 +44,10 @@ class Backbone(nn.Module):
         ]
         self.channels: list[int] = body.feature_info.channels()
         self.pixel_mean, self.pixel_std = ([255 * v for v in body.pretrained_cfg[k]] for k in ("mean", "std"))
-        if freeze_norm:
-            for parameter in _norm_parameters(self.body):
-                parameter.requires_grad_(False)
+        if conventions.stride_in_1x1:
+            _step_early(self.body)
+        if conventions.pool_after:
+            _pool_after(self.body)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) normalised -> maps (B, C, H / stride, W / stride)."""
@@ -58,15 +57,6 @@ class Backbone(nn.Module):
             m.permute(0, 3, 1, 2) if m.shape[1] != c and m.shape[3] == c else m
             for m, c in zip(maps, self.channels, strict=True)
         ]
-
-    def train(self, mode: bool = True) -> Backbone:
-        """As usual, except that frozen batch norm stays in evaluation mode."""
-        super().train(mode)
-        if self.freeze_norm:
-            for module in self.body.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
-        return self
 
     def parameters_by_stage(self) -> Iterator[tuple[int, nn.Parameter]]:
         """Parameters with their stage: 1 or 2 for what makes C2, stem included, ... 5 for what makes C5."""
@@ -106,10 +96,16 @@ class Backbone(nn.Module):
         return f"weights from {path}"
 
 
-def _norm_parameters(module: nn.Module) -> Iterator[nn.Parameter]:
-    for m in module.modules():
-        if isinstance(m, nn.modules.batchnorm._BatchNorm):
-            yield from m.parameters(recurse=False)
+def _step_early(body: nn.Module) -> None:
+    """Move the stride of each ResNet bottleneck from its 3x3 to its first 1x1 convolution, as in the original."""
+    for block in body.modules():
+        if isinstance(block, Bottleneck):
+            block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
+
+
+def _pool_after(body: nn.Module) -> None:
+    """Pad the stem's max pooling as TensorFlow's "same" does with an even map; what comes in is not negative."""
+    body.add_module("maxpool", nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(3, stride=2)))
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:

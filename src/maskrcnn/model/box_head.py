@@ -5,17 +5,24 @@ R regions, C channels, S pooled cells along a side, K classes without the backgr
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskrcnn.model.layers import convolution
+
 
 class BoxHead(nn.Module):
-    """Two fully connected layers, then class logits (background first) and per-class box deltas."""
+    """3x3 convolutions (none in the paper), fully connected layers, class logits (background first), box deltas."""
 
-    def __init__(self, *, channels: int, pool_size: int, hidden: int, n_classes: int) -> None:
+    def __init__(
+        self, *, channels: int, pool_size: int, n_convs: int, hidden: int, n_layers: int, norm: bool, n_classes: int
+    ) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(channels * pool_size**2, hidden)
-        self.fc2 = nn.Linear(hidden, hidden)
+        self.convs = nn.ModuleList(convolution(channels, channels, 3, norm=norm) for _ in range(n_convs))
+        widths = [channels * pool_size**2, *[hidden] * n_layers]
+        self.fcs = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.class_logits = nn.Linear(hidden, n_classes + 1)
         self.box_deltas = nn.Linear(hidden, 4 * (n_classes + 1))
         nn.init.normal_(self.class_logits.weight, std=0.01)
@@ -25,6 +32,9 @@ class BoxHead(nn.Module):
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """(R, C, S, S) -> class_logits (R, K + 1), box_deltas (R, K + 1, 4)."""
-        hidden = F.relu(self.fc1(pooled.flatten(1)))  # (R, C*S*S)
-        hidden = F.relu(self.fc2(hidden))
+        for conv in self.convs:
+            pooled = F.relu(conv(pooled))
+        hidden = pooled.flatten(1)  # (R, C*S*S)
+        for fc in self.fcs:
+            hidden = F.relu(fc(hidden))
         return self.class_logits(hidden), self.box_deltas(hidden).unflatten(1, (-1, 4))

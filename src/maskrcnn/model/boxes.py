@@ -36,11 +36,28 @@ def decode_boxes(deltas: Tensor, anchors: Tensor, weights: Weights, clip: float)
     return torch.cat([centers - half, centers + half], -1)
 
 
-def clip_boxes(boxes: Tensor, image_hw: Tensor) -> Tensor:
-    """Cut boxes (B, ..., 4) to their images, image_hw (B, 2)."""
-    limit = image_hw.flip(-1).to(boxes.dtype).repeat(1, 2)  # (B, 4): w, h, w, h
-    limit = limit.reshape(limit.shape[0], *[1] * (boxes.ndim - 2), 4)
-    return torch.minimum(boxes.clamp(min=0), limit)
+def clip_boxes(boxes: Tensor, windows: Tensor) -> Tensor:
+    """Cut boxes (B, ..., 4) to `windows` (B, 4)."""
+    windows = windows.to(boxes.dtype).reshape(len(windows), *[1] * (boxes.ndim - 2), 4)
+    low, high = windows[..., [0, 1, 0, 1]], windows[..., [2, 3, 2, 3]]
+    return torch.minimum(torch.maximum(boxes, low), high)
+
+
+def normalize_boxes(boxes: Tensor, hw: tuple[int, int]) -> Tensor:
+    """Pixels of an array of height and width `hw` -> units in which its first pixel is 0 and its last is 1."""
+    shift, span = _last_pixel(boxes, hw)
+    return (boxes - shift) / span
+
+
+def denormalize_boxes(boxes: Tensor, hw: tuple[int, int]) -> Tensor:
+    """The inverse of `normalize_boxes`."""
+    shift, span = _last_pixel(boxes, hw)
+    return boxes * span + shift
+
+
+def _last_pixel(boxes: Tensor, hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    h, w = hw
+    return boxes.new_tensor([0, 0, 1, 1]), boxes.new_tensor([w - 1, h - 1, w - 1, h - 1])
 
 
 def iou(a: Tensor, b: Tensor) -> Tensor:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskrcnn.model.layers import convolution, convolutions
+
 
 class FPN(nn.Module):
     """Lateral 1x1 convolutions, a top-down path of nearest-neighbour steps, 3x3 output convolutions, P6 from P5."""
 
-    def __init__(self, in_channels: list[int], channels: int) -> None:
+    def __init__(self, in_channels: list[int], channels: int, *, norm: bool = False) -> None:
         super().__init__()
-        self.laterals = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in in_channels)
-        self.outputs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in in_channels)
-        for module in (*self.laterals, *self.outputs):
-            nn.init.kaiming_uniform_(module.weight, a=1)
-            nn.init.zeros_(module.get_parameter("bias"))
+        self.laterals = nn.ModuleList(convolution(c, channels, 1, norm=norm) for c in in_channels)
+        self.outputs = nn.ModuleList(convolution(channels, channels, 3, norm=norm) for _ in in_channels)
+        _initialize(self)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """Finest first, in and out; one level more comes out."""
@@ -34,12 +34,18 @@ class FPN(nn.Module):
 class SingleMap(nn.Module):
     """One map of stride 16 brought to the heads' depth: Faster R-CNN's shape, without a pyramid."""
 
-    def __init__(self, in_channels: list[int], channels: int) -> None:
+    def __init__(self, in_channels: list[int], channels: int, *, norm: bool = False) -> None:
         super().__init__()
-        self.project = nn.Conv2d(in_channels[-1], channels, 1)
-        nn.init.kaiming_uniform_(self.project.weight, a=1)
-        nn.init.zeros_(self.project.get_parameter("bias"))
+        self.project = convolution(in_channels[-1], channels, 1, norm=norm)
+        _initialize(self)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """The last map only."""
         return [self.project(maps[-1])]
+
+
+def _initialize(module: nn.Module) -> None:
+    for conv in convolutions(module):
+        nn.init.kaiming_uniform_(conv.weight, a=1)
+        if conv.bias is not None:
+            nn.init.zeros_(conv.bias)

@@ -5,24 +5,29 @@ R regions, C channels, S pooled cells along a side, M = 2 S mask cells, K classe
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-N_CONVOLUTIONS = 4
+from maskrcnn.model.layers import convolution, convolutions
 
 
 class MaskHead(nn.Module):
-    """Four 3x3 convolutions, a 2x2 deconvolution that doubles the side, a 1x1 convolution to the classes."""
+    """3x3 convolutions, a 2x2 deconvolution that doubles the side, a 1x1 convolution to the classes."""
 
-    def __init__(self, *, channels: int, hidden: int, n_classes: int) -> None:
+    def __init__(
+        self, *, channels: int, n_convs: int, hidden: int, deconv: int | None, norm: bool, n_classes: int
+    ) -> None:
         super().__init__()
-        widths = [channels, *[hidden] * N_CONVOLUTIONS]
-        self.convs = nn.ModuleList(nn.Conv2d(widths[i], widths[i + 1], 3, padding=1) for i in range(N_CONVOLUTIONS))
-        self.deconv = nn.ConvTranspose2d(hidden, hidden, 2, stride=2)
-        self.logits = nn.Conv2d(hidden, n_classes + 1, 1)
-        for module in (*self.convs, self.deconv):
+        widths = [channels, *[hidden] * n_convs]
+        self.convs = nn.ModuleList(convolution(a, b, 3, norm=norm) for a, b in pairwise(widths))
+        self.deconv = nn.ConvTranspose2d(hidden, deconv or hidden, 2, stride=2)
+        self.logits = nn.Conv2d(deconv or hidden, n_classes + 1, 1)
+        for module in (*convolutions(self.convs), self.deconv):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(module.get_parameter("bias"))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
         nn.init.normal_(self.logits.weight, std=0.001)
         nn.init.zeros_(self.logits.get_parameter("bias"))
 

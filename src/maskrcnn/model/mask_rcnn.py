@@ -14,8 +14,10 @@ from maskrcnn.config import LEVELS, ModelConfig
 from maskrcnn.model.anchors import Anchors
 from maskrcnn.model.backbone import Backbone
 from maskrcnn.model.box_head import BoxHead
+from maskrcnn.model.boxes import denormalize_boxes, normalize_boxes
 from maskrcnn.model.conventions import NATIVE, Conventions
 from maskrcnn.model.fpn import FPN, SingleMap
+from maskrcnn.model.layers import norms
 from maskrcnn.model.mask_head import MaskHead
 from maskrcnn.model.proposals import select_proposals
 from maskrcnn.model.roi_align import pool
@@ -44,10 +46,15 @@ class Stages:
     """(B, R, K + 1)"""
     box_deltas: Tensor
     """(B, R, K + 1, 4)"""
+    input_hw: tuple[int, int]
 
 
 class MaskRCNN(nn.Module):
-    """Mask R-CNN (He et al. 2017) of given parts; boxes are in input pixels throughout."""
+    """Mask R-CNN (He et al. 2017) of given parts.
+
+    Boxes inside are in input pixels, or in other units where the conventions have their own (`to_units`). With
+    `freeze_norm`, batch norm keeps its statistics and scale for good, in training too.
+    """
 
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -63,6 +70,7 @@ class MaskRCNN(nn.Module):
         mask_head: MaskHead,
         config: ModelConfig,
         conventions: Conventions,
+        freeze_norm: bool,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -73,15 +81,30 @@ class MaskRCNN(nn.Module):
         self.mask_head = mask_head
         self.config = config
         self.conventions = conventions
+        self.freeze_norm = freeze_norm
+        for layer in norms(self):
+            if conventions.norm_eps is not None:
+                layer.eps = conventions.norm_eps
+            if freeze_norm:
+                layer.requires_grad_(False)
         self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean or backbone.pixel_mean), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(config.pixel_std or backbone.pixel_std), persistent=False)
 
-    def forward(self, images: Tensor, image_hw: Tensor) -> Stages:
-        """Normalised images (B, 3, H, W), of which image_hw (B, 2) is picture and the rest padding."""
+    def train(self, mode: bool = True) -> MaskRCNN:
+        """As usual, except that frozen batch norm stays in evaluation mode."""
+        super().train(mode)
+        if self.freeze_norm:
+            for layer in norms(self):
+                layer.eval()
+        return self
+
+    def forward(self, images: Tensor, windows: Tensor) -> Stages:
+        """Normalised images (B, 3, H, W), of which windows (B, 4) xyxy are picture and the rest is padding."""
         features = self.extract(images)
-        anchors = self.anchors(features, (images.shape[-2], images.shape[-1]))
+        input_hw = (images.shape[-2], images.shape[-1])
+        anchors = self.anchors(features, input_hw)
         rpn = self.rpn(features)
-        proposals = self.propose(rpn, anchors, image_hw)
+        proposals = self.propose(rpn, anchors, windows, input_hw)
         class_logits, box_deltas = self.classify(features, *flat_boxes(proposals.boxes))
         B, R = proposals.valid.shape
         return Stages(
@@ -91,26 +114,40 @@ class MaskRCNN(nn.Module):
             proposals,
             class_logits.unflatten(0, (B, R)),
             box_deltas.unflatten(0, (B, R)),
+            input_hw,
         )
 
-    def normalize(self, pixels: Tensor, image_hw: Tensor) -> Tensor:
+    def to_units(self, boxes: Tensor, input_hw: tuple[int, int]) -> Tensor:
+        """Boxes (..., 4) in pixels of the input -> in the units of the network."""
+        return normalize_boxes(boxes, input_hw) if self.conventions.normalized_boxes else boxes
+
+    def to_pixels(self, boxes: Tensor, input_hw: tuple[int, int]) -> Tensor:
+        """The inverse of `to_units`."""
+        return denormalize_boxes(boxes, input_hw) if self.conventions.normalized_boxes else boxes
+
+    def normalize(self, pixels: Tensor, windows: Tensor) -> Tensor:
         """(B, H, W, 3) uint8 -> (B, 3, H, W) float32, channels last in memory; padding becomes zero."""
         images = (pixels.float() - self.pixel_mean) / self.pixel_std
-        rows = torch.arange(pixels.shape[1], device=pixels.device)
-        columns = torch.arange(pixels.shape[2], device=pixels.device)
-        inside = (rows < image_hw[:, :1])[:, :, None] & (columns < image_hw[:, 1:])[:, None, :]
-        return (images * inside[..., None]).permute(0, 3, 1, 2)
+        if not self.conventions.black_padding:
+            rows = torch.arange(pixels.shape[1], device=pixels.device)
+            columns = torch.arange(pixels.shape[2], device=pixels.device)
+            x1, y1, x2, y2 = windows.T[..., None]  # (B, 1) each
+            inside = ((rows >= y1) & (rows < y2))[:, :, None] & ((columns >= x1) & (columns < x2))[:, None, :]
+            images = images * inside[..., None]
+        return images.permute(0, 3, 1, 2)
 
     def extract(self, images: Tensor) -> list[Tensor]:
         """The pyramid, P2 to P6, or the single map."""
         return self.pyramid(self.backbone(images))
 
-    def propose(self, rpn: RPNOutput, anchors: list[Tensor], image_hw: Tensor) -> Proposals:
+    def propose(self, rpn: RPNOutput, anchors: list[Tensor], windows: Tensor, input_hw: tuple[int, int]) -> Proposals:
         """Boxes that may hold an object."""
+        if self.conventions.proposal_bounds == "input":
+            windows = windows.new_tensor([0, 0, input_hw[1], input_hw[0]]).expand_as(windows)
         return select_proposals(
             rpn,
             anchors,
-            image_hw,
+            self.to_units(windows.float(), input_hw),
             per_level=self.config.proposals_per_level,
             total=self.config.proposals,
             nms_threshold=self.config.proposal_nms_threshold,
@@ -136,8 +173,7 @@ class MaskRCNN(nn.Module):
             image_index,
             size=size,
             strides=self.anchors.strides[:POOLED_LEVELS],
-            samples=self.conventions.roi_samples,
-            aligned=self.conventions.roi_aligned,
+            conventions=self.conventions,
         )
 
 
@@ -152,7 +188,8 @@ def build_model(
 ) -> MaskRCNN:
     """A network of `config` for `n_classes` classes, background not counted, with random weights."""
     pyramid = config.pyramid == "fpn"
-    backbone = Backbone(config.backbone, strides=FPN_STRIDES if pyramid else (SINGLE_STRIDE,), freeze_norm=freeze_norm)
+    norm = config.norm == "batch"
+    backbone = Backbone(config.backbone, strides=FPN_STRIDES if pyramid else (SINGLE_STRIDE,), conventions=conventions)
     base = config.anchor_sizes or DEFAULT_ANCHOR_SIZES
     per_level = [(size,) for size in base] if pyramid else [base]
     anchors = Anchors(
@@ -163,11 +200,27 @@ def build_model(
     )
     return MaskRCNN(
         backbone=backbone,
-        pyramid=(FPN if pyramid else SingleMap)(backbone.channels, config.channels),
+        pyramid=(FPN if pyramid else SingleMap)(backbone.channels, config.channels, norm=norm),
         anchors=anchors,
-        rpn=RPN(config.channels, anchors.per_cell),
-        box_head=BoxHead(channels=config.channels, pool_size=BOX_POOL, hidden=config.box_channels, n_classes=n_classes),
-        mask_head=MaskHead(channels=config.channels, hidden=config.mask_channels, n_classes=n_classes),
+        rpn=RPN(config.channels, anchors.per_cell, n_convs=config.rpn_convs, hidden=config.rpn_channels),
+        box_head=BoxHead(
+            channels=config.channels,
+            pool_size=BOX_POOL,
+            n_convs=config.box_convs,
+            hidden=config.box_channels,
+            n_layers=config.box_layers,
+            norm=norm,
+            n_classes=n_classes,
+        ),
+        mask_head=MaskHead(
+            channels=config.channels,
+            n_convs=config.mask_convs,
+            hidden=config.mask_channels,
+            deconv=config.mask_deconv_channels,
+            norm=norm,
+            n_classes=n_classes,
+        ),
         config=config,
         conventions=conventions,
+        freeze_norm=freeze_norm,
     )

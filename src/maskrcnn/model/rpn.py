@@ -6,10 +6,13 @@ B images, C channels, A cell anchors, M x N cells of a level, K = all anchors of
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from maskrcnn.model.layers import convolutions
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,15 @@ class RPNOutput:
 
 
 class RPN(nn.Module):
-    """A 3x3 convolution and two 1x1 ones, shared by all levels."""
+    """3x3 convolutions (one in the paper) and two 1x1 ones, shared by all levels."""
 
-    def __init__(self, channels: int, anchors_per_cell: int) -> None:
+    def __init__(self, channels: int, anchors_per_cell: int, *, n_convs: int = 1, hidden: int | None = None) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
-        self.objectness = nn.Conv2d(channels, anchors_per_cell, 1)
-        self.deltas = nn.Conv2d(channels, 4 * anchors_per_cell, 1)
-        for module in (self.conv, self.objectness, self.deltas):
+        widths = [channels, *[hidden or channels] * n_convs]
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
+        self.objectness = nn.Conv2d(widths[-1], anchors_per_cell, 1)
+        self.deltas = nn.Conv2d(widths[-1], 4 * anchors_per_cell, 1)
+        for module in convolutions(self):
             nn.init.normal_(module.weight, std=0.01)
             nn.init.zeros_(module.get_parameter("bias"))
 
@@ -47,7 +51,9 @@ class RPN(nn.Module):
         """Maps (B, C, M, N) -> logits and deltas in the anchors' order."""
         logits, deltas, cells = [], [], []
         for feature in features:
-            hidden = F.relu(self.conv(feature))
+            hidden = feature
+            for conv in self.convs:
+                hidden = F.relu(conv(hidden))
             # (B, A, M, N) -> (B, M*N*A)
             logits.append(self.objectness(hidden).permute(0, 2, 3, 1).flatten(1))
             # (B, A*4, M, N) -> (B, M*N*A, 4)
@@ -70,7 +76,7 @@ class RPN(nn.Module):
             here = ((anchor_index >= first) & (anchor_index < first + count)).nonzero()[:, 0]
             local = anchor_index[here] - first
             cell, which = local // per_cell, local % per_cell
-            hidden = self._hidden_at(feature, image_index[here], cell // columns, cell % columns)
+            hidden = self._hidden_at(feature, image_index[here], cell // columns, cell % columns, depth=len(self.convs))
             n = torch.arange(len(here), device=feature.device)
             logits.append(F.linear(hidden, self.objectness.weight.flatten(1), self.objectness.bias)[n, which])
             every = F.linear(hidden, self.deltas.weight.flatten(1), self.deltas.bias)  # (S, A*4)
@@ -80,15 +86,24 @@ class RPN(nn.Module):
         back = torch.cat(order).argsort()
         return torch.cat(logits)[back], torch.cat(deltas)[back]
 
-    def _hidden_at(self, feature: Tensor, image_index: Tensor, y: Tensor, x: Tensor) -> Tensor:
-        """The hidden layer (S, C) at cells (y, x) (S,), from the 3x3 patch around each; outside the map is zero."""
+    def _hidden_at(self, feature: Tensor, image_index: Tensor, y: Tensor, x: Tensor, depth: int) -> Tensor:
+        """The map (S, C) after `depth` convolutions, at cells (y, x) (S,), from the 3x3 patch before each of them."""
         rows, columns = feature.shape[-2:]
+        if depth == 0:
+            place = (image_index * rows + y) * columns + x
+            # (B, C, M, N) -> (B*M*N, C). index_select goes back in a fixed order; indexing would not.
+            return feature.permute(0, 2, 3, 1).flatten(0, 2).index_select(0, place)
         step = torch.arange(-1, 2, device=feature.device)
-        py, px = y[:, None, None] + step[:, None], x[:, None, None] + step  # (S, 3, 1), (S, 1, 3)
-        inside = (py >= 0) & (py < rows) & (px >= 0) & (px < columns)  # (S, 3, 3)
-        place = (image_index[:, None, None] * rows + py.clamp(0, rows - 1)) * columns + px.clamp(0, columns - 1)
-        # (B, C, M, N) -> (B*M*N, C). index_select goes back in a fixed order; indexing would add up by thread timing.
-        cells = feature.permute(0, 2, 3, 1).flatten(0, 2).index_select(0, place.flatten())
-        flat = (cells.unflatten(0, (-1, 3, 3)) * inside[..., None]).flatten(1)  # (S, 3*3*C)
-        weight = self.conv.weight.permute(0, 2, 3, 1).flatten(1)  # (C, C, 3, 3) -> (C, 3*3*C)
-        return F.relu(F.linear(flat, weight, self.conv.bias))
+        py, px = torch.broadcast_tensors(y[:, None, None] + step[:, None], x[:, None, None] + step)  # (S, 3, 3)
+        inside = (py >= 0) & (py < rows) & (px >= 0) & (px < columns)
+        cells = self._hidden_at(
+            feature,
+            image_index.repeat_interleave(9),
+            py.clamp(0, rows - 1).flatten(),
+            px.clamp(0, columns - 1).flatten(),
+            depth - 1,
+        )
+        flat = (cells.unflatten(0, (-1, 3, 3)) * inside[..., None]).flatten(1)  # outside the map is zero; (S, 3*3*C)
+        conv = self.convs[depth - 1]
+        weight = conv.get_parameter("weight").permute(0, 2, 3, 1).flatten(1)  # (C', C, 3, 3) -> (C', 3*3*C)
+        return F.relu(F.linear(flat, weight, conv.get_parameter("bias")))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -22,17 +24,19 @@ class Criterion(nn.Module):
         self.config = config
         self.weights = {name: float(getattr(config, name.replace("_loss", "_weight"))) for name in LOSSES}
 
-    def forward(self, images: Tensor, image_hw: Tensor, truth: Truth, generator: torch.Generator) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, windows: Tensor, truth: Truth, generator: torch.Generator) -> dict[str, Tensor]:
         """Normalised images (B, 3, H, W) -> the five losses and "loss", their weighted sum."""
         model, config = self.model, self.config
         features = model.extract(images)
-        anchors = model.anchors(features, (images.shape[-2], images.shape[-1]))
+        input_hw = (images.shape[-2], images.shape[-1])
+        anchors = model.anchors(features, input_hw)
+        truth = replace(truth, boxes=model.to_units(truth.boxes, input_hw))
         with torch.no_grad():
             rpn = model.rpn(features)
         anchor_sample = sample_anchors(anchors, truth, config, model.conventions, generator)
         objectness, anchor_deltas = model.rpn.at(features, anchor_sample.image_index, anchor_sample.anchor_index)
 
-        proposals = model.propose(rpn, anchors, image_hw)
+        proposals = model.propose(rpn, anchors, windows, input_hw)
         regions = sample_regions(proposals, truth, config, model.conventions, generator)
         positive = regions.labels.nonzero()[:, 0]
         labels = regions.labels[positive]
@@ -41,7 +45,13 @@ class Criterion(nn.Module):
         mask_logits = model.segment(
             features, regions.boxes[masked], regions.image_index[masked], regions.labels[masked]
         )
-        covered = mask_targets(regions, masked, truth, model.config.mask_size)
+        covered = mask_targets(
+            model.to_pixels(regions.boxes[masked], input_hw),
+            regions.image_index[masked],
+            regions.instance[masked],
+            truth,
+            model.config.mask_size,
+        )
 
         hit = anchor_sample.labels > 0
         n_anchors, n_regions = len(anchor_sample.labels), len(regions.labels)

@@ -194,10 +194,10 @@ class _Trainer:
         if len(batch) == 0:
             return {}, lr
         self.model.train()
-        image_hw = torch.from_numpy(batch.image_hw).to(self.device)
-        images = self.model.normalize(torch.from_numpy(batch.pixels).to(self.device), image_hw)
+        windows = torch.from_numpy(batch.windows).to(self.device)
+        images = self.model.normalize(torch.from_numpy(batch.pixels).to(self.device), windows)
         generator = torch.Generator(self.device).manual_seed(config.seed * 1_000_003 + step)
-        losses = self.criterion(images, image_hw, Truth.of(batch.targets, self.device), generator)
+        losses = self.criterion(images, windows, Truth.of(batch.targets, self.device), generator)
         self.optimizer.zero_grad(set_to_none=True)
         values = {name: float(value.detach()) for name, value in losses.items()}
         if math.isfinite(values["loss"]):

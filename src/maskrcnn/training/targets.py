@@ -144,22 +144,20 @@ def first_of_each_image(rows: Tensor, image_index: Tensor, most: int) -> Tensor:
     return torch.cat(parts) if parts else rows
 
 
-def mask_targets(regions: RegionSample, positive: Tensor, truth: Truth, size: int) -> Tensor:
-    """(P, size, size) in [0, 1]: how much of each cell of the positive regions their instance covers.
+def mask_targets(boxes_px: Tensor, image_index: Tensor, instance: Tensor, truth: Truth, size: int) -> Tensor:
+    """(P, size, size) in [0, 1]: how much of each cell of boxes (P, 4), in input pixels, their instance (P,) covers.
 
     Cells are laid over the original mask: the region's box goes back through the image's placement, and the sampled
     grid is mirrored and turned as the image was. No mask is ever rasterised.
     """
-    boxes = regions.boxes[positive].cpu().numpy()
-    image_index = regions.image_index[positive].cpu().numpy()
-    instance = regions.instance[positive].cpu().numpy()
+    boxes, images, instances = boxes_px.cpu().numpy(), image_index.cpu().numpy(), instance.cpu().numpy()
     result = np.zeros((len(boxes), size, size), np.float32)
     for b, target in enumerate(truth.targets):
-        rows = np.flatnonzero(image_index == b)
+        rows = np.flatnonzero(images == b)
         if len(rows) == 0:
             continue
         source = target.placement.boxes_to_source(boxes[rows])
         masks = target.masks
-        grids = coverage_of_boxes(masks.runs, masks.offsets, target.source_hw[0], instance[rows], source, size)
+        grids = coverage_of_boxes(masks.runs, masks.offsets, target.source_hw[0], instances[rows], source, size)
         result[rows] = target.placement.grid_to_input(grids)
-    return torch.from_numpy(result).to(regions.boxes.device)
+    return torch.from_numpy(result).to(boxes_px.device)

@@ -1,0 +1,163 @@
+"""From another program's tensors, under our names, to a model: its structure is read off their shapes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskrcnn.checkpoints.native import load_weights
+from maskrcnn.config import Config, ImportConfig
+from maskrcnn.errors import UserError
+from maskrcnn.inference.predictor import Predictor
+from maskrcnn.model.conventions import Conventions
+from maskrcnn.model.mask_rcnn import BOX_POOL, build_model
+
+COUNTER = "num_batches_tracked"
+
+# (blocks of the third stage, shape of the first block's middle convolution) -> timm's name; None: no bottleneck
+RESNETS = {
+    (2, None): "resnet18",
+    (6, None): "resnet34",
+    (6, (64, 64)): "resnet50",
+    (23, (64, 64)): "resnet101",
+    (36, (64, 64)): "resnet152",
+    (6, (128, 4)): "resnext50_32x4d",
+    (23, (256, 8)): "resnext101_32x8d",
+    (23, (256, 4)): "resnext101_64x4d",
+    (6, (128, 128)): "wide_resnet50_2",
+    (23, (128, 128)): "wide_resnet101_2",
+}
+
+
+def as_tensors(state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
+    """Arrays and tensors as tensors, numbers in half precision widened. Raises `UserError` for anything else."""
+    tensors = {}
+    for name, value in state.items():
+        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+            value = torch.from_numpy(np.array(value))
+        if not isinstance(value, Tensor):
+            raise UserError(f"{source} checkpoint: {name} is no array of numbers but a {type(value).__name__}")
+        tensors[name] = value.detach().float() if value.is_floating_point() else value.detach()
+    if tensors and all(name.startswith("module.") for name in tensors):  # saved from a DataParallel wrapper
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def renamed(
+    names: Iterable[str], rules: Sequence[tuple[str, str | Callable[[re.Match[str]], str]]], source: str
+) -> dict[str, str]:
+    """Each of `names` with what the first matching rule (pattern, replacement) makes of it; one without is an error."""
+    result = {}
+    for name in names:
+        rule = next((r for r in rules if re.fullmatch(r[0], name)), None)
+        if rule is None:
+            raise UserError(f"{source} checkpoint: {name!r} has no place in the Mask R-CNN that is known here")
+        result[name] = re.sub(*rule, name)
+    return result
+
+
+def settle(options: ImportConfig, defaults: ImportConfig, source: str) -> ImportConfig:
+    """The source's defaults under what was asked for; an option that the source does not have is an error."""
+    asked = {k: v for k, v in options.model_dump(exclude_unset=True).items() if v is not None}
+    known = {*defaults.model_fields_set, "class_names"}
+    foreign = sorted(set(asked) - known)
+    if foreign:
+        raise UserError(f"a {source} checkpoint has no option {foreign[0]}; it has {', '.join(sorted(known))}")
+    return defaults.model_copy(update=asked)
+
+
+def assemble(
+    weights: dict[str, Tensor],
+    *,
+    source: str,
+    conventions: Conventions,
+    options: ImportConfig,
+    model: dict[str, Any],
+    first_class_id: int,
+    unused: list[str],
+) -> Predictor:
+    """A model of `weights` under our names; `model` holds the settings that they do not show.
+
+    Raises `UserError` for missing, unknown or misshapen tensors, naming them in our terms.
+    """
+    structure = _structure(weights, source)
+    n_classes = weights["box_head.class_logits.weight"].shape[0] - 1
+    per_cell = weights["rpn.objectness.weight"].shape[0]
+    if per_cell != len(options.anchor_ratios or ()):
+        raise UserError(
+            f"the checkpoint has {per_cell} anchors a cell, anchor_ratios gives {len(options.anchor_ratios or ())}"
+        )
+    config = Config.parse(
+        {
+            "model": {"weights": "none", "anchor_sizes": options.anchor_sizes, **structure, **model},
+            "predict": {
+                "score_threshold": options.score_threshold,
+                "nms_threshold": options.nms_threshold,
+                "detections": options.detections_per_image,
+            },
+        },
+        f"{source} checkpoint",
+    )
+    network = build_model(config.model, n_classes, conventions)
+    counters = [name for name in network.state_dict() if name.endswith(COUNTER)]
+    counted = any(name in weights for name in counters)
+    # Frozen batch norm has no counter; ours never moves it.
+    weights = {**{name: torch.tensor(0) for name in counters}, **weights}
+    load_weights(network, weights, f"{source} checkpoint")
+    names = list(options.class_names) or [str(k + first_class_id) for k in range(n_classes)]
+    if len(names) != n_classes:
+        raise UserError(f"the checkpoint has {n_classes} classes without the background; {len(names)} names were given")
+    provenance = {"source": source, "unused": unused, "norm_counters": counted}
+    ids = list(range(first_class_id, first_class_id + n_classes))
+    return Predictor(network, config, ids, names, provenance=provenance)
+
+
+def _structure(weights: dict[str, Tensor], source: str) -> dict[str, Any]:
+    norm = "mask_head.convs.0.0.weight" in weights
+
+    def count(prefix: str) -> int:
+        return len({m[1] for name in weights if (m := re.match(rf"{re.escape(prefix)}\.(\d+)\.", name))})
+
+    def rows(name: str) -> int:
+        if name not in weights or weights[name].ndim == 0:
+            raise UserError(f"{source} checkpoint: a tensor is missing, here called {name}")
+        return weights[name].shape[0]
+
+    conv = ".0.weight" if norm else ".weight"
+    channels = rows("pyramid.outputs.0" + conv)
+    rows("rpn.objectness.weight")
+    rows("box_head.class_logits.weight")
+    fc = weights["box_head.fcs.0.weight"] if rows("box_head.fcs.0.weight") else None
+    if fc is None or fc.shape[1] != channels * BOX_POOL**2:
+        raise UserError(f"{source} checkpoint: its box head does not take {BOX_POOL} x {BOX_POOL} cells")
+    return {
+        "backbone": _resnet(weights, source),
+        "channels": channels,
+        "norm": "batch" if norm else "none",
+        "rpn_convs": count("rpn.convs"),
+        "rpn_channels": rows("rpn.convs.0.weight"),
+        "box_convs": count("box_head.convs"),
+        "box_layers": count("box_head.fcs"),
+        "box_channels": fc.shape[0],
+        "mask_convs": count("mask_head.convs"),
+        "mask_channels": rows("mask_head.convs.0" + conv),
+        "mask_deconv_channels": rows("mask_head.deconv.bias"),
+    }
+
+
+def _resnet(weights: dict[str, Tensor], source: str) -> str:
+    blocks = {m[1] for name in weights if (m := re.match(r"backbone\.body\.layer3\.(\d+)\.", name))}
+    middle = weights.get("backbone.body.layer1.0.conv2.weight")
+    bottleneck = "backbone.body.layer1.0.conv3.weight" in weights
+    kind = (len(blocks), tuple(middle.shape[:2]) if bottleneck and middle is not None else None)
+    if kind not in RESNETS:
+        raise UserError(
+            f"{source} checkpoint: no ResNet that is known here has {kind[0]} blocks in its third stage and a middle "
+            f"convolution of {kind[1]} channels"
+        )
+    return RESNETS[kind]

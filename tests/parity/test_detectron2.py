@@ -1,0 +1,150 @@
+"""Detectron2's own outputs, recorded beside the checkout, against ours with the same weights, stage by stage."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from maskrcnn import RLE, UserError, import_checkpoint
+from maskrcnn.data.images import resize
+from maskrcnn.inference.fit import _rounded_sides
+from maskrcnn.inference.postprocess import paste_masks
+from maskrcnn.model.conventions import DETECTRON2
+from maskrcnn.model.roi_align import assign_levels, pool
+from parity.comparison import apart, same_detections
+from parity.recipe import make_weights
+
+CASES = ["R50_256_astro", "R50_256_synth", "R50_512_synth", "R50_s3x3_256_astro", "R50_s3x3_256_synth"]
+DEFAULT_CASES = ["R50_256_astro_default", "R50_256_synth_default"]
+STRIDES = (4, 8, 16, 32)
+
+
+@pytest.fixture(scope="module")
+def folder(shared):
+    return shared / "fixtures" / "detectron2"
+
+
+@pytest.fixture(scope="module")
+def weights(folder):
+    return make_weights(folder, "weights_R50.json", "50")
+
+
+def load_case(name, folder, weights):
+    size = 512 if "512" in name else 256
+    model = import_checkpoint(
+        weights,
+        min_size=size,
+        max_size=size,
+        stride_in_1x1="s3x3" not in name,
+        score_threshold=0.05 if "default" in name else 0.8,
+    )
+    return model, np.load(folder / f"{name}.npz")
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", CASES)
+@torch.no_grad()
+def test_stages(name, folder, weights):
+    model, expected = load_case(name, folder, weights)
+    fitted = model._prepare(expected["image_rgb"]).fitted
+    assert np.array_equal(fitted.pixels[..., ::-1], expected["resized_bgr"])
+    stages, _, _ = model.stages(expected["image_rgb"])
+    for level, feature in enumerate(stages.features, 2):
+        step = expected[f"p{level}_stride"]
+        ours = feature[0, :: step[0], :: step[1], :: step[2]].numpy()
+        assert apart(ours, expected[f"p{level}_slice"]) < 5e-4
+    every = int(expected["rpn_stride"])
+    logits, deltas = (torch.cat(t, 1)[0, ::every] for t in (stages.rpn.objectness_logits, stages.rpn.anchor_deltas))
+    assert np.abs(logits.numpy() - expected["rpn_logits"]).max() < 1e-3
+    assert np.abs(deltas.numpy() - expected["rpn_deltas"]).max() < 1e-3
+    grid = torch.cat(stages.anchors).numpy()
+    assert np.abs(grid[:1000] - expected["anchors_first"]).max() < 1e-4
+    assert np.abs(grid[-1000:] - expected["anchors_last"]).max() < 1e-4
+
+    proposals = torch.from_numpy(expected["proposals"])
+    mine = stages.proposals.boxes[0][stages.proposals.valid[0]]
+    assert len(mine) == len(proposals)
+    assert (torch.cdist(mine, proposals, p=float("inf")).amin(1) < 0.05).float().mean() > 0.99
+    first = torch.zeros(len(proposals), dtype=torch.int64)
+    class_logits, box_deltas = model.model.classify(stages.features, proposals, first)
+    assert np.abs(class_logits.roll(-1, 1).numpy() - expected["cls_logits"]).max() < 1e-3
+    assert np.abs(box_deltas[:, 1:].flatten(1).numpy() - expected["box_deltas"]).max() < 1e-3
+    boxes, classes = torch.from_numpy(expected["pred_boxes"]), torch.from_numpy(expected["classes"])
+    masks = model.model.segment(stages.features, boxes, first[: len(boxes)], classes + 1).sigmoid()
+    assert np.abs(masks.numpy() - expected["mask_probs"]).max() < 1e-3
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", CASES + DEFAULT_CASES)
+def test_detections(name, folder, weights):
+    model, expected = load_case(name, folder, weights)
+    found = model.predict(expected["image_rgb"])
+    rles = [RLE.from_coco(r) for r in json.loads(str(expected["res_masks_rle_json"]))]
+    worst = same_detections(
+        found, expected["res_boxes"], expected["res_scores"], expected["res_classes"], rles, off=set()
+    )
+    assert worst["box"] < 0.05
+    assert worst["score"] < 5e-4
+    assert worst["mask iou"] >= 0.98
+
+
+@pytest.mark.shared
+def test_a_zoo_pickle(folder, weights, tmp_path):
+    """The zoo's format, with the constants that its old files repeat."""
+    anchors = {f"proposal_generator.anchor_generator.cell_anchors.{k}": np.zeros((3, 4), np.float32) for k in range(5)}
+    content = {"model": {**weights, **anchors, "pixel_mean": np.zeros((3, 1, 1), np.float32)}, "__author__": "zoo"}
+    (tmp_path / "zoo.pkl").write_bytes(pickle.dumps(content))
+    model = import_checkpoint(tmp_path / "zoo.pkl")
+    assert model.provenance["source"] == "detectron2"
+    assert model.provenance["unused"] == sorted([*anchors, "pixel_mean"])
+    assert model.class_ids == list(range(6))
+    torch.save({"model": {k: torch.from_numpy(v) for k, v in weights.items()}, "iteration": 3}, tmp_path / "own.pth")
+    again = import_checkpoint(tmp_path / "own.pth").model.state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in model.model.state_dict().items())
+    with pytest.raises(UserError, match=r"rpn_head\.conv2"):
+        import_checkpoint({**weights, "proposal_generator.rpn_head.conv2.weight": np.zeros(1)})
+
+
+@pytest.mark.shared
+def test_the_deeper_network(folder):
+    deep = make_weights(folder, "weights_R101.json", "101")
+    model = import_checkpoint(deep)
+    assert model.config.model.backbone == "resnet101"
+    assert len(deep) == sum(not name.endswith("num_batches_tracked") for name in model.model.state_dict())
+
+
+@pytest.mark.shared
+def test_unit_cases(folder):
+    """Sizes, levels, pooling and pasting of functions.npz."""
+    expected = np.load(folder / "functions.npz")
+    for case in json.loads(str(expected["cases_json"]))["resize_shortest_edge"]:
+        assert _rounded_sides((case["h"], case["w"]), case["min"], case["max"]) == tuple(case["out"])
+    for hw in ((64, 90), (23, 33)):
+        assert np.array_equal(resize(expected["resize_in"], hw), expected[f"resize_out_{hw[0]}_{hw[1]}"])
+    levels = assign_levels(torch.from_numpy(expected["level_boxes"]), 4, "floor-tight")
+    assert np.array_equal(levels.numpy(), expected["levels"])
+    boxes = torch.from_numpy(expected["pool_boxes"])
+    features = [torch.from_numpy(expected[f"pool_p{k}"]) for k in range(2, 6)]
+    index = torch.arange(2).repeat_interleave(boxes.shape[1])
+    pooled = pool(features, boxes.flatten(0, 1), index, size=7, strides=STRIDES, conventions=DETECTRON2)
+    assert np.abs(pooled.numpy() - expected["pool_out7"]).max() < 1e-5
+    for aligned, kind in ((1, "aligned"), (0, "shifted")):
+        for samples in (0, 2):
+            conventions = DETECTRON2.changed(pooling=kind, roi_samples=samples)
+            rois = torch.from_numpy(expected["ra_rois"])
+            ours = pool(
+                [torch.from_numpy(expected["ra_map"])],
+                rois[:, 1:],
+                rois[:, 0].long(),
+                size=7,
+                strides=(4,),
+                conventions=conventions,
+            )
+            theirs = expected[f"ra_aligned{aligned}_sr{samples}"]
+            assert np.abs(ours.numpy() - theirs).max() < 1e-5
+    shape = tuple(expected["paste_shape"])
+    masks = np.unpackbits(expected["paste_out"])[: np.prod(shape)].reshape(shape).astype(bool)
+    pasted = paste_masks(expected["paste_masks"], expected["paste_boxes"], shape[1:], DETECTRON2)
+    assert np.mean([rle.to_mask() != mask for rle, mask in zip(pasted, masks, strict=True)]) < 1e-4
