@@ -103,6 +103,9 @@ class ModelConfig(_Group):
 class TrainConfig(_Group):
     """The training schedule, the sampling of anchors and regions, and the optimizer."""
 
+    init: str | None = None
+    """A whole model to go on from: a run, a model file, another program's checkpoint, or "coco" or "coco-v2", which
+    torchvision published and are fetched once. Its network takes the place of the model settings left alone."""
     budget: str | None = None
     """Train for this long, such as 20m, 1h30m or 90s, schedule included. Takes the place of --epochs."""
     epochs: Count = 24
@@ -290,7 +293,7 @@ class Config(_Group):
 
     def changed(self, **groups: dict[str, Any]) -> Config:
         """A copy with some settings replaced: ``config.changed(train={"lr": 0.01})``."""
-        return self.parse(_merge(self.model_dump(), groups), "configuration")
+        return self.parse(_merge(self.model_dump(exclude_unset=True), groups), "configuration")
 
     def to_yaml(self) -> str:
         """All settings, one group after the other."""

@@ -19,9 +19,10 @@ class Hostile:
         return os.system, (f"touch {self.target}",)
 
 
-def test_arrays_come_back(tmp_path):
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_arrays_come_back(tmp_path, protocol):
     content = {"model": {"a": np.arange(6, dtype=np.float32).reshape(2, 3)}, "__author__": "someone"}
-    (tmp_path / "a.pkl").write_bytes(pickle.dumps(content))
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(content, protocol))
     loaded = read_pickle(tmp_path / "a.pkl")
     assert np.array_equal(loaded["model"]["a"], content["model"]["a"])
     torch.save({"b": torch.arange(3)}, tmp_path / "b.pth")

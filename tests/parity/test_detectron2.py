@@ -87,6 +87,7 @@ def test_detections(name, folder, weights):
     )
     assert worst["box"] < 0.05
     assert worst["score"] < 5e-4
+    print(name, worst)  # pytest -rP shows it
     assert worst["mask iou"] >= 0.98
 
 
@@ -124,7 +125,7 @@ def test_unit_cases(folder):
     for hw in ((64, 90), (23, 33)):
         assert np.array_equal(resize(expected["resize_in"], hw), expected[f"resize_out_{hw[0]}_{hw[1]}"])
     levels = assign_levels(torch.from_numpy(expected["level_boxes"]), 4, "floor-tight")
-    assert np.array_equal(levels.numpy(), expected["levels"])
+    assert np.array_equal(levels.numpy() + 2, expected["levels"])
     boxes = torch.from_numpy(expected["pool_boxes"])
     features = [torch.from_numpy(expected[f"pool_p{k}"]) for k in range(2, 6)]
     index = torch.arange(2).repeat_interleave(boxes.shape[1])
@@ -139,7 +140,7 @@ def test_unit_cases(folder):
                 rois[:, 1:],
                 rois[:, 0].long(),
                 size=7,
-                strides=(4,),
+                strides=(8,),
                 conventions=conventions,
             )
             theirs = expected[f"ra_aligned{aligned}_sr{samples}"]

@@ -27,7 +27,10 @@ def load(path: str | Path, *, device: str = "auto") -> Predictor:
     if not path.exists():
         raise UserError(f"{path}: there is no such run folder or model file")
     if path.suffix != ".safetensors":
-        raise UserError(f"{path}: a model is a run folder or a .safetensors file")
+        raise UserError(
+            f"{path}: a model is a run folder or a .safetensors file; maskrcnn import {path} -o NAME.safetensors makes "
+            "one of another program's checkpoint"
+        )
     from maskrcnn.checkpoints.native import read_model
 
     return read_model(path, device)

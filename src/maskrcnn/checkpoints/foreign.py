@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from maskrcnn.checkpoints import detectron2, matterport, torchvision
+from maskrcnn.checkpoints.published import PUBLISHED, fetch
 from maskrcnn.checkpoints.safe_pickle import read_pickle, read_torch
 from maskrcnn.config import ImportConfig, explain
 from maskrcnn.errors import UserError
@@ -30,7 +31,8 @@ def import_checkpoint(
 ) -> Predictor:
     """A model that gives the detections that `checkpoint` gave where it comes from.
 
-    `checkpoint` is a ``.pth``, ``.pt``, ``.pkl`` or ``.h5`` file or a dictionary of arrays or tensors; `source` is
+    `checkpoint` is a ``.pth``, ``.pt``, ``.pkl`` or ``.h5`` file, a dictionary of arrays or tensors, or "coco" or
+    "coco-v2": what torchvision published, fetched when it is not there yet. `source` is
     "torchvision", "detectron2" or "matterport", guessed from the names of the tensors when None. `options` are the
     fields of `maskrcnn.config.ImportConfig`. Class ids stay those of the source: 1 to K - 1 for torchvision and
     Matterport, 0 to K - 1 for Detectron2. ``provenance["unused"]`` lists the tensors that no model needs. Nothing but
@@ -40,6 +42,11 @@ def import_checkpoint(
         settings = ImportConfig.model_validate(options)
     except ValidationError as error:
         raise UserError(f"import options: {explain(error, list(ImportConfig.model_fields))}") from None
+    if str(checkpoint) in PUBLISHED:
+        published = PUBLISHED[str(checkpoint)]
+        asked = settings.model_dump(exclude_unset=True)
+        settings = ImportConfig(**{"class_names": _coco_names(), "norm_eps": published.norm_eps, **asked})
+        checkpoint, source = fetch(published), "torchvision"
     state = _read(Path(checkpoint)) if isinstance(checkpoint, str | Path) else dict(checkpoint)
     for wrapper in WRAPPERS:
         if isinstance(state.get(wrapper), Mapping):
@@ -50,6 +57,12 @@ def import_checkpoint(
     if source not in SOURCES:
         raise UserError(f"there is no source {source!r}; there are {', '.join(SOURCES)}")
     return SOURCES[source][1](state, settings)
+
+
+def _coco_names() -> tuple[str, ...]:
+    from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
+
+    return tuple(MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"][1:])
 
 
 def _guess(state: Mapping[str, Any]) -> str:

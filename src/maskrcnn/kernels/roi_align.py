@@ -25,6 +25,8 @@ def _axis(low, high, scale, size, samples, pooling):
         # In float32, as torchvision counts them: a box may lie on the edge of needing one more.
         offset = np.float32(shift)
         cells = (high * np.float32(scale) - offset) - (low * np.float32(scale) - offset)
+        if pooling == SHIFTED:
+            cells = max(cells, np.float32(1.0))
         samples = max(int(np.ceil(cells / np.float32(size))), 0)
     step = extent / size
     return start + 0.5 * step / max(samples, 1), step / max(samples, 1), samples

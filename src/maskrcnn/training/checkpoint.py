@@ -2,6 +2,7 @@
 
 state/state.safetensors   weights, average and optimizer, with the counters in its header: one file, one rename
 state/data.json           how to open the data again
+state/conventions.json    the conventions of the network, which a foreign model to go on from brings with it
 metrics.jsonl             one line a step and one a validation
 """
 
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from maskrcnn.errors import UserError
 from maskrcnn.files import atomic
+from maskrcnn.model.conventions import Conventions
 
 
 @dataclass
@@ -56,6 +58,7 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.state = path / "state" / "state.safetensors"
         self.data = path / "state" / "data.json"
+        self.conventions = path / "state" / "conventions.json"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -142,3 +145,11 @@ def require_space(path: Path, needed: int) -> None:
     free = shutil.disk_usage(path).free
     if free < needed:
         raise UserError(f"{path}: {free / 1e6:.0f} MB are free on that disk; the run needs about {needed / 1e6:.0f} MB")
+
+
+def read_conventions(folder: RunFolder) -> Conventions:
+    """Those that the run began with."""
+    try:
+        return Conventions.from_dict(json.loads(folder.conventions.read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        raise UserError(f"{folder.path} cannot be resumed: {folder.conventions} is missing or damaged") from None

@@ -28,9 +28,11 @@ from maskrcnn.errors import UserError
 from maskrcnn.evaluation import evaluate
 from maskrcnn.files import write_text
 from maskrcnn.inference.predictor import Predictor
-from maskrcnn.model.mask_rcnn import build_model
-from maskrcnn.training.checkpoint import Progress, RunFolder, require_space, restore_optimizer
+from maskrcnn.model.conventions import NATIVE, Conventions
+from maskrcnn.model.mask_rcnn import MaskRCNN, build_model
+from maskrcnn.training.checkpoint import Progress, RunFolder, read_conventions, require_space, restore_optimizer
 from maskrcnn.training.criterion import Criterion
+from maskrcnn.training.initial import on_top_of, open_initial, take_over
 from maskrcnn.training.plan import fill_in
 from maskrcnn.training.progress import ProgressDisplay, describe_scores
 from maskrcnn.training.schedule import (
@@ -114,17 +116,25 @@ class _Trainer:
         self.folder, self.data, self.val_data, self.display = folder, train_data, val_data, display
         if len(train_data) == 0:
             raise UserError("there are no images to train on")
+        initial: Predictor | None = None
         if resume:
             config = Config.load(folder.config)
+            conventions = read_conventions(folder)
         else:
+            conventions = NATIVE
+            if config.train.init:
+                initial = open_initial(config.train.init)
+                config, conventions = on_top_of(initial, config), initial.model.conventions
             config, reasons = fill_in(config, train_data)
             for reason in reasons:
                 display.say(reason)
         self.config = config
         self.device = pick_device(config.train.device)
         torch.manual_seed(config.train.seed)
-        model = build_model(config.model, len(train_data.class_ids), freeze_norm=config.train.freeze_norm)
-        if not resume:
+        model = self._build(conventions)
+        if initial is not None:
+            display.say(f"starts from {config.train.init}: {take_over(model, initial, train_data.class_names)}")
+        elif not resume:
             display.say(f"backbone {config.model.backbone}: {model.backbone.load_weights(config.model.weights)}")
         model.backbone.freeze_below(FIRST_TRAINED_STAGE[config.train.freeze])
         self.model = model.to(self.device)
@@ -144,9 +154,12 @@ class _Trainer:
         else:
             self._write_description()
             folder.save_state(self.progress, self.model.state_dict(), self.average.average, self.optimizer)
-        self.validator = build_model(config.model, len(train_data.class_ids), freeze_norm=config.train.freeze_norm)
-        self.validator.to(self.device)
+        self.validator = self._build(conventions).to(self.device)
         self.stop = threading.Event()
+
+    def _build(self, conventions: Conventions) -> MaskRCNN:
+        n_classes = len(self.data.class_ids)
+        return build_model(self.config.model, n_classes, conventions, freeze_norm=self.config.train.freeze_norm)
 
     # ---- the run --------------------------------------------------------------------------------------------------
 
@@ -364,6 +377,7 @@ class _Trainer:
         write_text(self.config.to_yaml(), self.folder.config)
         classes = [{"id": c, "name": n} for c, n in zip(self.data.class_ids, self.data.class_names, strict=True)]
         write_text(json.dumps(classes, indent=1), self.folder.classes)
+        write_text(json.dumps(self.model.conventions.to_dict()), self.folder.conventions)
 
     def _record(self, board: Any, losses: dict[str, float], lr: float, step_seconds: float, images: int) -> None:
         progress = self.progress

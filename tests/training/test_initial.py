@@ -1,0 +1,95 @@
+"""Going on from a whole model: what is taken over, what is new, and that a resumed run is still the same network."""
+
+import json
+
+import pytest
+import torch
+from torchvision.models import detection
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+
+import maskrcnn
+from maskrcnn import Config, UserError
+from maskrcnn.checkpoints.native import save
+from maskrcnn.config import ModelConfig, TrainConfig
+from maskrcnn.inference.predictor import Predictor
+from maskrcnn.model.conventions import DETECTRON2, MATTERPORT, NATIVE, TORCHVISION, Conventions
+from maskrcnn.model.mask_rcnn import build_model
+from maskrcnn.training.initial import CLASS_LAYERS, on_top_of, take_over
+
+SMALL = ModelConfig(
+    backbone="test_resnet", weights="none", image_size=64, channels=16, box_channels=32, mask_channels=16,
+    proposals=40, proposals_per_level=40, anchor_sizes=(8, 16, 32, 64, 128), pixel_mean=(100, 110, 120),
+)  # fmt: skip
+SHORT = TrainConfig(epochs=1, epoch_images=4, roi_batch=16, rpn_batch=32, mask_batch=4)
+
+
+def predictor(conventions=NATIVE, names=("a", "b")) -> Predictor:
+    torch.manual_seed(3)
+    model = build_model(SMALL, len(names), conventions.changed(shorter_side=48))
+    return Predictor(model, Config(model=SMALL), list(range(1, len(names) + 1)), list(names))
+
+
+@pytest.mark.parametrize("conventions", [NATIVE, TORCHVISION, DETECTRON2, MATTERPORT], ids=lambda c: c.name)
+def test_every_convention_trains_on(conventions, shapes, tmp_path):
+    """The run learns in the conventions of its start, keeps them in its files and goes on in them."""
+    start = predictor(conventions)
+    save(start, tmp_path / "start.safetensors")
+    config = Config(train=SHORT).changed(train={"init": str(tmp_path / "start.safetensors")})
+    train, val = shapes.split(0.3)
+    run = maskrcnn.train(train, val, out=tmp_path / "run", config=config)
+    assert run.finished
+    model = run.model
+    assert model.model.conventions == start.model.conventions
+    assert model.config.model.pixel_mean == (100, 110, 120)
+    assert model.class_names == train.class_names
+    steps = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert all(0 < entry["loss"] < 50 for entry in steps if entry["kind"] == "step")
+    again = maskrcnn.train(train, val, out=tmp_path / "run", config=config, resume=True)
+    assert again.model.model.conventions == start.model.conventions
+
+
+def test_class_layers_stay_only_with_their_classes():
+    start = predictor()
+    before = start.model.state_dict()
+    for names, kept in ((["a", "b"], True), (["b", "a"], False)):
+        torch.manual_seed(4)
+        model = build_model(SMALL, 2)
+        told = take_over(model, start, names)
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(tensor, before[name]) == (kept or not name.startswith(CLASS_LAYERS) or "bias" in name)
+        assert ("are kept" in told) == kept
+
+
+def test_settings_set_on_purpose_hold_and_must_fit():
+    start = predictor()
+    config = on_top_of(start, Config(model=ModelConfig(image_size=128)))
+    assert (config.model.image_size, config.model.channels) == (128, 16)
+    wrong = on_top_of(start, Config(model=ModelConfig(channels=24)))
+    with pytest.raises(UserError, match=r"the model to go on from: .* the network's is"):
+        take_over(build_model(wrong.model, 2), start, ["a", "b"])
+
+
+def test_a_run_from_torchvisions_file_goes_back_there(shapes, tmp_path):
+    """New classes replace the last layers, and torchvision can load what was trained."""
+    backbone = resnet_fpn_backbone(backbone_name="resnet18", weights=None, trainable_layers=5)
+    torch.save(detection.MaskRCNN(backbone, 91).state_dict(), tmp_path / "theirs.pth")
+    config = Config(model=ModelConfig(image_size=64), train=SHORT).changed(
+        train={"init": str(tmp_path / "theirs.pth"), "freeze": "heads"}
+    )
+    run = maskrcnn.train(shapes, None, out=tmp_path / "run", config=config)
+    maskrcnn.export(run.model, tmp_path / "back.pth", runtime="torchvision")
+    theirs = detection.MaskRCNN(backbone, len(shapes.class_ids) + 1)
+    theirs.load_state_dict(torch.load(tmp_path / "back.pth", weights_only=True))
+
+
+def test_conventions_travel_through_json():
+    for conventions in (NATIVE, TORCHVISION, DETECTRON2, MATTERPORT):
+        assert Conventions.from_dict(json.loads(json.dumps(conventions.to_dict()))) == conventions
+
+
+def test_units_and_pixels_are_inverse():
+    model = predictor(MATTERPORT).model
+    boxes = torch.tensor([[0.0, 0, 64, 48], [3.5, 4, 20, 31]])
+    units = model.to_units(boxes, (48, 64))
+    assert units[0].tolist() == [0, 0, 1, 1]
+    assert torch.allclose(model.to_pixels(units, (48, 64)), boxes, atol=1e-5)
