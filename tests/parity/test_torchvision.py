@@ -34,6 +34,7 @@ CONFIGURATIONS = {
     "resnet101": ("resnet101", 1, 2, 224, 288),
     "resnet101 v2": ("resnet101", 2, 3, 224, 288),
 }
+SLOW = {"resnext50", "resnet101", "resnet101 v2"}
 
 
 def build(name: str, version: int, classes: int, **settings) -> detection.MaskRCNN:
@@ -90,7 +91,7 @@ def make_sure(model: detection.MaskRCNN) -> None:
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(name, marks=[pytest.mark.slow] * ("101" in name)) for name in CONFIGURATIONS],
+    params=[pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in CONFIGURATIONS],
 )
 def pair(request):
     *structure, min_size, max_size = CONFIGURATIONS[request.param]

@@ -123,6 +123,8 @@ class Predictor:
         pixels, _ = stack([item.fitted.pixels for item in inputs])
         windows = torch.tensor([item.fitted.window for item in inputs], device=self.device)
         images = self.model.normalize(torch.from_numpy(pixels).to(self.device), windows)
+        if self.model.conventions.planar:
+            images = images.contiguous()
         stages = self.model(images, windows)
         predict = self.config.predict
         kept = select_detections(

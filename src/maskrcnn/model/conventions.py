@@ -22,6 +22,9 @@ class Conventions:
     black_padding: bool = False
     """Pad with black before the mean is taken off, not with zeros after."""
 
+    planar: bool = False
+    """Predict with maps that lie plane by plane in memory, as the source does, at some cost in time: convolutions then
+    add up in the same order and round alike."""
     stride_in_1x1: bool = False
     """Bottlenecks step in their first 1x1 convolution, not in the 3x3 one."""
     pool_after: bool = False
@@ -85,6 +88,7 @@ NATIVE = Conventions()
 TORCHVISION = Conventions(
     name="torchvision",
     resize="shorter",
+    planar=True,
     anchor_offset=0.0,
     anchors_rounded=True,
     stride_from_shape=True,
@@ -96,6 +100,7 @@ TORCHVISION = Conventions(
 DETECTRON2 = Conventions(
     name="detectron2",
     resize="shorter-pillow",
+    planar=True,
     stride_in_1x1=True,
     anchor_offset=0.0,
     smallest_proposal=0.0,
