@@ -5,14 +5,15 @@ import torch
 import torchvision
 
 from maskrcnn.model.conventions import MATTERPORT, NATIVE
-from maskrcnn.model.roi_align import assign_levels, crop_and_resize, pool
+from maskrcnn.model.pooling import assign_levels
+from maskrcnn.model.roi_align import crop_and_resize, pool
 
 STRIDES = (4, 8, 16, 32)
 
 
 def reference(features, boxes, image_index, size, samples, aligned):
     rois = torch.cat([image_index[:, None].double(), boxes.double()], 1)
-    levels = assign_levels(boxes, len(features))
+    levels = torch.from_numpy(assign_levels(boxes.numpy(), [(0, 0)] * 4, 4, NATIVE))
     out = torch.zeros(len(boxes), features[0].shape[1], size, size, dtype=torch.float64)
     for level, feature in enumerate(features):
         rows = (levels == level).nonzero()[:, 0]
@@ -88,4 +89,4 @@ def test_corner_pooling_forward_and_backward():
 
 def test_levels_follow_the_papers_rule():
     boxes = torch.tensor([[0.0, 0, 224, 224], [0, 0, 112, 112], [0, 0, 448, 448], [0, 0, 5, 5], [0, 0, 2000, 2000]])
-    assert assign_levels(boxes, 4).tolist() == [2, 1, 3, 0, 3]
+    assert assign_levels(boxes.numpy(), [(0, 0)] * 4, 4, NATIVE).tolist() == [2, 1, 3, 0, 3]

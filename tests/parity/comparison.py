@@ -5,6 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from maskrcnn import RLE, Detections, iou_matrix
+from maskrcnn.data.batch import stack
+from maskrcnn.inference.predictor import Predictor
+from maskrcnn.model.mask_rcnn import Stages
+
+
+def network_stages(predictor: Predictor, image: np.ndarray) -> Stages:
+    """What each step makes of an image, in torch, up to the box head."""
+    fitted = predictor._prepare(image).fitted
+    pixels, _ = stack([fitted.pixels])
+    return predictor.runtime.stages(pixels, np.array([fitted.window]), predictor.config.predict)[0]
 
 
 def same_detections(

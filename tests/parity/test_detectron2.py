@@ -12,8 +12,9 @@ from maskrcnn.data.images import resize
 from maskrcnn.inference.fit import _rounded_sides
 from maskrcnn.inference.postprocess import paste_masks
 from maskrcnn.model.conventions import DETECTRON2
-from maskrcnn.model.roi_align import assign_levels, pool
-from parity.comparison import apart, same_detections
+from maskrcnn.model.pooling import assign_levels
+from maskrcnn.model.roi_align import pool
+from parity.comparison import apart, network_stages, same_detections
 from parity.recipe import make_weights
 
 CASES = ["R50_256_astro", "R50_256_synth", "R50_512_synth", "R50_s3x3_256_astro", "R50_s3x3_256_synth"]
@@ -50,7 +51,7 @@ def test_stages(name, folder, weights):
     model, expected = load_case(name, folder, weights)
     fitted = model._prepare(expected["image_rgb"]).fitted
     assert np.array_equal(fitted.pixels[..., ::-1], expected["resized_bgr"])
-    stages, _, _ = model.stages(expected["image_rgb"])
+    stages = network_stages(model, expected["image_rgb"])
     for level, feature in enumerate(stages.features, 2):
         step = expected[f"p{level}_stride"]
         ours = feature[0, :: step[0], :: step[1], :: step[2]].numpy()
@@ -124,8 +125,8 @@ def test_unit_cases(folder):
         assert _rounded_sides((case["h"], case["w"]), case["min"], case["max"]) == tuple(case["out"])
     for hw in ((64, 90), (23, 33)):
         assert np.array_equal(resize(expected["resize_in"], hw), expected[f"resize_out_{hw[0]}_{hw[1]}"])
-    levels = assign_levels(torch.from_numpy(expected["level_boxes"]), 4, "floor-tight")
-    assert np.array_equal(levels.numpy() + 2, expected["levels"])
+    levels = assign_levels(expected["level_boxes"], [(0, 0)] * 4, 4, DETECTRON2)
+    assert np.array_equal(levels + 2, expected["levels"])
     boxes = torch.from_numpy(expected["pool_boxes"])
     features = [torch.from_numpy(expected[f"pool_p{k}"]) for k in range(2, 6)]
     index = torch.arange(2).repeat_interleave(boxes.shape[1])

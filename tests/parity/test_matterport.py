@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from maskrcnn import RLE, ImageError, UserError, import_checkpoint
+from maskrcnn.config import ModelConfig
 from maskrcnn.inference.fit import fit_picture, resize_fading
 from maskrcnn.inference.postprocess import paste_masks
 from maskrcnn.model.anchors import Anchors
 from maskrcnn.model.conventions import MATTERPORT
 from maskrcnn.model.roi_align import pool
-from parity.comparison import apart, same_detections
+from parity.comparison import apart, network_stages, same_detections
 from parity.recipe import make_weights
 
 # On the edge of the map, where one rounding in the reference blanks a row of a mask.
@@ -57,7 +58,7 @@ def test_stages(name, folder, weights):
     fitted = model._prepare(expected["image"]).fitted
     assert np.array_equal(fitted.pixels, expected["molded_uint8"])
     assert np.array_equal(xy(np.array(fitted.window)), expected["window"])
-    stages, _, _ = model.stages(expected["image"])
+    stages = network_stages(model, expected["image"])
     for level, feature in enumerate(stages.features, 2):
         step = expected[f"P{level}_stride"]
         ours = feature[0].permute(1, 2, 0)[:: step[0], :: step[1], :: step[2]].numpy()
@@ -190,14 +191,9 @@ def test_unit_cases(folder):
         if hw != source.shape[:2]:
             assert np.array_equal(resize_fading(source, hw), crop)
     for size in ((1024, 1024), (832, 1024), (320, 448)):
-        anchors = Anchors(
-            sizes=tuple((s,) for s in (32.0, 64.0, 128.0, 256.0, 512.0)),
-            ratios=(2.0, 1.0, 0.5),
-            strides=(4, 8, 16, 32, 64),
-            conventions=MATTERPORT,
-        )
-        maps = [torch.empty(1, 1, size[0] // s, size[1] // s) for s in (4, 8, 16, 32, 64)]
-        grid = torch.cat(anchors(maps, size)).numpy()[::997]
+        config = ModelConfig(anchor_sizes=(32, 64, 128, 256, 512), anchor_ratios=(2.0, 1.0, 0.5))
+        maps_hw = tuple((size[0] // s, size[1] // s) for s in (4, 8, 16, 32, 64))
+        grid = np.concatenate(Anchors(config, MATTERPORT)(maps_hw, size))[::997]
         assert np.abs(grid - xy(expected[f"anchors_{size[0]}x{size[1]}_norm_every997"])).max() < 1e-6
     image_map = torch.from_numpy(expected["car_map"]).permute(0, 3, 1, 2).contiguous()
     boxes, index = torch.from_numpy(xy(expected["car_boxes"])), torch.from_numpy(expected["car_idx"]).long()

@@ -22,6 +22,7 @@ from maskrcnn.checkpoints.torchvision import to_torchvision
 from maskrcnn.config import ModelConfig
 from maskrcnn.data.batch import stack
 from maskrcnn.inference.predictor import Predictor
+from maskrcnn.inference.runtimes.torch import TorchRuntime
 from maskrcnn.model.mask_rcnn import build_model
 from parity.comparison import same_detections
 
@@ -281,7 +282,7 @@ def test_the_official_tutorials_model():
 def test_a_native_model_does_not_go_to_torchvision():
     model = build_model(ModelConfig(backbone="resnet18", weights="none"), 1)
     with pytest.raises(UserError, match="conventions of native"):
-        to_torchvision(Predictor(model, Config(), [1], ["a"]))
+        to_torchvision(Predictor(TorchRuntime(model), Config(), [1], ["a"]))
 
 
 def test_a_tensor_without_a_place_is_named():

@@ -12,6 +12,7 @@ from maskrcnn import Config, UserError
 from maskrcnn.checkpoints.native import save
 from maskrcnn.config import ModelConfig, TrainConfig
 from maskrcnn.inference.predictor import Predictor
+from maskrcnn.inference.runtimes.torch import TorchRuntime
 from maskrcnn.model.conventions import DETECTRON2, MATTERPORT, NATIVE, TORCHVISION, Conventions
 from maskrcnn.model.mask_rcnn import build_model
 from maskrcnn.training.initial import CLASS_LAYERS, on_top_of, take_over
@@ -26,7 +27,7 @@ SHORT = TrainConfig(epochs=1, epoch_images=4, roi_batch=16, rpn_batch=32, mask_b
 def predictor(conventions=NATIVE, names=("a", "b")) -> Predictor:
     torch.manual_seed(3)
     model = build_model(SMALL, len(names), conventions.changed(shorter_side=48))
-    return Predictor(model, Config(model=SMALL), list(range(1, len(names) + 1)), list(names))
+    return Predictor(TorchRuntime(model), Config(model=SMALL), list(range(1, len(names) + 1)), list(names))
 
 
 @pytest.mark.parametrize("conventions", [NATIVE, TORCHVISION, DETECTRON2, MATTERPORT], ids=lambda c: c.name)

@@ -14,6 +14,7 @@ from maskrcnn.checkpoints.native import load_weights
 from maskrcnn.config import Config, ImportConfig
 from maskrcnn.errors import UserError
 from maskrcnn.inference.predictor import Predictor
+from maskrcnn.inference.runtimes.torch import TorchRuntime
 from maskrcnn.model.conventions import Conventions
 from maskrcnn.model.mask_rcnn import BOX_POOL, build_model
 
@@ -114,7 +115,7 @@ def assemble(
         raise UserError(f"the checkpoint has {n_classes} classes without the background; {len(names)} names were given")
     provenance = {"source": source, "unused": unused, "norm_counters": counted}
     ids = list(range(first_class_id, first_class_id + n_classes))
-    return Predictor(network, config, ids, names, provenance=provenance)
+    return Predictor(TorchRuntime(network), config, ids, names, provenance=provenance)
 
 
 def _structure(weights: dict[str, Tensor], source: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from maskrcnn.config import Config
 from maskrcnn.errors import UserError
 from maskrcnn.files import atomic
 from maskrcnn.inference.predictor import Predictor
+from maskrcnn.inference.runtimes.torch import TorchRuntime
 from maskrcnn.model.conventions import Conventions
 from maskrcnn.model.mask_rcnn import MaskRCNN, build_model
 
@@ -89,11 +90,10 @@ def read_model(path: Path, device: str = "auto") -> Predictor:
     model = build_model(config.model, len(class_ids), conventions, freeze_norm=config.train.freeze_norm)
     load_weights(model, weights, str(path))
     return Predictor(
-        model,
+        TorchRuntime(model, pick_device(device)),
         config,
         class_ids,
         class_names,
-        device=pick_device(device),
         provenance=json.loads(header["provenance"]),
     )
 

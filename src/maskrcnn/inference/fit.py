@@ -13,12 +13,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
 from maskrcnn.data.augment import fit
 from maskrcnn.data.dataset import place
 from maskrcnn.data.images import ImageError, resize
+from maskrcnn.kernels.resize import resize_bilinear
 from maskrcnn.model.conventions import Conventions
 
 Window = tuple[int, int, int, int]
@@ -72,11 +71,8 @@ def _centred(image: np.ndarray, canvas_hw: tuple[int, ...]) -> Fitted:
 
 def _resize_floats(image: np.ndarray, scale: float) -> np.ndarray:
     """torchvision's rule: one factor for both sides, sizes rounded down; float32 (h, w, 3)."""
-    tensor = torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None]
-    scaled = F.interpolate(
-        tensor, scale_factor=scale, mode="bilinear", recompute_scale_factor=True, align_corners=False
-    )
-    return scaled[0].permute(1, 2, 0).contiguous().numpy()
+    h, w = image.shape[:2]
+    return resize_bilinear(image, int(h * scale), int(w * scale))
 
 
 def _rounded_sides(hw: tuple[int, int], shorter: int, longest: int) -> tuple[int, int]:

@@ -1,72 +1,16 @@
-"""Class logits and box deltas -> the boxes that are kept; mask logits -> runs in the original image.
+"""Detections in the network's units -> boxes and masks in the picture: mask probabilities become runs, never a canvas.
 
-B images, R proposals of an image, N detections of all images, K classes, M mask cells
+N detections, M mask cells
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-import torch
-from torch import Tensor
-from torchvision.ops import batched_nms
 
+from maskrcnn.inference.regions import to_units
 from maskrcnn.kernels.masks import grid_to_runs
-from maskrcnn.model.boxes import clip_boxes, decode_boxes, denormalize_boxes, normalize_boxes
 from maskrcnn.model.conventions import Conventions
-from maskrcnn.model.mask_rcnn import Stages
 from maskrcnn.rle import RLE
-
-
-@dataclass(frozen=True)
-class Kept:
-    """Detections of a batch, image by image, best first: boxes (N, 4) in input pixels, scores, labels, image_index."""
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    image_index: Tensor
-
-
-@torch.no_grad()
-def select_detections(
-    stages: Stages,
-    windows: Tensor,
-    *,
-    score_threshold: float,
-    nms_threshold: float,
-    detections: int,
-    conventions: Conventions,
-) -> Kept:
-    """Classes of proposals above the threshold -> class-wise non-maximum suppression -> the best.
-
-    `windows` (B, 4) are the pictures in the inputs; like all boxes here they are in the network's units.
-    """
-    probabilities = stages.class_logits.softmax(-1)  # (B, R, K + 1)
-    if conventions.best_class_only:
-        likeliest = torch.zeros_like(probabilities, dtype=torch.bool)
-        likeliest.scatter_(-1, probabilities.argmax(-1, keepdim=True), True)
-        wanted = (probabilities >= score_threshold) & likeliest
-    else:
-        wanted = probabilities > score_threshold
-    wanted, probabilities = wanted[..., 1:] & stages.proposals.valid[..., None], probabilities[..., 1:]
-    parts = []
-    for b in range(len(windows)):
-        row, label = wanted[b].nonzero(as_tuple=True)
-        boxes = decode_boxes(
-            stages.box_deltas[b, row, label + 1],
-            stages.proposals.boxes[b, row],
-            conventions.box_delta_weights,
-            conventions.delta_clip,
-        )
-        boxes = clip_boxes(boxes[None], windows[b : b + 1])[0]
-        scores = probabilities[b, row, label]
-        large = ((boxes[:, 2:] - boxes[:, :2]) > conventions.smallest_detection).all(1).nonzero()[:, 0]
-        boxes, scores, label = boxes[large], scores[large], label[large] + 1
-        keep = batched_nms(boxes, scores, label, nms_threshold)[:detections]
-        parts.append((boxes[keep], scores[keep], label[keep], torch.full_like(keep, b)))
-    return Kept(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 
 def boxes_in_picture(
@@ -82,10 +26,12 @@ def boxes_in_picture(
     """
     h, w = hw
     if conventions.normalized_boxes:
-        frame = normalize_boxes(torch.tensor(window, dtype=torch.float32), input_hw).numpy()
+        frame = to_units(np.array(window, np.float32), input_hw, conventions)
         shift, span = np.tile(frame[:2], 2), np.tile(frame[2:] - frame[:2], 2)
-        relative = torch.from_numpy((boxes - shift) / span)
-        return denormalize_boxes(relative, hw).round().numpy()
+        relative = (boxes - shift) / span
+        return (
+            relative * np.array([w - 1, h - 1, w - 1, h - 1], np.float32) + np.array([0, 0, 1, 1], np.float32)
+        ).round()
     x1, y1, x2, y2 = window
     scale = np.array([w / (x2 - x1), h / (y2 - y1)] * 2)
     moved = (boxes - np.array([x1, y1, x1, y1], np.float32)) * scale.astype(np.float32)

@@ -10,24 +10,25 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from maskrcnn.config import Config
 from maskrcnn.data.batch import STRIDE, stack
 from maskrcnn.data.images import ImageError, read_image
+from maskrcnn.errors import UserError
 from maskrcnn.inference.fit import Fitted, fit_picture
-from maskrcnn.inference.postprocess import Kept, boxes_in_picture, paste_masks, select_detections
-from maskrcnn.model.mask_rcnn import MaskRCNN, Stages
+from maskrcnn.inference.postprocess import boxes_in_picture, paste_masks
+from maskrcnn.inference.runtimes import Runtime
+from maskrcnn.model.conventions import Conventions
 from maskrcnn.structures import Detections
 
-Picture = str | Path | bytes | Image.Image | np.ndarray
+if TYPE_CHECKING:
+    from maskrcnn.model.mask_rcnn import MaskRCNN
 
-DETECTIONS = 100
-"""Most detections of an image, where neither the configuration nor the training data says."""
+Picture = str | Path | bytes | Image.Image | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -44,32 +45,36 @@ class Predictor:
 
     def __init__(
         self,
-        model: MaskRCNN,
+        runtime: Runtime,
         config: Config,
         class_ids: list[Any],
         class_names: list[str],
         *,
-        device: torch.device | str = "cpu",
         provenance: dict[str, Any] | None = None,
     ) -> None:
-        self.model = model.to(device).eval()
+        self.runtime = runtime
         self.config = config
         self.class_ids = class_ids
         self.class_names = class_names
-        self.device = torch.device(device)
         self.provenance = provenance or {}
+
+    @property
+    def conventions(self) -> Conventions:
+        """Those that the network follows."""
+        return self.runtime.conventions
+
+    @property
+    def model(self) -> MaskRCNN:
+        """The network itself. Raises `UserError` for a bundle, which holds graphs and no network."""
+        model = getattr(self.runtime, "model", None)
+        if model is None:
+            raise UserError(f"a bundle for {self.runtime.name} can only predict; go back to the run that it came from")
+        return model
 
     def changed(self, **settings: Any) -> Predictor:
         """The same network under other prediction settings: ``model.changed(score_threshold=0.3)``."""
         config = self.config.changed(predict=settings)
-        return Predictor(
-            self.model,
-            config,
-            self.class_ids,
-            self.class_names,
-            device=self.device,
-            provenance=self.provenance,
-        )
+        return Predictor(self.runtime, config, self.class_ids, self.class_names, provenance=self.provenance)
 
     def predict(self, picture: Picture, *, keep_pixels: bool = True) -> Detections:
         """Detections of a path, the bytes of a file, a Pillow image or an array (H, W[, C]) uint8 or uint16.
@@ -109,53 +114,29 @@ class Predictor:
                 for _, alike in groupby(ready, key=lambda r: _padded_shape(r.fitted.pixels)):
                     yield from self._detect(list(alike), keep_pixels)
 
-    @torch.no_grad()
-    def stages(self, picture: Picture) -> tuple[Stages, Kept, torch.Tensor]:
-        """What every step makes of one picture: up to the box head, the kept boxes, their mask probabilities."""
-        return self._run([self._prepare(picture)])
-
     def _prepare(self, picture: Picture) -> _Input:
         image = read_image(picture)
-        fitted = fit_picture(image, self.model.conventions, self.config.model.image_size)
+        fitted = fit_picture(image, self.conventions, self.config.model.image_size)
         return _Input(fitted, image, str(picture) if isinstance(picture, str | Path) else None)
 
-    def _run(self, inputs: list[_Input]) -> tuple[Stages, Kept, torch.Tensor]:
-        pixels, _ = stack([item.fitted.pixels for item in inputs])
-        windows = torch.tensor([item.fitted.window for item in inputs], device=self.device)
-        images = self.model.normalize(torch.from_numpy(pixels).to(self.device), windows)
-        if self.model.conventions.planar:
-            images = images.contiguous()
-        stages = self.model(images, windows)
-        predict = self.config.predict
-        kept = select_detections(
-            stages,
-            self.model.to_units(windows.float(), stages.input_hw),
-            score_threshold=predict.score_threshold,
-            nms_threshold=predict.nms_threshold,
-            detections=predict.detections or DETECTIONS,
-            conventions=self.model.conventions,
-        )
-        logits = self.model.segment(stages.features, kept.boxes, kept.image_index, kept.labels)
-        return stages, kept, logits.sigmoid()
-
-    @torch.no_grad()
     def _detect(self, inputs: list[_Input], keep_pixels: bool) -> list[Detections]:
-        stages, kept, masks = self._run(inputs)
-        image_index = kept.image_index.cpu().numpy()
-        boxes, scores, labels, grids = (t.float().cpu().numpy() for t in (kept.boxes, kept.scores, kept.labels, masks))
+        pixels, _ = stack([item.fitted.pixels for item in inputs])
+        windows = np.array([item.fitted.window for item in inputs], np.int64)
+        found = self.runtime.detect(pixels, windows, self.config.predict)
+        input_hw = (pixels.shape[1], pixels.shape[2])
         results = []
         for b, item in enumerate(inputs):
-            rows = np.flatnonzero(image_index == b)
+            rows = np.flatnonzero(found.image_index == b)
             hw = (item.original.shape[0], item.original.shape[1])
-            box = boxes_in_picture(boxes[rows], item.fitted.window, stages.input_hw, hw, self.model.conventions)
+            box = boxes_in_picture(found.boxes[rows], item.fitted.window, input_hw, hw, self.conventions)
             whole = (box[:, 2:] > box[:, :2]).all(1)
             rows, box = rows[whole], box[whole]
-            rles = paste_masks(grids[rows], box, hw, self.model.conventions)
-            label = labels[rows].astype(np.int64) - 1
+            rles = paste_masks(found.masks[rows], box, hw, self.conventions)
+            label = found.labels[rows] - 1
             results.append(
                 Detections(
                     boxes=box,
-                    scores=scores[rows],
+                    scores=found.scores[rows].astype(np.float32),
                     class_ids=np.array([self.class_ids[k] for k in label]),
                     class_names=[self.class_names[k] for k in label],
                     rles=rles,

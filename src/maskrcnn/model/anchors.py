@@ -1,64 +1,78 @@
-"""Anchors: boxes of several scales and ratios around every cell of every feature map.
+"""Anchors: boxes of several scales and ratios around every cell of every feature map, in NumPy for every runtime.
 
 L levels, A cell anchors, M x N cells of a map
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from functools import lru_cache
 
-from maskrcnn.model.boxes import normalize_boxes
+import numpy as np
+
+from maskrcnn.config import LEVELS, ModelConfig
 from maskrcnn.model.conventions import Conventions
 
+FPN_STRIDES = (4, 8, 16, 32)
+SINGLE_STRIDE = 16
+POOLED_LEVELS = 4
+"""RoIAlign takes P2 to P5; P6 serves the region proposal network alone."""
 
-def cell_anchors(sizes: tuple[float, ...], ratios: tuple[float, ...], rounded: bool) -> Tensor:
+DEFAULT_ANCHOR_SIZES = (16.0, 32.0, 64.0, 128.0, 256.0)
+"""For an input of 512 pixels: half of the paper's, which are for 800 to 1333."""
+
+
+def cell_anchors(sizes: tuple[float, ...], ratios: tuple[float, ...], rounded: bool) -> np.ndarray:
     """(A, 4) boxes around the origin, ratio-major; each has the area ``size ** 2`` and the height/width ``ratio``."""
-    root = torch.tensor(ratios, dtype=torch.float32).sqrt()[:, None]
-    size = torch.tensor(sizes, dtype=torch.float32)[None]
-    w, h = (size / root).flatten(), (size * root).flatten()
-    anchors = torch.stack([-w, -h, w, h], 1) / 2
+    root = np.sqrt(np.array(ratios, np.float32))[:, None]
+    size = np.array(sizes, np.float32)[None]
+    w, h = (size / root).ravel(), (size * root).ravel()
+    anchors = np.stack([-w, -h, w, h], 1) / np.float32(2)
     return anchors.round() if rounded else anchors
 
 
-class Anchors(nn.Module):
-    """Grid anchors of all levels; `sizes` holds one tuple of sizes a level, `strides` their spacing in pixels."""
+class Anchors:
+    """Grid anchors of all levels of a network; `strides` are their spacing in input pixels."""
 
-    def __init__(
-        self,
-        *,
-        sizes: tuple[tuple[float, ...], ...],
-        ratios: tuple[float, ...],
-        strides: tuple[int, ...],
-        conventions: Conventions,
-    ) -> None:
-        super().__init__()
-        self.strides = strides
-        self.offset = conventions.anchor_offset
-        self.stride_from_shape = conventions.stride_from_shape
-        self.normalized = conventions.normalized_boxes
-        for level, level_sizes in enumerate(sizes):
-            cells = cell_anchors(level_sizes, ratios, conventions.anchors_rounded)
-            self.register_buffer(f"cell_anchors_{level}", cells, persistent=False)
+    def __init__(self, config: ModelConfig, conventions: Conventions) -> None:
+        pyramid = config.pyramid == "fpn"
+        base = config.anchor_sizes or DEFAULT_ANCHOR_SIZES
+        levels = [(size,) for size in base] if pyramid else [base]
+        self.strides = tuple(FPN_STRIDES[0] * 2**level for level in range(LEVELS)) if pyramid else (SINGLE_STRIDE,)
+        self.conventions = conventions
+        self.cells = [
+            cell_anchors(
+                tuple(size * factor for size in sizes for factor in config.anchor_scales),
+                config.anchor_ratios,
+                conventions.anchors_rounded,
+            )
+            for sizes in levels
+        ]
+        self._grids = lru_cache(maxsize=16)(self._make)
 
     @property
     def per_cell(self) -> int:
         """A, the same at every level."""
-        return int(self.get_buffer("cell_anchors_0").shape[0])
+        return len(self.cells[0])
 
-    def forward(self, features: list[Tensor], input_hw: tuple[int, int]) -> list[Tensor]:
-        """Per level (M*N*A, 4) xyxy in the network's units, in the order row, column, cell anchor."""
+    def __call__(self, maps_hw: tuple[tuple[int, int], ...], input_hw: tuple[int, int]) -> list[np.ndarray]:
+        """Per level (M*N*A, 4) xyxy float32 in the network's units, in the order row, column, cell anchor."""
+        return self._grids(maps_hw, input_hw)
+
+    def _make(self, maps_hw: tuple[tuple[int, int], ...], input_hw: tuple[int, int]) -> list[np.ndarray]:
         grids = []
-        for level, feature in enumerate(features):
-            rows, columns = feature.shape[-2:]
-            stride = self.strides[level]
-            step_y, step_x = (
-                (input_hw[0] // rows, input_hw[1] // columns) if self.stride_from_shape else (stride, stride)
+        for (rows, columns), stride, cells in zip(maps_hw, self.strides, self.cells, strict=True):
+            steps = (stride, stride)
+            if self.conventions.stride_from_shape:
+                steps = (input_hw[0] // rows, input_hw[1] // columns)
+            y, x = (
+                (np.arange(n, dtype=np.float32) + np.float32(self.conventions.anchor_offset)) * np.float32(step)
+                for n, step in zip((rows, columns), steps, strict=True)
             )
-            y = (torch.arange(rows, device=feature.device) + self.offset) * step_y
-            x = (torch.arange(columns, device=feature.device) + self.offset) * step_x
-            cy, cx = torch.meshgrid(y, x, indexing="ij")
-            centers = torch.stack([cx, cy, cx, cy], -1).reshape(-1, 1, 4)  # (M, N, 4) -> (M*N, 1, 4)
-            grid = (centers + self.get_buffer(f"cell_anchors_{level}")).reshape(-1, 4)
-            grids.append(normalize_boxes(grid, input_hw) if self.normalized else grid)
+            cy, cx = np.meshgrid(y, x, indexing="ij")
+            centers = np.stack([cx, cy, cx, cy], -1).reshape(-1, 1, 4)  # (M, N, 4) -> (M*N, 1, 4)
+            grid = (centers + cells).reshape(-1, 4)
+            if self.conventions.normalized_boxes:
+                h, w = input_hw
+                grid = (grid - np.array([0, 0, 1, 1], np.float32)) / np.array([w - 1, h - 1, w - 1, h - 1], np.float32)
+            grids.append(grid)
         return grids

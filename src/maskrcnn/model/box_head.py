@@ -34,7 +34,10 @@ class BoxHead(nn.Module):
         """(R, C, S, S) -> class_logits (R, K + 1), box_deltas (R, K + 1, 4)."""
         for conv in self.convs:
             pooled = F.relu(conv(pooled))
-        hidden = pooled.flatten(1)  # (R, C*S*S)
-        for fc in self.fcs:
+        return self.predict(pooled.flatten(1))  # (R, C*S*S)
+
+    def predict(self, hidden: Tensor, skip: int = 0) -> tuple[Tensor, Tensor]:
+        """What the fully connected layers from `skip` on, and the two outputs, make of features (R, F)."""
+        for fc in self.fcs[skip:]:
             hidden = F.relu(fc(hidden))
         return self.class_logits(hidden), self.box_deltas(hidden).unflatten(1, (-1, 4))

@@ -49,6 +49,8 @@ class Conventions:
     """Choose and suppress proposals over all levels at once, by probability, not level by level."""
     proposal_bounds: Literal["picture", "input"] = "picture"
     """What proposals are cut to: the picture, or the input with its padding."""
+    objectness_floor: float = -math.inf
+    """Anchors of a lower logit are no proposals."""
     smallest_proposal: float = 1e-3
     smallest_detection: float = 1e-2
     """Boxes with a side no longer than this, in the network's units, are dropped."""

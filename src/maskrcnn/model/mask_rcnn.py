@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from maskrcnn.config import LEVELS, ModelConfig
-from maskrcnn.model.anchors import Anchors
+from maskrcnn.config import ModelConfig
+from maskrcnn.model.anchors import FPN_STRIDES, POOLED_LEVELS, SINGLE_STRIDE, Anchors
 from maskrcnn.model.backbone import Backbone
 from maskrcnn.model.box_head import BoxHead
 from maskrcnn.model.boxes import denormalize_boxes, normalize_boxes
@@ -25,13 +25,6 @@ from maskrcnn.model.rpn import RPN, RPNOutput
 from maskrcnn.structures import Proposals
 
 BOX_POOL = 7
-FPN_STRIDES = (4, 8, 16, 32)
-SINGLE_STRIDE = 16
-POOLED_LEVELS = 4
-"""RoIAlign takes P2 to P5; P6 serves the region proposal network alone."""
-
-DEFAULT_ANCHOR_SIZES = (16.0, 32.0, 64.0, 128.0, 256.0)
-"""For an input of 512 pixels: half of the paper's, which are for 800 to 1333."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +95,7 @@ class MaskRCNN(nn.Module):
         """Normalised images (B, 3, H, W), of which windows (B, 4) xyxy are picture and the rest is padding."""
         features = self.extract(images)
         input_hw = (images.shape[-2], images.shape[-1])
-        anchors = self.anchors(features, input_hw)
+        anchors = self.grid(features, input_hw)
         rpn = self.rpn(features)
         proposals = self.propose(rpn, anchors, windows, input_hw)
         class_logits, box_deltas = self.classify(features, *flat_boxes(proposals.boxes))
@@ -139,6 +132,11 @@ class MaskRCNN(nn.Module):
     def extract(self, images: Tensor) -> list[Tensor]:
         """The pyramid, P2 to P6, or the single map."""
         return self.pyramid(self.backbone(images))
+
+    def grid(self, features: list[Tensor], input_hw: tuple[int, int]) -> list[Tensor]:
+        """The anchors of each level, (M*N*A, 4), in the network's units."""
+        maps_hw = tuple((f.shape[-2], f.shape[-1]) for f in features)
+        return [torch.from_numpy(grid).to(features[0].device) for grid in self.anchors(maps_hw, input_hw)]
 
     def propose(self, rpn: RPNOutput, anchors: list[Tensor], windows: Tensor, input_hw: tuple[int, int]) -> Proposals:
         """Boxes that may hold an object."""
@@ -190,14 +188,7 @@ def build_model(
     pyramid = config.pyramid == "fpn"
     norm = config.norm == "batch"
     backbone = Backbone(config.backbone, strides=FPN_STRIDES if pyramid else (SINGLE_STRIDE,), conventions=conventions)
-    base = config.anchor_sizes or DEFAULT_ANCHOR_SIZES
-    per_level = [(size,) for size in base] if pyramid else [base]
-    anchors = Anchors(
-        sizes=tuple(tuple(s * f for s in sizes for f in config.anchor_scales) for sizes in per_level),
-        ratios=config.anchor_ratios,
-        strides=tuple(FPN_STRIDES[0] * 2**level for level in range(LEVELS)) if pyramid else (SINGLE_STRIDE,),
-        conventions=conventions,
-    )
+    anchors = Anchors(config, conventions)
     return MaskRCNN(
         backbone=backbone,
         pyramid=(FPN if pyramid else SingleMap)(backbone.channels, config.channels, norm=norm),

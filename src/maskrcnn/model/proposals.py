@@ -50,6 +50,7 @@ def select_proposals(
     boxes_all = clip_boxes(torch.cat(boxes, 1), windows)
     logits_all, level_all = torch.cat(logits, 1), torch.cat(levels, 1)
     large = ((boxes_all[..., 2:] - boxes_all[..., :2]) > conventions.smallest_proposal).all(-1)
+    large &= logits_all >= conventions.objectness_floor
 
     # Equal probabilities, such as those that round to 1, keep the order of the anchors.
     scores = logits_all.sigmoid() if conventions.proposals_jointly else logits_all

@@ -29,7 +29,7 @@ class Criterion(nn.Module):
         model, config = self.model, self.config
         features = model.extract(images)
         input_hw = (images.shape[-2], images.shape[-1])
-        anchors = model.anchors(features, input_hw)
+        anchors = model.grid(features, input_hw)
         truth = replace(truth, boxes=model.to_units(truth.boxes, input_hw))
         with torch.no_grad():
             rpn = model.rpn(features)

@@ -28,6 +28,7 @@ from maskrcnn.errors import UserError
 from maskrcnn.evaluation import evaluate
 from maskrcnn.files import write_text
 from maskrcnn.inference.predictor import Predictor
+from maskrcnn.inference.runtimes.torch import TorchRuntime
 from maskrcnn.model.conventions import NATIVE, Conventions
 from maskrcnn.model.mask_rcnn import MaskRCNN, build_model
 from maskrcnn.training.checkpoint import Progress, RunFolder, read_conventions, require_space, restore_optimizer
@@ -281,7 +282,8 @@ class _Trainer:
     def _average_predictor(self) -> Predictor:
         weights = self.average.average if self.config.train.ema else self.model.state_dict()
         self.validator.load_state_dict(weights)
-        return Predictor(self.validator, self.config, self.data.class_ids, self.data.class_names, device=self.device)
+        runtime = TorchRuntime(self.validator, self.device)
+        return Predictor(runtime, self.config, self.data.class_ids, self.data.class_names)
 
     def _validate_and_save(self, board: Any) -> bool:
         """Score the averaged weights, keep them as last and, if they are, as best; true when patience has run out."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from maskrcnn.config import LEVELS, Config
 from maskrcnn.data.table import Dataset
-from maskrcnn.model.mask_rcnn import DEFAULT_ANCHOR_SIZES
+from maskrcnn.model.anchors import DEFAULT_ANCHOR_SIZES
 
 DETECTIONS_HEADROOM = 1.25
 SMALLEST_ANCHOR = (8.0, 32.0)

@@ -1,0 +1,69 @@
+"""Who computes the network: torch, OpenVINO or ONNX Runtime. All of them look the same to `Predictor`."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from maskrcnn.config import ModelConfig, PredictConfig
+from maskrcnn.inference import regions
+from maskrcnn.inference.regions import Found, Graphs, Trunk
+from maskrcnn.model.anchors import Anchors
+from maskrcnn.model.conventions import Conventions
+
+
+class Runtime(Protocol):
+    """Inputs in, detections in the network's units out."""
+
+    conventions: Conventions
+    name: str
+
+    def detect(self, pixels: np.ndarray, windows: np.ndarray, predict: PredictConfig) -> Found:
+        """Inputs (B, H, W, 3) uint8 or float32 of 0 to 255, of which windows (B, 4) xyxy are picture."""
+
+
+class CpuRuntime:
+    """A runtime on a CPU: three graphs, and `inference.regions` between them."""
+
+    name = "cpu"
+
+    def __init__(self, model: ModelConfig, conventions: Conventions) -> None:
+        self.model_config = model
+        self.conventions = conventions
+        self.anchors = Anchors(model, conventions)
+
+    def detect(self, pixels: np.ndarray, windows: np.ndarray, predict: PredictConfig) -> Found:
+        """See `Runtime`."""
+        return regions.detect(
+            self.graphs(),
+            pixels,
+            windows,
+            anchors=self.anchors,
+            model=self.model_config,
+            predict=predict,
+            conventions=self.conventions,
+        )
+
+    def graphs(self) -> Graphs:
+        """What computes for this call; runtimes that serve several threads hand out one each."""
+        raise NotImplementedError
+
+    def trunk_of(
+        self, maps: list[np.ndarray], objectness: np.ndarray, deltas: np.ndarray, hw: tuple[int, int]
+    ) -> Trunk:
+        """Raw outputs of the first graph with the sizes that they imply; P6 has every second cell of P5."""
+        maps_hw = [(m.shape[1], m.shape[2]) for m in maps]
+        if self.model_config.pyramid == "fpn":
+            maps_hw.append(((maps_hw[-1][0] + 1) // 2, (maps_hw[-1][1] + 1) // 2))
+        return Trunk(maps, objectness, deltas, tuple(maps_hw), hw)
+
+
+def fill_padding(pixels: np.ndarray, windows: np.ndarray, mean: tuple[float, ...] | None) -> np.ndarray:
+    """float32 inputs whose padding holds `mean`, which becomes zero inside the graph; None leaves it as it is."""
+    result = pixels.astype(np.float32)
+    if mean is not None:
+        for image, (x1, y1, x2, y2) in zip(result, windows, strict=True):
+            image[:y1] = image[y2:] = mean
+            image[:, :x1] = image[:, x2:] = mean
+    return result
