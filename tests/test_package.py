@@ -18,7 +18,7 @@ FLOORS = [
     {"data", "model"},
     {"inference", "checkpoints"},
     {"evaluation", "inspection", "scale"},
-    {"training", "serving"},
+    {"training", "serving", "deploy"},
     {"cli"},
 ]
 HEAVY = {"torch", "torchvision", "timm", "numba", "polars", "faster_coco_eval", "PIL", "numpy"}

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from maskrcnn.checkpoints import load
-    from maskrcnn.checkpoints.export import export
     from maskrcnn.checkpoints.foreign import import_checkpoint
     from maskrcnn.config import Config
     from maskrcnn.data.formats import open_dataset
     from maskrcnn.data.images import ImageError
     from maskrcnn.data.table import Dataset
+    from maskrcnn.deploy.export import export
     from maskrcnn.errors import UserError
     from maskrcnn.evaluation import evaluate
     from maskrcnn.rle import RLE, RLEError, iou_matrix
@@ -32,7 +32,7 @@ _HOME = {
     "Detections": "maskrcnn.structures",
     "ImageError": "maskrcnn.data.images",
     "UserError": "maskrcnn.errors",
-    "export": "maskrcnn.checkpoints.export",
+    "export": "maskrcnn.deploy.export",
     "evaluate": "maskrcnn.evaluation",
     "import_checkpoint": "maskrcnn.checkpoints.foreign",
     "iou_matrix": "maskrcnn.rle",

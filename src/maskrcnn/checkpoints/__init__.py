@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from maskrcnn.checkpoints.bundle import is_bundle, read_bundle
 from maskrcnn.errors import UserError
 
 if TYPE_CHECKING:
@@ -14,15 +15,17 @@ RUN_FILES = ("best.safetensors", "last.safetensors")
 
 
 def load(path: str | Path, *, device: str = "auto") -> Predictor:
-    """A model ready to predict, from a run folder (its best, else its last weights) or a ``.safetensors`` file.
+    """A model ready to predict, from a run folder (its best, else its last weights), a model file or a bundle.
 
     `device` is "auto", "cpu", "cuda", "cuda:1" or "mps". Raises `UserError`.
     """
     path = Path(path)
+    if is_bundle(path):
+        return read_bundle(path)
     if path.is_dir():
         found = next((path / name for name in RUN_FILES if (path / name).exists()), None)
         if found is None:
-            raise UserError(f"{path} is no run folder: it holds neither {' nor '.join(RUN_FILES)}")
+            raise UserError(f"{path} is neither a run folder nor a bundle: it holds neither {' nor '.join(RUN_FILES)}")
         path = found
     if not path.exists():
         raise UserError(f"{path}: there is no such run folder or model file")

@@ -31,7 +31,12 @@ app.command(
     name="import",
     help="Bring in a checkpoint of torchvision, Detectron2 or Matterport.",
 )
-app.command("maskrcnn.cli.export:export", name="export", help="Write a model for use without this package.")
+app.command("maskrcnn.cli.export:export", name="export", help="Write a model for use without torch.")
+app.command(
+    "maskrcnn.cli.benchmark:benchmark",
+    name="benchmark",
+    help="Measure this machine's time and memory, stage by stage.",
+)
 app.command("maskrcnn.cli.predict:predict", name="predict", help="Find instances in pictures.")
 
 INTERRUPTED = 130

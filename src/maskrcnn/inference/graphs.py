@@ -1,8 +1,8 @@
 """The three parts of the network as modules that an exporter can trace, with maps channels-last at their seams.
 
-    trunk     (B, H, W, 3) float32 of 0 to 255 -> P2 .. P5 (B, M, N, C), objectness (B, K), deltas (B, K, 4)
-    box head  (R, S, S, C) -> class logits (R, K + 1), box deltas (R, K + 1, 4)
-    mask head (N, S, S, C) -> mask logits (N, K + 1, M, M)
+trunk     (B, H, W, 3) float32 of 0 to 255 -> P2 .. P5 (B, M, N, C), objectness (B, K), deltas (B, K, 4)
+box head  (R, S, S, C) -> class logits (R, K + 1), box deltas (R, K + 1, 4)
+mask head (N, S, S, C) -> mask logits (N, K + 1, M, M)
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from maskrcnn.errors import UserError
 from maskrcnn.inference.fit import Fitted, fit_picture
 from maskrcnn.inference.postprocess import boxes_in_picture, paste_masks
 from maskrcnn.inference.runtimes import Runtime
+from maskrcnn.inference.timing import stage
 from maskrcnn.model.conventions import Conventions
 from maskrcnn.structures import Detections
 
@@ -116,7 +117,8 @@ class Predictor:
 
     def _prepare(self, picture: Picture) -> _Input:
         image = read_image(picture)
-        fitted = fit_picture(image, self.conventions, self.config.model.image_size)
+        with stage("fit to the input"):
+            fitted = fit_picture(image, self.conventions, self.config.model.image_size)
         return _Input(fitted, image, str(picture) if isinstance(picture, str | Path) else None)
 
     def _detect(self, inputs: list[_Input], keep_pixels: bool) -> list[Detections]:
@@ -131,7 +133,8 @@ class Predictor:
             box = boxes_in_picture(found.boxes[rows], item.fitted.window, input_hw, hw, self.conventions)
             whole = (box[:, 2:] > box[:, :2]).all(1)
             rows, box = rows[whole], box[whole]
-            rles = paste_masks(found.masks[rows], box, hw, self.conventions)
+            with stage("masks to runs"):
+                rles = paste_masks(found.masks[rows], box, hw, self.conventions)
             label = found.labels[rows] - 1
             results.append(
                 Detections(

@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from maskrcnn.config import ModelConfig, PredictConfig
+from maskrcnn.inference.timing import stage
 from maskrcnn.kernels.boxes import decode, nms
 from maskrcnn.model.anchors import POOLED_LEVELS, Anchors
 from maskrcnn.model.conventions import Conventions
@@ -77,19 +78,25 @@ def detect(
     conventions: Conventions,
 ) -> Found:
     """The whole path of a batch of inputs (B, H, W, 3) whose pictures lie in `windows` (B, 4) xyxy."""
-    trunk = graphs.trunk(pixels, windows)
-    boxes, image_index = propose(trunk, windows, anchors, model, conventions)
-    pooled = pool(trunk, boxes, image_index, BOX_POOL, anchors, conventions)
-    class_logits, box_deltas = graphs.box_head(pooled)
-    bounds = to_units(windows.astype(np.float32), trunk.input_hw, conventions)
-    boxes, scores, labels, image_index = select(
-        class_logits, box_deltas, boxes, image_index, bounds, predict, conventions
-    )
+    with stage("trunk"):
+        trunk = graphs.trunk(pixels, windows)
+    with stage("proposals"):
+        boxes, image_index = propose(trunk, windows, anchors, model, conventions)
+    with stage("roi_align"):
+        pooled = pool(trunk, boxes, image_index, BOX_POOL, anchors, conventions)
+    with stage("box head"):
+        class_logits, box_deltas = graphs.box_head(pooled)
+    with stage("detections"):
+        bounds = to_units(windows.astype(np.float32), trunk.input_hw, conventions)
+        boxes, scores, labels, image_index = select(
+            class_logits, box_deltas, boxes, image_index, bounds, predict, conventions
+        )
     masks = np.zeros((0, model.mask_size, model.mask_size), np.float32)
     if len(boxes):
-        pooled = pool(trunk, boxes, image_index, model.mask_size // 2, anchors, conventions)
-        logits = graphs.mask_head(pooled)[np.arange(len(boxes)), labels]
-        masks = 1 / (1 + np.exp(-logits))
+        with stage("roi_align for masks"):
+            pooled = pool(trunk, boxes, image_index, model.mask_size // 2, anchors, conventions)
+        with stage("mask head"):
+            masks = _sigmoid(graphs.mask_head(pooled)[np.arange(len(boxes)), labels])
     return Found(boxes, scores, labels, image_index, masks)
 
 

@@ -1,1 +1,6 @@
-"""Compiled inner loops (numba), each beside the module that gives it meaning."""
+"""numba kernels: arrays in, arrays out; no torch, no files, no state."""
+
+import numba
+
+# OpenMP comes with the system or with torch; TBB, where OpenVINO brings it along, complains of every fork.
+numba.config.THREADING_LAYER_PRIORITY = ["omp", "tbb", "workqueue"]  # type: ignore[attr-defined]

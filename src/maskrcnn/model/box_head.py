@@ -40,4 +40,4 @@ class BoxHead(nn.Module):
         """What the fully connected layers from `skip` on, and the two outputs, make of features (R, F)."""
         for fc in self.fcs[skip:]:
             hidden = F.relu(fc(hidden))
-        return self.class_logits(hidden), self.box_deltas(hidden).unflatten(1, (-1, 4))
+        return self.class_logits(hidden), self.box_deltas(hidden).reshape(-1, self.class_logits.out_features, 4)

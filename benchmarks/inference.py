@@ -1,0 +1,252 @@
+"""Inference side by side: torchvision's Mask R-CNN and ours with the same weights, in one process, in alternation.
+
+    python benchmarks/inference.py [--int8] [--images FOLDER] [--rounds 9] [--json]
+
+The worst case of `docs/benchmarks.md`: ResNet-50-FPN, 512 x 512, 1000 proposals, 100 detections, from a decoded uint8
+array to boxes, classes, scores and COCO run lengths, two threads each. Weights are random with a fixed seed, batch
+norm's statistics randomised, the class layer scaled so that detections abound. Both must find the same before anything
+is timed. The floor is the counted operations of the three graphs over the rate at which this machine runs one large
+convolution in the same precision and runtime, measured in the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+import torch
+from pycocotools import mask as coco_mask
+from torchvision.models import detection
+
+from maskrcnn import RLE, iou_matrix
+from maskrcnn.checkpoints import load
+from maskrcnn.checkpoints.foreign import import_checkpoint
+from maskrcnn.deploy.convert import to_openvino
+from maskrcnn.deploy.export import export
+from maskrcnn.deploy.quantize import quantized, record
+from maskrcnn.inference.predictor import Predictor
+from maskrcnn.inference.runtimes.openvino import OpenVinoRuntime
+from maskrcnn.inference.timing import collect
+
+THREADS = 2
+SIZE = 512
+CLASSES = 80
+
+
+def picture(seed: int, side: int = SIZE) -> np.ndarray:
+    """Blobs, stripes and noise."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:side, :side]
+    image = rng.uniform(0, 255, 3) + 60 * np.sin(x / 9 + rng.uniform(0, 6))[..., None] * rng.uniform(-1, 1, 3)
+    for _ in range(40):
+        cy, cx, r = rng.uniform(0, side), rng.uniform(0, side), rng.uniform(8, 90)
+        image[(y - cy) ** 2 + (x - cx) ** 2 < r**2] = rng.uniform(0, 255, 3)
+    return np.clip(image + rng.normal(0, 10, image.shape), 0, 255).astype(np.uint8)
+
+
+@torch.no_grad()
+def torchvision_model(seed: int) -> detection.MaskRCNN:
+    """Random weights under which a picture has 1000 proposals and 100 detections."""
+    torch.manual_seed(seed)
+    model = detection.maskrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=CLASSES + 1, min_size=SIZE, max_size=SIZE
+    ).eval()
+    for name, tensor in model.state_dict().items():
+        if name.endswith("running_mean"):
+            tensor.copy_(0.1 * torch.randn(tensor.shape))
+        elif name.endswith("running_var"):
+            tensor.copy_(1 + 0.2 * torch.rand(tensor.shape))
+        elif "bn3.weight" in name:
+            tensor.mul_(0.3)
+    model.rpn.head.cls_logits.weight.mul_(30)
+    model.rpn.head.bbox_pred.weight.mul_(3)
+    model.roi_heads.mask_predictor.mask_fcn_logits.weight.mul_(3)
+    batch, _ = model.transform([torch.from_numpy(picture(99)).permute(2, 0, 1).float() / 255])
+    features = model.backbone(batch.tensors)
+    proposals, _ = model.rpn(batch, features)
+    pooled = model.roi_heads.box_roi_pool(features, proposals, batch.image_sizes)
+    layer = model.roi_heads.box_predictor.cls_score
+    logits = layer(model.roi_heads.box_head(pooled))
+    factor = 3 / logits.std(0)
+    layer.weight.mul_(factor[:, None])
+    layer.bias.copy_((layer.bias - logits.mean(0)) * factor)
+    return model
+
+
+@torch.no_grad()
+def theirs_detect(model: detection.MaskRCNN, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, list]:
+    """What a user of torchvision does: array in; boxes, labels, scores and COCO run lengths out."""
+    found = model([torch.from_numpy(image).permute(2, 0, 1).float() / 255])[0]
+    masks = np.asfortranarray((found["masks"][:, 0] >= 0.5).permute(1, 2, 0).numpy().astype(np.uint8))
+    return (*(found[k].numpy() for k in ("boxes", "labels", "scores")), coco_mask.encode(masks))
+
+
+def ours_detect(model: Predictor, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, list]:
+    """The same of ours."""
+    found = model.predict(image, keep_pixels=False)
+    return found.boxes, found.class_ids, found.scores, [rle.to_coco() for rle in found.rles]
+
+
+def compare(ours: tuple, theirs: tuple) -> dict[str, float]:
+    """Largest differences over pairs of detections, each of ours with the nearest of theirs of its class."""
+    assert len(ours[0]) == len(theirs[0]), f"{len(ours[0])} detections against {len(theirs[0])}"
+    distance = np.abs(ours[0][:, None] - theirs[0][None]).max(2).astype(float)
+    distance[ours[1][:, None] != theirs[1][None]] = np.inf
+    partner = distance.argmin(1)
+    a = [RLE.from_coco(r) for r in ours[3]]
+    b = [RLE.from_coco({"size": r["size"], "counts": r["counts"].decode()}) for r in theirs[3]]
+    ious = [float(iou_matrix([x], [b[k]])[0, 0]) for x, k in zip(a, partner, strict=True) if x.area or b[k].area]
+    return {
+        "detections": len(ours[0]),
+        "box_px": float(distance.min(1).max()),
+        "score": float(np.abs(ours[2] - theirs[2][partner]).max()),
+        "mask_iou": min(ious),
+    }
+
+
+def operations(model: Predictor, proposals: int, detections: int) -> int:
+    """Multiplications and additions of the three graphs, counted by hooks on convolutions and matrix products."""
+    total = 0
+
+    def count(module: torch.nn.Module, inputs: tuple, output: torch.Tensor) -> None:
+        nonlocal total
+        weight = module.weight
+        if isinstance(module, torch.nn.ConvTranspose2d):
+            total += 2 * inputs[0].numel() * weight[0].numel()
+        else:
+            total += 2 * output.numel() * weight[0].numel()
+
+    kinds = (torch.nn.Conv2d, torch.nn.ConvTranspose2d, torch.nn.Linear)
+    hooks = [m.register_forward_hook(count) for m in model.model.modules() if isinstance(m, kinds)]
+    with torch.no_grad():
+        model.model.rpn(model.model.extract(torch.zeros(1, 3, SIZE, SIZE)))
+        channels = model.config.model.channels
+        model.model.box_head(torch.zeros(proposals, channels, 7, 7))
+        model.model.mask_head(torch.zeros(detections, channels, 14, 14))
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+def convolution_rate(int8: bool) -> float:
+    """Operations a second of a 3x3 convolution of 256 channels on 128 x 128 cells: the pyramid's own on P2."""
+    import nncf
+
+    layers = torch.nn.Sequential(*[torch.nn.Conv2d(256, 256, 3, padding=1) for _ in range(3)]).eval()
+    example = torch.rand(1, 256, 128, 128)
+    graph = ov.convert_model(layers, example_input=example, input=[ov.PartialShape(list(example.shape))])
+    if int8:
+        graph = nncf.quantize(graph, nncf.Dataset([example.numpy()]), subset_size=1)
+    compiled = ov.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1})
+    request = compiled.create_infer_request()
+    times = []
+    for _ in range(12):
+        began = time.perf_counter()
+        request.infer(example.numpy(), share_inputs=True, share_outputs=True)
+        times.append(time.perf_counter() - began)
+    return 3 * 2 * 256 * 256 * 9 * 128**2 / statistics.median(times[2:])
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def int8_bundle(model: Predictor, pictures: list[np.ndarray]) -> Predictor:
+    """Calibrated on the pictures themselves: only its speed is looked at here."""
+    mean = tuple(float(v) for v in model.model.pixel_mean)
+    graphs = to_openvino(model.model)
+    runtime = OpenVinoRuntime(graphs, model.config.model, model.conventions, mean)
+    inputs = ((p[None], np.array([[0, 0, p.shape[1], p.shape[0]]])) for p in pictures)
+    seen = record(runtime, inputs, model.config.predict, mean)
+    small = OpenVinoRuntime(quantized(graphs, seen), model.config.model, model.conventions, mean)
+    return Predictor(small, model.config, model.class_ids, model.class_names)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--int8", action="store_true", help="also measure an int8 bundle")
+    parser.add_argument("--images", type=Path, help="a folder of pictures in place of synthetic ones")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    torch.set_num_threads(THREADS)
+    theirs = torchvision_model(args.seed)
+    eager = import_checkpoint(theirs.state_dict(), "torchvision", min_size=SIZE, max_size=SIZE)
+    pictures = [picture(seed) for seed in range(4)]
+    if args.images:
+        from maskrcnn.data.images import read_image, resize
+
+        files = sorted(p for p in args.images.iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg"))[:8]
+        pictures = [resize(read_image(p), (SIZE, SIZE)) for p in files]
+    contenders: dict[str, Predictor] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        export(eager, Path(folder) / "fp32")
+        contenders["fp32"] = load(Path(folder) / "fp32")
+        if args.int8:
+            contenders["int8"] = int8_bundle(eager, pictures)
+        results: dict[str, dict] = {}
+        for precision, model in contenders.items():
+            before = peak_mb()
+            same = None
+            if precision == "fp32":
+                checks = [compare(ours_detect(model, p), theirs_detect(theirs, p)) for p in pictures]
+                same = {
+                    "detections": min(c["detections"] for c in checks),
+                    "box_px": max(c["box_px"] for c in checks),
+                    "score": max(c["score"] for c in checks),
+                    "mask_iou": min(c["mask_iou"] for c in checks),
+                }
+            times: dict[str, list[float]] = {"ours": [], "torchvision": []}
+            for image in pictures:
+                ours_detect(model, image)
+            rates = [convolution_rate(precision == "int8")]
+            with collect() as seconds:
+                for k in range(args.rounds):
+                    image = pictures[k % len(pictures)]
+                    for name, detect in (
+                        ("ours", lambda i, m=model: ours_detect(m, i)),
+                        ("torchvision", lambda i: theirs_detect(theirs, i)),
+                    ):
+                        began = time.perf_counter()
+                        found = detect(image)
+                        times[name].append(time.perf_counter() - began)
+            rates.append(convolution_rate(precision == "int8"))
+            ours_s, theirs_s = (statistics.median(times[name]) for name in ("ours", "torchvision"))
+            floor = operations(eager, 1000, len(found[0])) / statistics.mean(rates)
+            results[precision] = {
+                "ratio": round(theirs_s / ours_s, 3),
+                "ours_ms": round(1000 * ours_s, 1),
+                "torchvision_ms": round(1000 * theirs_s, 1),
+                "floor_ms": round(1000 * floor, 1),
+                "over_floor": round(ours_s / floor, 3),
+                "gflop": round(operations(eager, 1000, len(found[0])) / 1e9, 1),
+                "stages_ms": {k: round(1000 * statistics.median(v), 2) for k, v in seconds.items()},
+                "same": same,
+                "peak_mb_before": round(before),
+                "peak_mb_after": round(peak_mb()),
+            }
+    if args.json:
+        print(json.dumps(results))
+        return
+    for precision, row in results.items():
+        print(
+            f"{precision}: ours {row['ours_ms']} ms, torchvision {row['torchvision_ms']} ms, "
+            f"{row['ratio']} times as fast; floor {row['floor_ms']} ms for {row['gflop']} GFLOP, "
+            f"{row['over_floor']} times that"
+        )
+        print(f"  stages, ms an image: {row['stages_ms']}")
+        if row["same"]:
+            print(f"  largest differences to torchvision: {row['same']}", file=sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

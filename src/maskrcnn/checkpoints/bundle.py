@@ -1,0 +1,72 @@
+"""A bundle: a folder that predicts with no torch installed. Graphs of a runtime, and one JSON with all the rest.
+
+model.json   format, runtime, precision, configuration, conventions, pixel mean, classes, provenance, scores
+trunk.*, box_head.*, mask_head.*
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maskrcnn.config import Config
+from maskrcnn.errors import UserError
+from maskrcnn.inference.predictor import Predictor
+from maskrcnn.model.conventions import Conventions
+
+if TYPE_CHECKING:
+    from maskrcnn.inference.runtimes import Runtime
+
+FORMAT = "maskrcnn-bundle-1"
+DESCRIPTION = "model.json"
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether `path` is a folder with a bundle's description."""
+    return (path / DESCRIPTION).is_file()
+
+
+def describe(predictor: Predictor, pixel_mean: tuple[float, ...], **values: Any) -> dict[str, Any]:
+    """What `model.json` says of a model; `values` are added."""
+    return {
+        "format": FORMAT,
+        **values,
+        "config": predictor.config.model_dump(mode="json"),
+        "conventions": predictor.conventions.to_dict(),
+        "pixel_mean": list(pixel_mean),
+        "class_ids": predictor.class_ids,
+        "class_names": predictor.class_names,
+        "provenance": predictor.provenance,
+    }
+
+
+def read_bundle(path: Path) -> Predictor:
+    """The model of a bundle. Raises `UserError`."""
+    try:
+        text = json.loads((path / DESCRIPTION).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path / DESCRIPTION} cannot be read: {error}") from None
+    if not isinstance(text, dict) or text.get("format") != FORMAT:
+        raise UserError(f"{path / DESCRIPTION} is not the description of a bundle of this package")
+    config = Config.parse(text["config"], str(path / DESCRIPTION))
+    runtime = _open(text["runtime"], path, config, Conventions.from_dict(text["conventions"]), text["pixel_mean"])
+    provenance = {**text["provenance"], **{k: text[k] for k in ("precision", "scores") if k in text}}
+    return Predictor(runtime, config, text["class_ids"], text["class_names"], provenance=provenance)
+
+
+def _open(name: str, path: Path, config: Config, conventions: Conventions, mean: list[float]) -> Runtime:
+    try:
+        if name == "openvino":
+            from maskrcnn.inference.runtimes.openvino import OpenVinoRuntime
+
+            return OpenVinoRuntime.open(path, config.model, conventions, tuple(mean))
+        if name == "onnx":
+            from maskrcnn.inference.runtimes.onnx import OnnxRuntime
+
+            return OnnxRuntime.open(path, config.model, conventions, tuple(mean))
+    except ModuleNotFoundError as error:
+        raise UserError(f"{path} runs on {name}, which is not installed: pip install 'maskrcnn[{name}]'") from error
+    except RuntimeError as error:
+        raise UserError(f"{path} cannot be opened: {str(error).strip().splitlines()[-1]}") from None
+    raise UserError(f"{path} is for the runtime {name!r}, which is not known here")

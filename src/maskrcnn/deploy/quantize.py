@@ -1,0 +1,129 @@
+"""Post-training quantisation to int8 (NNCF), with what the graphs see on the user's own images.
+
+The layers that give the network's answers stay in fp32: they are cheap, and their errors are the detections' errors.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from maskrcnn.config import PredictConfig
+from maskrcnn.inference import regions
+from maskrcnn.inference.regions import Graphs, Trunk
+from maskrcnn.inference.runtimes import CpuRuntime, fill_padding
+
+REGIONS_AN_IMAGE = 64
+"""Real proposals of each image that the box head is calibrated on, spread over their ranks."""
+
+
+class _Recorder:
+    """Passes everything through to `graphs` and keeps what went in."""
+
+    def __init__(self, graphs: Graphs, pixel_mean: tuple[float, ...] | None) -> None:
+        self.graphs = graphs
+        self.pixel_mean = pixel_mean
+        self.seen: dict[str, list[np.ndarray]] = {"trunk": [], "box_head": [], "mask_head": []}
+
+    def trunk(self, pixels: np.ndarray, windows: np.ndarray) -> Trunk:
+        self.seen["trunk"].append(fill_padding(pixels, windows, self.pixel_mean))
+        return self.graphs.trunk(pixels, windows)
+
+    def box_head(self, pooled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        step = max(len(pooled) // REGIONS_AN_IMAGE, 1)
+        self.seen["box_head"].append(pooled[::step].copy())
+        return self.graphs.box_head(pooled)
+
+    def mask_head(self, pooled: np.ndarray) -> np.ndarray:
+        self.seen["mask_head"].append(pooled[:REGIONS_AN_IMAGE].copy())
+        return self.graphs.mask_head(pooled)
+
+
+def record(
+    runtime: CpuRuntime,
+    inputs: Iterable[tuple[np.ndarray, np.ndarray]],
+    predict: PredictConfig,
+    pixel_mean: tuple[float, ...] | None,
+) -> dict[str, list[np.ndarray]]:
+    """What each graph is given while `runtime` detects in inputs (pixels, windows)."""
+    recorder = _Recorder(runtime.graphs(), pixel_mean)
+    for pixels, windows in inputs:
+        regions.detect(
+            recorder,
+            pixels,
+            windows,
+            anchors=runtime.anchors,
+            model=runtime.model_config,
+            predict=predict,
+            conventions=runtime.conventions,
+        )
+    return recorder.seen
+
+
+def quantized(graphs: dict[str, Any], seen: dict[str, list[np.ndarray]]) -> dict[str, Any]:
+    """int8 versions of OpenVINO or ONNX graphs; one that was never called in calibration stays as it is."""
+    import nncf
+
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    result = {}
+    for name, graph in graphs.items():
+        if not seen[name]:
+            result[name] = graph
+            continue
+        samples: list[Any] = seen[name]
+        if not hasattr(graph, "get_ops"):  # ONNX wants its inputs by name
+            samples = [{graph.graph.input[0].name: sample} for sample in samples]
+        result[name] = nncf.quantize(
+            graph,
+            nncf.Dataset(samples),
+            subset_size=len(samples),
+            preset=nncf.QuantizationPreset.MIXED,
+            ignored_scope=nncf.IgnoredScope(names=_answers(name, graph), validate=False),
+        )
+    return result
+
+
+def _answers(name: str, graph: Any) -> list[str]:
+    """Names of the layers that make the outputs: of the trunk, those of the region proposal network alone."""
+    openvino = hasattr(graph, "get_ops")
+    ends = [r.input_value(0).get_node() for r in graph.get_results()] if openvino else list(graph.graph.output)
+    if name == "trunk":
+        ends = ends[-2:]
+    return sorted(_weighted_before(ends) if openvino else _weighted_before_onnx(ends, graph))
+
+
+def _weighted_before(ends: list[Any]) -> set[str]:
+    """The nearest convolutions and matrix products above nodes of an OpenVINO graph."""
+    found: set[str] = set()
+    waiting, seen = list(ends), set()
+    while waiting:
+        node = waiting.pop()
+        if node.get_friendly_name() in seen:
+            continue
+        seen.add(node.get_friendly_name())
+        if node.get_type_name() in ("Convolution", "MatMul"):
+            found.add(node.get_friendly_name())
+            continue
+        waiting += [value.get_node() for value in node.input_values()]
+    return found
+
+
+def _weighted_before_onnx(ends: list[Any], graph: Any) -> set[str]:
+    """The same in an ONNX graph."""
+    makers = {output: node for node in graph.graph.node for output in node.output}
+    found: set[str] = set()
+    waiting, seen = [value.name for value in ends], set()
+    while waiting:
+        value = waiting.pop()
+        node = makers.get(value)
+        if node is None or value in seen:
+            continue
+        seen.add(value)
+        if node.op_type in ("Conv", "Gemm", "MatMul"):
+            found.add(node.name)
+            continue
+        waiting += list(node.input)
+    return found

@@ -1,0 +1,87 @@
+"""The network in OpenVINO, fp32 or int8, on a CPU. Needs no torch."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+
+from maskrcnn.config import ModelConfig
+from maskrcnn.inference.regions import Trunk
+from maskrcnn.inference.runtimes import CpuRuntime, fill_padding
+from maskrcnn.model.conventions import Conventions
+
+GRAPHS = ("trunk", "box_head", "mask_head")
+
+
+class OpenVinoRuntime(CpuRuntime):
+    """Runs the graphs of `models` (by name, read or converted); every thread that calls has its own requests."""
+
+    name = "openvino"
+
+    def __init__(
+        self,
+        models: dict[str, ov.Model],
+        model: ModelConfig,
+        conventions: Conventions,
+        pixel_mean: tuple[float, ...],
+        *,
+        streams: int = 1,
+    ) -> None:
+        super().__init__(model, conventions)
+        self.pixel_mean = None if conventions.black_padding else pixel_mean
+        core = ov.Core()
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": streams}
+        self._compiled = {name: core.compile_model(graph, "CPU", settings) for name, graph in models.items()}
+        self._own = threading.local()
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        model: ModelConfig,
+        conventions: Conventions,
+        pixel_mean: tuple[float, ...],
+        *,
+        streams: int = 1,
+    ) -> OpenVinoRuntime:
+        """Read the graphs of a bundle."""
+        core = ov.Core()
+        models = {name: core.read_model(folder / f"{name}.xml") for name in GRAPHS}
+        return cls(models, model, conventions, pixel_mean, streams=streams)
+
+    def graphs(self) -> _Requests:
+        """This thread's requests, made at its first call."""
+        if not hasattr(self._own, "requests"):
+            self._own.requests = _Requests(self)
+        return self._own.requests
+
+
+class _Requests:
+    """One infer request a graph. What a call returns is valid until the next call of the same graph."""
+
+    def __init__(self, runtime: OpenVinoRuntime) -> None:
+        self.runtime = runtime
+        self.requests = {name: graph.create_infer_request() for name, graph in runtime._compiled.items()}
+
+    def trunk(self, pixels: np.ndarray, windows: np.ndarray) -> Trunk:
+        """See `regions.Graphs`."""
+        images = fill_padding(pixels, windows, self.runtime.pixel_mean)
+        *maps, objectness, deltas = self._run("trunk", images)
+        return self.runtime.trunk_of(maps, objectness, deltas, (pixels.shape[1], pixels.shape[2]))
+
+    def box_head(self, pooled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `regions.Graphs`."""
+        logits, deltas = self._run("box_head", pooled)
+        return logits, deltas
+
+    def mask_head(self, pooled: np.ndarray) -> np.ndarray:
+        """See `regions.Graphs`."""
+        return self._run("mask_head", pooled)[0]
+
+    def _run(self, name: str, value: np.ndarray) -> list[Any]:
+        results = self.requests[name].infer(value, share_inputs=True, share_outputs=True)
+        return [results[k] for k in range(len(results))]

@@ -1,0 +1,142 @@
+"""Bundles give what the model gives, with no torch in sight; int8 is measured, and refused when it costs too much."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import maskrcnn
+from maskrcnn import Config, UserError
+from maskrcnn.config import ModelConfig
+from maskrcnn.deploy import export as export_module
+from maskrcnn.inference.predictor import Predictor
+from maskrcnn.inference.runtimes.torch import TorchRuntime
+from maskrcnn.model.conventions import MATTERPORT, NATIVE, TORCHVISION
+from maskrcnn.model.mask_rcnn import build_model
+
+VARIANTS = {
+    "native": (NATIVE, {}),
+    "torchvision v2": (TORCHVISION, {"norm": "batch", "box_convs": 1, "box_layers": 1, "rpn_convs": 2}),
+    "matterport": (MATTERPORT, {}),
+    "single map": (NATIVE, {"pyramid": "single"}),
+}
+
+
+def predictor(conventions=NATIVE, **changes) -> Predictor:
+    torch.manual_seed(2)
+    config = ModelConfig(
+        backbone="test_resnet", weights="none", image_size=128, channels=16, box_channels=32, mask_channels=16,
+        proposals=60, proposals_per_level=50, **changes,
+    )  # fmt: skip
+    model = build_model(config, 4, conventions.changed(shorter_side=96)).eval()
+    with torch.no_grad():
+        model.rpn.objectness.weight.mul_(40)
+        model.rpn.deltas.weight.mul_(10)
+        model.box_head.class_logits.weight.mul_(30)
+        model.mask_head.logits.weight.mul_(300)
+    settings = Config(model=config).changed(predict={"score_threshold": 0.3})
+    return Predictor(TorchRuntime(model), settings, [1, 2, 3, 4], ["box", "disc", "star", "triangle"])
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnx"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_bundle_gives_what_the_model_gives(variant, runtime, tmp_path, rng):
+    conventions, changes = VARIANTS[variant]
+    model = predictor(conventions, **changes)
+    maskrcnn.export(model, tmp_path / "bundle", runtime=runtime)
+    bundle = maskrcnn.load(tmp_path / "bundle")
+    assert bundle.class_names == model.class_names
+    assert bundle.conventions == model.conventions
+    counts = []
+    for hw in ((128, 128), (70, 128), (128, 33), (200, 150)):
+        image = rng.integers(0, 256, (*hw, 3), np.uint8)
+        ours, theirs = bundle.predict(image), model.predict(image)
+        assert len(ours) == len(theirs)
+        assert np.array_equal(ours.class_ids, theirs.class_ids)
+        assert np.abs(ours.boxes - theirs.boxes).max(initial=0) < 0.05
+        assert np.abs(ours.scores - theirs.scores).max(initial=0) < 1e-4
+        assert [a.area for a in ours.rles] == pytest.approx([b.area for b in theirs.rles], abs=2)
+        counts.append(len(ours))
+    assert max(counts) > 5
+    nothing = bundle.changed(score_threshold=1.0).predict(image)
+    assert len(nothing) == 0
+
+
+NO_TORCH = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision", "timm", "nncf", "h5py"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Refuse())
+from maskrcnn.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnx"])
+def test_a_bundle_predicts_without_torch(runtime, shapes, shapes_csv, tmp_path):
+    model = predictor()
+    maskrcnn.export(model, tmp_path / "bundle", runtime=runtime)
+    picture = str(shapes.files[0])
+    command = ["predict", picture, "--model", str(tmp_path / "bundle"), "--out", str(tmp_path / "found"), "--json"]
+    done = subprocess.run([sys.executable, "-c", NO_TORCH, *command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = (tmp_path / "found" / "submission.csv").read_text().splitlines()
+    assert len(rows) - 1 >= 1
+    command = ["predict", picture, "--model", str(tmp_path / "nowhere.safetensors")]
+    (tmp_path / "nowhere.safetensors").write_bytes(b"")
+    done = subprocess.run([sys.executable, "-c", NO_TORCH, *command], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "torch is not installed: pip install" in done.stderr
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnx"])
+def test_int8_is_measured_before_it_is_written(runtime, shapes, tmp_path, monkeypatch):
+    said = []
+    settings = {"runtime": runtime, "precision": "int8", "calibrate": shapes}
+    scores = maskrcnn.export(predictor(), tmp_path / "small", **settings, most_loss=100, say=said.append)
+    assert set(scores) == {"images", "fp32", "int8"}
+    assert scores["images"] == len(shapes) - len(shapes) // 2
+    described = json.loads((tmp_path / "small" / "model.json").read_text())
+    assert described["precision"] == "int8"
+    assert described["scores"] == scores
+    assert any(line.startswith("int8: box AP") for line in said)
+    maskrcnn.export(predictor(), tmp_path / "large", runtime=runtime)
+    sizes = [
+        sum(f.stat().st_size for f in (tmp_path / name).iterdir() if f.suffix in (".bin", ".onnx"))
+        for name in ("small", "large")
+    ]
+    assert sizes[0] < 0.7 * sizes[1]
+    assert len(maskrcnn.load(tmp_path / "small").predict(shapes.files[0]).boxes) > 0
+
+    measured = iter([0.5, 0.1])
+
+    def falling(*args):
+        ap = next(measured)
+        return {"box": {"AP": ap}, "mask": {"AP": ap}}
+
+    monkeypatch.setattr(export_module, "evaluate", falling)
+    with pytest.raises(UserError, match=r"int8 costs 40\.00 points .* nothing was written"):
+        maskrcnn.export(predictor(), tmp_path / "poor", **settings)
+    assert not (tmp_path / "poor").exists()
+
+
+def test_mistakes(tmp_path, shapes):
+    with pytest.raises(UserError, match="needs images to calibrate on"):
+        maskrcnn.export(predictor(), tmp_path / "a", precision="int8")
+    (tmp_path / "there").mkdir()
+    with pytest.raises(UserError, match="exists"):
+        maskrcnn.export(predictor(), tmp_path / "there")
+    maskrcnn.export(predictor(), tmp_path / "b")
+    with pytest.raises(UserError, match="can only predict"):
+        maskrcnn.export(maskrcnn.load(tmp_path / "b"), tmp_path / "c")
+    (tmp_path / "b" / "trunk.bin").write_bytes(b"")
+    with pytest.raises(UserError, match="cannot be opened"):
+        maskrcnn.load(tmp_path / "b")
+    (tmp_path / "b" / "model.json").write_text("{}")
+    with pytest.raises(UserError, match="not the description of a bundle"):
+        maskrcnn.load(tmp_path / "b")

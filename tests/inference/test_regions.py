@@ -1,0 +1,98 @@
+"""What lies between the graphs: the kernels against plain NumPy, the steps against their twins in torch."""
+
+import numpy as np
+import pytest
+import torch
+from torchvision.ops import batched_nms
+
+from maskrcnn.config import ModelConfig, PredictConfig
+from maskrcnn.inference.regions import suppress
+from maskrcnn.inference.runtimes.torch import TorchRuntime
+from maskrcnn.kernels.boxes import decode, nms
+from maskrcnn.kernels.resize import resize_bilinear
+from maskrcnn.model.boxes import decode_boxes
+from maskrcnn.model.conventions import DETECTRON2, MATTERPORT, NATIVE, TORCHVISION
+from maskrcnn.model.mask_rcnn import build_model
+
+
+def random_boxes(rng, n, side=100.0):
+    low = rng.uniform(0, side, (n, 2))
+    return np.concatenate([low, low + rng.uniform(0, side / 2, (n, 2))], 1).astype(np.float32)
+
+
+def plain_nms(boxes, groups, threshold):
+    kept = []
+    for i, box in enumerate(boxes):
+        for j in kept:
+            wh = np.minimum(box[2:], boxes[j, 2:]) - np.maximum(box[:2], boxes[j, :2])
+            shared = np.prod(np.maximum(wh, 0))
+            union = np.prod(box[2:] - box[:2]) + np.prod(boxes[j, 2:] - boxes[j, :2]) - shared
+            if groups[i] == groups[j] and shared > threshold * union:
+                break
+        else:
+            kept.append(i)
+    return kept
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.7, 1.0])
+def test_nms_is_the_plain_one(rng, threshold):
+    boxes, groups = random_boxes(rng, 200), rng.integers(0, 3, 200)
+    expected = plain_nms(boxes, groups, threshold)
+    assert nms(boxes, groups, np.float32(threshold), 1000).tolist() == expected
+    assert nms(boxes, groups, np.float32(threshold), 7).tolist() == expected[:7]
+    assert nms(boxes[:0], groups[:0], np.float32(threshold), 7).tolist() == []
+
+
+@pytest.mark.parametrize("n", [1, 300, 1500])
+def test_suppression_is_torchvisions(rng, n):
+    boxes, groups = random_boxes(rng, n), rng.integers(0, 4, n)
+    scores = rng.permutation(n).astype(np.float32)
+    ours = suppress(boxes, scores, groups, 0.5, n)
+    theirs = batched_nms(*(torch.from_numpy(v) for v in (boxes, scores, groups)), 0.5)
+    assert ours.tolist() == theirs.tolist()
+
+
+def test_decoding_is_that_of_training(rng):
+    anchors, deltas = random_boxes(rng, 500), rng.normal(0, 2, (500, 4)).astype(np.float32)
+    weights, clip = (10.0, 10.0, 5.0, 5.0), 4.135
+    window = np.tile(np.float32([0, 0, 120, 110]), (500, 1))
+    ours = decode(deltas, anchors, window, np.float32(weights), clip)
+    theirs = decode_boxes(torch.from_numpy(deltas), torch.from_numpy(anchors), weights, clip).numpy()
+    assert np.abs(ours - theirs.clip(0, window[:, [2, 3, 2, 3]])).max() < 1e-4
+
+
+@pytest.mark.parametrize("hw", [(17, 23), (40, 31), (100, 90)])
+def test_scaling_is_torchs(rng, hw):
+    image = rng.integers(0, 256, (40, 31, 3), np.uint8)
+    theirs = torch.nn.functional.interpolate(
+        torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None], hw, mode="bilinear", align_corners=False
+    )
+    assert np.abs(resize_bilinear(image, *hw) - theirs[0].permute(1, 2, 0).numpy()).max() < 1e-3
+
+
+@pytest.mark.parametrize("conventions", [NATIVE, TORCHVISION, DETECTRON2, MATTERPORT], ids=lambda c: c.name)
+@pytest.mark.parametrize("floor", [-np.inf, 0.0])
+def test_the_steps_are_those_in_torch(conventions, floor):
+    torch.manual_seed(1)
+    config = ModelConfig(
+        backbone="test_resnet", weights="none", image_size=128, channels=16, box_channels=32, mask_channels=16,
+        proposals=60, proposals_per_level=50,
+    )  # fmt: skip
+    model = build_model(config, 3, conventions.changed(objectness_floor=floor)).eval()
+    with torch.no_grad():
+        model.rpn.objectness.weight.mul_(40)
+        model.rpn.deltas.weight.mul_(10)
+        model.box_head.class_logits.weight.mul_(30)
+        model.mask_head.logits.weight.mul_(300)
+    runtime = TorchRuntime(model)
+    pixels = np.random.default_rng(2).integers(0, 256, (2, 128, 128, 3), np.uint8)
+    windows = np.array([[0, 0, 128, 128], [0, 0, 100, 64]])
+    predict = PredictConfig(score_threshold=0.3, detections=30)
+    found = runtime.detect(pixels, windows, predict)
+    _, kept, masks = runtime.stages(pixels, windows, predict)
+    assert len(found.boxes) == len(kept.boxes) > 5
+    assert np.array_equal(found.labels, kept.labels.numpy())
+    assert np.array_equal(found.image_index, kept.image_index.numpy())
+    assert np.abs(found.boxes - kept.boxes.numpy()).max() < 1e-3
+    assert np.abs(found.scores - kept.scores.numpy()).max() < 1e-5
+    assert np.abs(found.masks - masks.numpy()).max() < 1e-4
