@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import maskrcnn
+from lively import enliven
 from maskrcnn import Config, UserError
 from maskrcnn.config import ModelConfig
 from maskrcnn.deploy import export as export_module
@@ -31,14 +32,11 @@ def predictor(conventions=NATIVE, **changes) -> Predictor:
         backbone="test_resnet", weights="none", image_size=128, channels=16, box_channels=32, mask_channels=16,
         proposals=60, proposals_per_level=50, **changes,
     )  # fmt: skip
-    model = build_model(config, 4, conventions.changed(shorter_side=96)).eval()
-    with torch.no_grad():
-        model.rpn.objectness.weight.mul_(40)
-        model.rpn.deltas.weight.mul_(10)
-        model.box_head.class_logits.weight.mul_(30)
-        model.mask_head.logits.weight.mul_(300)
+    model = build_model(config, 4, conventions.changed(shorter_side=96))
+    enliven(model, 128)
+    names = ["box", "disc", "star", "triangle"]
     settings = Config(model=config).changed(predict={"score_threshold": 0.3})
-    return Predictor(TorchRuntime(model), settings, [1, 2, 3, 4], ["box", "disc", "star", "triangle"])
+    return Predictor(TorchRuntime(model), settings, names, names)
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnx"])

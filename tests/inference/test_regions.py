@@ -5,6 +5,7 @@ import pytest
 import torch
 from torchvision.ops import batched_nms
 
+from lively import enliven
 from maskrcnn.config import ModelConfig, PredictConfig
 from maskrcnn.inference.regions import suppress
 from maskrcnn.inference.runtimes.torch import TorchRuntime
@@ -78,12 +79,8 @@ def test_the_steps_are_those_in_torch(conventions, floor):
         backbone="test_resnet", weights="none", image_size=128, channels=16, box_channels=32, mask_channels=16,
         proposals=60, proposals_per_level=50,
     )  # fmt: skip
-    model = build_model(config, 3, conventions.changed(objectness_floor=floor)).eval()
-    with torch.no_grad():
-        model.rpn.objectness.weight.mul_(40)
-        model.rpn.deltas.weight.mul_(10)
-        model.box_head.class_logits.weight.mul_(30)
-        model.mask_head.logits.weight.mul_(300)
+    model = build_model(config, 3, conventions.changed(objectness_floor=floor))
+    enliven(model, 128)
     runtime = TorchRuntime(model)
     pixels = np.random.default_rng(2).integers(0, 256, (2, 128, 128, 3), np.uint8)
     windows = np.array([[0, 0, 128, 128], [0, 0, 100, 64]])

@@ -1,6 +1,8 @@
 """Post-training quantisation to int8 (NNCF), with what the graphs see on the user's own images.
 
-The layers that give the network's answers stay in fp32: they are cheap, and their errors are the detections' errors.
+What is cheap and passes its error on to everything stays in fp32: the layers that give the network's answers; the way
+from the pixels through the first convolution, because a range that is averaged over dark pictures cuts bright ones off;
+the pyramid's laterals and sums. For the same reason ranges are the extremes over all calibration images, not averages.
 """
 
 from __future__ import annotations
@@ -66,6 +68,8 @@ def record(
 def quantized(graphs: dict[str, Any], seen: dict[str, list[np.ndarray]]) -> dict[str, Any]:
     """int8 versions of OpenVINO or ONNX graphs; one that was never called in calibration stays as it is."""
     import nncf
+    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
     result = {}
@@ -81,18 +85,36 @@ def quantized(graphs: dict[str, Any], seen: dict[str, list[np.ndarray]]) -> dict
             nncf.Dataset(samples),
             subset_size=len(samples),
             preset=nncf.QuantizationPreset.MIXED,
-            ignored_scope=nncf.IgnoredScope(names=_answers(name, graph), validate=False),
+            ignored_scope=nncf.IgnoredScope(names=_kept(name, graph), validate=False),
+            advanced_parameters=AdvancedQuantizationParameters(
+                activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
+            ),
         )
     return result
 
 
-def _answers(name: str, graph: Any) -> list[str]:
-    """Names of the layers that make the outputs: of the trunk, those of the region proposal network alone."""
+def _kept(name: str, graph: Any) -> list[str]:
+    """Names of what stays in fp32: the layers of the outputs (of the trunk, those of the RPN alone) and the stem's."""
     openvino = hasattr(graph, "get_ops")
     ends = [r.input_value(0).get_node() for r in graph.get_results()] if openvino else list(graph.graph.output)
     if name == "trunk":
         ends = ends[-2:]
-    return sorted(_weighted_before(ends) if openvino else _weighted_before_onnx(ends, graph))
+    kept = _weighted_before(ends) if openvino else _weighted_before_onnx(ends, graph)
+    if name == "trunk":
+        steps = _steps(graph)
+        first = next(k for k, (kind, _) in enumerate(steps) if kind in ("Convolution", "Conv"))
+        kept |= {step for _, step in steps[: first + 1]}
+        kept |= {step for _, step in steps if "pyramid" in step and "outputs" not in step}
+    return sorted(kept)
+
+
+def _steps(graph: Any) -> list[tuple[str, str]]:
+    """(kind, name) of the operations of a graph, from its input on."""
+    if hasattr(graph, "get_ops"):
+        steps = [(op.get_type_name(), op.get_friendly_name()) for op in graph.get_ordered_ops()]
+    else:
+        steps = [(node.op_type, node.name) for node in graph.graph.node]
+    return [(kind, name) for kind, name in steps if kind not in ("Constant", "Parameter", "Convert")]
 
 
 def _weighted_before(ends: list[Any]) -> set[str]:
