@@ -179,7 +179,7 @@ MISTAKES = [
     (["train", "{csv}", "--images", "{tmp}/none"], "no such folder"),
     (["train", "--resume", "{tmp}"], "cannot be resumed"),
     (["evaluate", "{csv}", "--model", "{tmp}/none"], "no such run folder"),
-    (["predict", "a.png", "--model", "{tmp}"], "no run folder"),
+    (["predict", "a.png", "--model", "{tmp}"], "neither a run folder"),
     (["predictt"], "predict"),
     (["check", "{csv}", "--column", "rle"], "image=NAME"),
     (["train", "{csv}", "--epochs", "0"], "epochs"),

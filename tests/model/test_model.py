@@ -144,9 +144,10 @@ def test_frozen_norm_stays_in_evaluation_mode():
     assert all(m.training for m in free.modules() if isinstance(m, torch.nn.BatchNorm2d))
 
 
-def test_few_anchors_give_what_the_whole_map_gives():
+@pytest.mark.parametrize("n_convs", [1, 2])
+def test_few_anchors_give_what_the_whole_map_gives(n_convs):
     torch.manual_seed(0)
-    model = build_model(tiny(), 1)
+    model = build_model(tiny(rpn_convs=n_convs), 1)
     features = [torch.randn(2, 16, 32 // 2**k, 24 // 2**k, requires_grad=True) for k in range(5)]
     whole = model.rpn(features)
     n = sum(level.shape[1] for level in whole.objectness_logits)

@@ -40,6 +40,12 @@ app.command(
 app.command("maskrcnn.cli.predict:predict", name="predict", help="Find instances in pictures.")
 
 INTERRUPTED = 130
+EXTRA_OF = {
+    **dict.fromkeys(("torch", "torchvision", "timm", "tensorboard", "filelock"), "train"),
+    **dict.fromkeys(("openvino", "onnxruntime", "onnx", "nncf"), "export"),
+}
+"""What to install for a package that is missing."""
+
 STANDARD_INPUT = "/dev/stdin"
 """What a lone hyphen stands for; the parser would take it for an option."""
 
@@ -58,13 +64,9 @@ def main(arguments: list[str] | None = None) -> None:
         print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in (
-            "torch",
-            "torchvision",
-            "timm",
-            "tensorboard",
-        ):
+        extra = EXTRA_OF.get((error.name or "").partition(".")[0])
+        if extra is None:
             raise
-        print(f"error: {error.name} is not installed: pip install 'maskrcnn[train]'", file=sys.stderr)
+        print(f"error: {error.name} is not installed: pip install 'maskrcnn[{extra}]'", file=sys.stderr)
         sys.exit(1)
     sys.exit(status if isinstance(status, int) else 0)

@@ -61,10 +61,7 @@ def export(
         raise UserError("int8 needs images to calibrate on, with their masks: --calibrate DATA")
     network = model.model
     mean = tuple(float(v) for v in network.pixel_mean)
-    try:
-        graphs = (to_openvino if runtime == "openvino" else to_onnx)(network)
-    except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is not installed: pip install 'maskrcnn[export]'") from None
+    graphs = (to_openvino if runtime == "openvino" else to_onnx)(network)
     scores: dict[str, Any] = {}
     if precision == "int8":
         assert calibrate is not None
