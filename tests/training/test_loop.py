@@ -210,7 +210,7 @@ def test_files_that_are_no_models_are_refused(tmp_path, run):
     (tmp_path / "a.safetensors").write_bytes(b"hello")
     with pytest.raises(UserError, match="not a readable model file"):
         maskrcnn.load(tmp_path / "a.safetensors")
-    with pytest.raises(UserError, match="no run folder"):
+    with pytest.raises(UserError, match="neither a run folder"):
         maskrcnn.load(tmp_path)
     with pytest.raises(UserError, match="cannot be resumed"):
         RunFolder(run.path / "state").load_state()
