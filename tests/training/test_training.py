@@ -97,7 +97,7 @@ def test_anchor_samples_point_at_what_they_say(shapes):
     batch = make_batch(shapes, 0, TINY)
     truth = Truth.of(batch.targets, CPU)
     features = [torch.zeros(2, 16, 96 // s, 96 // s) for s in (4, 8, 16, 32)] + [torch.zeros(2, 16, 2, 2)]
-    anchors = model.anchors(features, (96, 96))
+    anchors = model.grid(features, (96, 96))
     sample = sample_anchors(anchors, truth, TINY.train, NATIVE, torch.Generator().manual_seed(0))
     grid = torch.cat(anchors)
     from maskrcnn.model.boxes import decode_boxes, iou
