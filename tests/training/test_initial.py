@@ -80,7 +80,11 @@ def test_a_run_from_torchvisions_file_goes_back_there(shapes, tmp_path):
     run = maskrcnn.train(shapes, None, out=tmp_path / "run", config=config)
     maskrcnn.export(run.model, tmp_path / "back.pth", runtime="torchvision")
     theirs = detection.MaskRCNN(backbone, len(shapes.class_ids) + 1)
-    theirs.load_state_dict(torch.load(tmp_path / "back.pth", weights_only=True))
+    state = torch.load(tmp_path / "back.pth", weights_only=True)
+    theirs.load_state_dict(state)
+    first = run.model.model.box_head.class_logits.weight
+    assert torch.equal(theirs.roi_heads.box_predictor.cls_score.weight, first)
+    assert first.shape[0] == len(shapes.class_ids) + 1
 
 
 def test_conventions_travel_through_json():

@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from maskrcnn.config import PredictConfig
-from maskrcnn.inference import regions
 from maskrcnn.inference.regions import Graphs, Trunk
 from maskrcnn.inference.runtimes import CpuRuntime, fill_padding
 
@@ -53,15 +52,7 @@ def record(
     """What each graph is given while `runtime` detects in inputs (pixels, windows)."""
     recorder = _Recorder(runtime.graphs(), pixel_mean)
     for pixels, windows in inputs:
-        regions.detect(
-            recorder,
-            pixels,
-            windows,
-            anchors=runtime.anchors,
-            model=runtime.model_config,
-            predict=predict,
-            conventions=runtime.conventions,
-        )
+        runtime.detect(pixels, windows, predict, recorder)
     return recorder.seen
 
 

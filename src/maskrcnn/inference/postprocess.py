@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from maskrcnn.inference.regions import to_units
 from maskrcnn.kernels.masks import grid_to_runs
+from maskrcnn.model.anchors import to_units
 from maskrcnn.model.conventions import Conventions
 from maskrcnn.rle import RLE
 

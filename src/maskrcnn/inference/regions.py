@@ -17,7 +17,7 @@ import numpy as np
 from maskrcnn.config import ModelConfig, PredictConfig
 from maskrcnn.inference.timing import stage
 from maskrcnn.kernels.boxes import decode, nms
-from maskrcnn.model.anchors import POOLED_LEVELS, Anchors
+from maskrcnn.model.anchors import POOLED_LEVELS, Anchors, to_units
 from maskrcnn.model.conventions import Conventions
 from maskrcnn.model.pooling import assign_levels, pool_maps
 
@@ -98,14 +98,6 @@ def detect(
         with stage("mask head"):
             masks = _sigmoid(graphs.mask_head(pooled)[np.arange(len(boxes)), labels])
     return Found(boxes, scores, labels, image_index, masks)
-
-
-def to_units(boxes: np.ndarray, input_hw: tuple[int, int], conventions: Conventions) -> np.ndarray:
-    """Boxes (..., 4) in pixels of the input -> in the network's units."""
-    if not conventions.normalized_boxes:
-        return boxes
-    h, w = input_hw
-    return (boxes - np.array([0, 0, 1, 1], np.float32)) / np.array([w - 1, h - 1, w - 1, h - 1], np.float32)
 
 
 def propose(

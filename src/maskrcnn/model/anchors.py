@@ -30,6 +30,14 @@ def cell_anchors(sizes: tuple[float, ...], ratios: tuple[float, ...], rounded: b
     return anchors.round() if rounded else anchors
 
 
+def to_units(boxes: np.ndarray, input_hw: tuple[int, int], conventions: Conventions) -> np.ndarray:
+    """Boxes (..., 4) in pixels of the input -> in the network's units."""
+    if not conventions.normalized_boxes:
+        return boxes
+    h, w = input_hw
+    return (boxes - np.array([0, 0, 1, 1], np.float32)) / np.array([w - 1, h - 1, w - 1, h - 1], np.float32)
+
+
 class Anchors:
     """Grid anchors of all levels of a network; `strides` are their spacing in input pixels."""
 
@@ -70,9 +78,5 @@ class Anchors:
             )
             cy, cx = np.meshgrid(y, x, indexing="ij")
             centers = np.stack([cx, cy, cx, cy], -1).reshape(-1, 1, 4)  # (M, N, 4) -> (M*N, 1, 4)
-            grid = (centers + cells).reshape(-1, 4)
-            if self.conventions.normalized_boxes:
-                h, w = input_hw
-                grid = (grid - np.array([0, 0, 1, 1], np.float32)) / np.array([w - 1, h - 1, w - 1, h - 1], np.float32)
-            grids.append(grid)
+            grids.append(to_units((centers + cells).reshape(-1, 4), input_hw, self.conventions))
         return grids

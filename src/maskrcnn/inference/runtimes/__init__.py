@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from maskrcnn.inference import regions
 from maskrcnn.inference.regions import Found, Graphs, Trunk
 from maskrcnn.model.anchors import Anchors
 from maskrcnn.model.conventions import Conventions
+
+GRAPHS = ("trunk", "box_head", "mask_head")
 
 
 class Runtime(Protocol):
@@ -23,7 +26,7 @@ class Runtime(Protocol):
         """Inputs (B, H, W, 3) uint8 or float32 of 0 to 255, of which windows (B, 4) xyxy are picture."""
 
 
-class CpuRuntime:
+class CpuRuntime(ABC):
     """A runtime on a CPU: three graphs, and `inference.regions` between them."""
 
     name = "cpu"
@@ -33,10 +36,12 @@ class CpuRuntime:
         self.conventions = conventions
         self.anchors = Anchors(model, conventions)
 
-    def detect(self, pixels: np.ndarray, windows: np.ndarray, predict: PredictConfig) -> Found:
-        """See `Runtime`."""
+    def detect(
+        self, pixels: np.ndarray, windows: np.ndarray, predict: PredictConfig, graphs: Graphs | None = None
+    ) -> Found:
+        """See `Runtime`; `graphs` may stand between, to look on."""
         return regions.detect(
-            self.graphs(),
+            graphs or self.graphs(),
             pixels,
             windows,
             anchors=self.anchors,
@@ -45,9 +50,9 @@ class CpuRuntime:
             conventions=self.conventions,
         )
 
+    @abstractmethod
     def graphs(self) -> Graphs:
         """What computes for this call; runtimes that serve several threads hand out one each."""
-        raise NotImplementedError
 
     def trunk_of(
         self, maps: list[np.ndarray], objectness: np.ndarray, deltas: np.ndarray, hw: tuple[int, int]
@@ -57,6 +62,32 @@ class CpuRuntime:
         if self.model_config.pyramid == "fpn":
             maps_hw.append(((maps_hw[-1][0] + 1) // 2, (maps_hw[-1][1] + 1) // 2))
         return Trunk(maps, objectness, deltas, tuple(maps_hw), hw)
+
+
+class ExportedGraphs(ABC):
+    """The graphs that an export made, whoever runs them by name."""
+
+    def __init__(self, runtime: CpuRuntime, pixel_mean: tuple[float, ...]) -> None:
+        self.runtime = runtime
+        self.pixel_mean = None if runtime.conventions.black_padding else pixel_mean
+
+    @abstractmethod
+    def run(self, name: str, value: np.ndarray) -> list[Any]:
+        """The outputs of one graph."""
+
+    def trunk(self, pixels: np.ndarray, windows: np.ndarray) -> Trunk:
+        """See `regions.Graphs`."""
+        *maps, objectness, deltas = self.run("trunk", fill_padding(pixels, windows, self.pixel_mean))
+        return self.runtime.trunk_of(maps, objectness, deltas, (pixels.shape[1], pixels.shape[2]))
+
+    def box_head(self, pooled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `regions.Graphs`."""
+        logits, deltas = self.run("box_head", pooled)
+        return logits, deltas
+
+    def mask_head(self, pooled: np.ndarray) -> np.ndarray:
+        """See `regions.Graphs`."""
+        return self.run("mask_head", pooled)[0]
 
 
 def fill_padding(pixels: np.ndarray, windows: np.ndarray, mean: tuple[float, ...] | None) -> np.ndarray:

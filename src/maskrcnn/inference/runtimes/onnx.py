@@ -9,8 +9,7 @@ import numpy as np
 import onnxruntime
 
 from maskrcnn.config import ModelConfig
-from maskrcnn.inference.regions import Trunk
-from maskrcnn.inference.runtimes import CpuRuntime, fill_padding
+from maskrcnn.inference.runtimes import GRAPHS, CpuRuntime, ExportedGraphs
 from maskrcnn.model.conventions import Conventions
 
 
@@ -27,8 +26,7 @@ class OnnxRuntime(CpuRuntime):
         pixel_mean: tuple[float, ...],
     ) -> None:
         super().__init__(model, conventions)
-        self.pixel_mean = None if conventions.black_padding else pixel_mean
-        self.sessions = sessions
+        self._graphs = _Sessions(self, sessions, pixel_mean)
 
     @classmethod
     def open(
@@ -37,28 +35,21 @@ class OnnxRuntime(CpuRuntime):
         """Read the graphs of a bundle."""
         sessions = {
             name: onnxruntime.InferenceSession(folder / f"{name}.onnx", providers=["CPUExecutionProvider"])
-            for name in ("trunk", "box_head", "mask_head")
+            for name in GRAPHS
         }
         return cls(sessions, model, conventions, pixel_mean)
 
-    def graphs(self) -> OnnxRuntime:
-        """Itself."""
-        return self
+    def graphs(self) -> ExportedGraphs:
+        """The same for every thread."""
+        return self._graphs
 
-    def trunk(self, pixels: np.ndarray, windows: np.ndarray) -> Trunk:
-        """See `regions.Graphs`."""
-        *maps, objectness, deltas = self._run("trunk", fill_padding(pixels, windows, self.pixel_mean))
-        return self.trunk_of(maps, objectness, deltas, (pixels.shape[1], pixels.shape[2]))
 
-    def box_head(self, pooled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See `regions.Graphs`."""
-        logits, deltas = self._run("box_head", pooled)
-        return logits, deltas
+class _Sessions(ExportedGraphs):
+    def __init__(self, runtime: OnnxRuntime, sessions: dict[str, Any], pixel_mean: tuple[float, ...]) -> None:
+        super().__init__(runtime, pixel_mean)
+        self.sessions = sessions
 
-    def mask_head(self, pooled: np.ndarray) -> np.ndarray:
-        """See `regions.Graphs`."""
-        return self._run("mask_head", pooled)[0]
-
-    def _run(self, name: str, value: np.ndarray) -> list[Any]:
+    def run(self, name: str, value: np.ndarray) -> list[Any]:
+        """See `ExportedGraphs`."""
         session = self.sessions[name]
         return session.run(None, {session.get_inputs()[0].name: value})

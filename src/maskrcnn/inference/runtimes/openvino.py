@@ -10,11 +10,8 @@ import numpy as np
 import openvino as ov
 
 from maskrcnn.config import ModelConfig
-from maskrcnn.inference.regions import Trunk
-from maskrcnn.inference.runtimes import CpuRuntime, fill_padding
+from maskrcnn.inference.runtimes import GRAPHS, CpuRuntime, ExportedGraphs
 from maskrcnn.model.conventions import Conventions
-
-GRAPHS = ("trunk", "box_head", "mask_head")
 
 
 class OpenVinoRuntime(CpuRuntime):
@@ -32,7 +29,7 @@ class OpenVinoRuntime(CpuRuntime):
         streams: int = 1,
     ) -> None:
         super().__init__(model, conventions)
-        self.pixel_mean = None if conventions.black_padding else pixel_mean
+        self.pixel_mean = pixel_mean
         core = ov.Core()
         settings = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": streams}
         self._compiled = {name: core.compile_model(graph, "CPU", settings) for name, graph in models.items()}
@@ -60,28 +57,14 @@ class OpenVinoRuntime(CpuRuntime):
         return self._own.requests
 
 
-class _Requests:
+class _Requests(ExportedGraphs):
     """One infer request a graph. What a call returns is valid until the next call of the same graph."""
 
     def __init__(self, runtime: OpenVinoRuntime) -> None:
-        self.runtime = runtime
+        super().__init__(runtime, runtime.pixel_mean)
         self.requests = {name: graph.create_infer_request() for name, graph in runtime._compiled.items()}
 
-    def trunk(self, pixels: np.ndarray, windows: np.ndarray) -> Trunk:
-        """See `regions.Graphs`."""
-        images = fill_padding(pixels, windows, self.runtime.pixel_mean)
-        *maps, objectness, deltas = self._run("trunk", images)
-        return self.runtime.trunk_of(maps, objectness, deltas, (pixels.shape[1], pixels.shape[2]))
-
-    def box_head(self, pooled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See `regions.Graphs`."""
-        logits, deltas = self._run("box_head", pooled)
-        return logits, deltas
-
-    def mask_head(self, pooled: np.ndarray) -> np.ndarray:
-        """See `regions.Graphs`."""
-        return self._run("mask_head", pooled)[0]
-
-    def _run(self, name: str, value: np.ndarray) -> list[Any]:
+    def run(self, name: str, value: np.ndarray) -> list[Any]:
+        """See `ExportedGraphs`."""
         results = self.requests[name].infer(value, share_inputs=True, share_outputs=True)
         return [results[k] for k in range(len(results))]

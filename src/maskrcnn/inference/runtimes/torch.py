@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from maskrcnn.config import PredictConfig
-from maskrcnn.inference.regions import DETECTIONS, Found, Trunk
+from maskrcnn.inference.regions import DETECTIONS, Found, Graphs, Trunk
 from maskrcnn.inference.runtimes import CpuRuntime
 from maskrcnn.model.anchors import POOLED_LEVELS
 from maskrcnn.model.boxes import clip_boxes, decode_boxes
@@ -43,10 +43,12 @@ class TorchRuntime(CpuRuntime):
         """Itself: torch serves any thread."""
         return self
 
-    def detect(self, pixels: np.ndarray, windows: np.ndarray, predict: PredictConfig) -> Found:
-        """See `Runtime`."""
+    def detect(
+        self, pixels: np.ndarray, windows: np.ndarray, predict: PredictConfig, graphs: Graphs | None = None
+    ) -> Found:
+        """See `CpuRuntime`; off the CPU there are no graphs to look on."""
         if self.device.type == "cpu":
-            return super().detect(pixels, windows, predict)
+            return super().detect(pixels, windows, predict, graphs)
         _, kept, masks = self.stages(pixels, windows, predict)
         values = (kept.boxes, kept.scores, kept.labels, kept.image_index, masks)
         boxes, scores, labels, image_index, grids = (t.cpu().numpy() for t in values)
