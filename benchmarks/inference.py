@@ -130,7 +130,7 @@ def operations(model: Predictor, proposals: int, detections: int) -> int:
         model.model.rpn(model.model.extract(torch.zeros(1, 3, SIZE, SIZE)))
         channels = model.config.model.channels
         model.model.box_head(torch.zeros(proposals, channels, 7, 7))
-        model.model.mask_head(torch.zeros(detections, channels, 14, 14))
+        model.model.mask_head(torch.zeros(detections, channels, 14, 14), torch.ones(detections, dtype=torch.int64))
     for hook in hooks:
         hook.remove()
     return total
@@ -165,7 +165,7 @@ def int8_bundle(model: Predictor, pictures: list[np.ndarray]) -> Predictor:
     graphs = to_openvino(model.model)
     runtime = OpenVinoRuntime(graphs, model.config.model, model.conventions, mean)
     inputs = ((p[None], np.array([[0, 0, p.shape[1], p.shape[0]]])) for p in pictures)
-    seen = record(runtime, inputs, model.config.predict, mean)
+    seen = record(runtime, inputs, model.config.predict)
     small = OpenVinoRuntime(quantized(graphs, seen), model.config.model, model.conventions, mean)
     return Predictor(small, model.config, model.class_ids, model.class_names)
 

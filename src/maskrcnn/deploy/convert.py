@@ -16,6 +16,9 @@ from maskrcnn.model.mask_rcnn import MaskRCNN
 
 OPSET = 18
 
+FREE_AXES = {"trunk": 3, "box_head": 1, "mask_head": 1}
+"""So many axes of a graph's inputs, from the first on, may change: image count, height and width; number of boxes."""
+
 
 @contextmanager
 def _quiet() -> Iterator[None]:
@@ -25,20 +28,16 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _axes(name: str) -> list[int]:
-    """Axes whose length may change: image count, height and width, or the number of boxes."""
-    return [0, 1, 2] if name == "trunk" else [0]
-
-
 def to_openvino(model: MaskRCNN) -> dict[str, Any]:
     """`ov.Model` of each graph by its name."""
     import openvino as ov
 
     result = {}
-    for name, (module, shape) in graphs_of(model).items():
-        free = ov.PartialShape([-1 if axis in _axes(name) else length for axis, length in enumerate(shape)])
+    for name, (module, inputs) in graphs_of(model).items():
+        free = FREE_AXES[name]
+        shapes = [ov.PartialShape([-1 if k < free else n for k, n in enumerate(v.shape)]) for v in inputs.values()]
         with _quiet():
-            result[name] = ov.convert_model(module, example_input=torch.rand(shape) * 255, input=[free])
+            result[name] = ov.convert_model(module, example_input=tuple(inputs.values()), input=shapes)
     return result
 
 
@@ -48,17 +47,17 @@ def to_onnx(model: MaskRCNN) -> dict[str, Any]:
 
     result = {}
     with TemporaryDirectory() as folder:
-        for name, (module, shape) in graphs_of(model).items():
+        for name, (module, inputs) in graphs_of(model).items():
             path = Path(folder) / f"{name}.onnx"
             with _quiet():
                 torch.onnx.export(
                     module,
-                    (torch.rand(shape) * 255,),
+                    tuple(inputs.values()),
                     path,
                     dynamo=False,
                     opset_version=OPSET,
-                    input_names=["input"],
-                    dynamic_axes={"input": {axis: f"axis{axis}" for axis in _axes(name)}},
+                    input_names=list(inputs),
+                    dynamic_axes={key: {axis: f"axis{axis}" for axis in range(FREE_AXES[name])} for key in inputs},
                 )
             result[name] = onnx.load(path)
     return result

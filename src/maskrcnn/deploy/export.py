@@ -102,8 +102,7 @@ def _to_int8(
     before = _predictor(model, graphs, mean, runtime)
     say(f"calibrating on {len(for_ranges)} images")
     assert isinstance(before.runtime, CpuRuntime)
-    padding = None if model.conventions.black_padding else mean
-    seen = record(before.runtime, _inputs(before, for_ranges), before.config.predict, padding)
+    seen = record(before.runtime, _inputs(before, for_ranges), before.config.predict)
     small = quantized(graphs, seen)
     say(f"measuring fp32 and int8 on {len(for_scores)} other images")
     scores: dict[str, Any] = {"images": len(for_scores)}

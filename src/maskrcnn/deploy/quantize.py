@@ -14,49 +14,43 @@ from typing import Any
 import numpy as np
 
 from maskrcnn.config import PredictConfig
-from maskrcnn.inference.regions import Graphs, Trunk
-from maskrcnn.inference.runtimes import CpuRuntime, fill_padding
+from maskrcnn.inference.runtimes import GRAPHS, CpuRuntime, ExportedGraphs
+
+Sample = tuple[np.ndarray, ...]
+"""The inputs of one call of a graph."""
 
 REGIONS_AN_IMAGE = 64
-"""Real proposals of each image that the box head is calibrated on, spread over their ranks."""
+"""Real boxes of each image that a head is calibrated on, spread over their ranks."""
 
 
-class _Recorder:
-    """Passes everything through to `graphs` and keeps what went in."""
+class _Recorder(ExportedGraphs):
+    """Passes everything through to `graphs` and keeps what each of them is given."""
 
-    def __init__(self, graphs: Graphs, pixel_mean: tuple[float, ...] | None) -> None:
+    def __init__(self, graphs: ExportedGraphs) -> None:
+        self.runtime = graphs.runtime
+        self.pixel_mean = graphs.pixel_mean
         self.graphs = graphs
-        self.pixel_mean = pixel_mean
-        self.seen: dict[str, list[np.ndarray]] = {"trunk": [], "box_head": [], "mask_head": []}
+        self.seen: dict[str, list[Sample]] = {name: [] for name in GRAPHS}
 
-    def trunk(self, pixels: np.ndarray, windows: np.ndarray) -> Trunk:
-        self.seen["trunk"].append(fill_padding(pixels, windows, self.pixel_mean))
-        return self.graphs.trunk(pixels, windows)
-
-    def box_head(self, pooled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        step = max(len(pooled) // REGIONS_AN_IMAGE, 1)
-        self.seen["box_head"].append(pooled[::step].copy())
-        return self.graphs.box_head(pooled)
-
-    def mask_head(self, pooled: np.ndarray) -> np.ndarray:
-        self.seen["mask_head"].append(pooled[:REGIONS_AN_IMAGE].copy())
-        return self.graphs.mask_head(pooled)
+    def run(self, name: str, *values: np.ndarray) -> list[Any]:
+        step = 1 if name == "trunk" else max(len(values[0]) // REGIONS_AN_IMAGE, 1)
+        self.seen[name].append(tuple(value[::step].copy() for value in values))
+        return self.graphs.run(name, *values)
 
 
 def record(
-    runtime: CpuRuntime,
-    inputs: Iterable[tuple[np.ndarray, np.ndarray]],
-    predict: PredictConfig,
-    pixel_mean: tuple[float, ...] | None,
-) -> dict[str, list[np.ndarray]]:
+    runtime: CpuRuntime, inputs: Iterable[tuple[np.ndarray, np.ndarray]], predict: PredictConfig
+) -> dict[str, list[Sample]]:
     """What each graph is given while `runtime` detects in inputs (pixels, windows)."""
-    recorder = _Recorder(runtime.graphs(), pixel_mean)
+    graphs = runtime.graphs()
+    assert isinstance(graphs, ExportedGraphs)
+    recorder = _Recorder(graphs)
     for pixels, windows in inputs:
         runtime.detect(pixels, windows, predict, recorder)
     return recorder.seen
 
 
-def quantized(graphs: dict[str, Any], seen: dict[str, list[np.ndarray]]) -> dict[str, Any]:
+def quantized(graphs: dict[str, Any], seen: dict[str, list[Sample]]) -> dict[str, Any]:
     """int8 versions of OpenVINO or ONNX graphs; one that was never called in calibration stays as it is."""
     import nncf
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
@@ -70,7 +64,8 @@ def quantized(graphs: dict[str, Any], seen: dict[str, list[np.ndarray]]) -> dict
             continue
         samples: list[Any] = seen[name]
         if not hasattr(graph, "get_ops"):  # ONNX wants its inputs by name
-            samples = [{graph.graph.input[0].name: sample} for sample in samples]
+            names = [value.name for value in graph.graph.input]
+            samples = [dict(zip(names, sample, strict=True)) for sample in samples]
         result[name] = nncf.quantize(
             graph,
             nncf.Dataset(samples),
@@ -85,14 +80,18 @@ def quantized(graphs: dict[str, Any], seen: dict[str, list[np.ndarray]]) -> dict
 
 
 def _kept(name: str, graph: Any) -> list[str]:
-    """Names of what stays in fp32: the layers of the outputs (of the trunk, those of the RPN alone) and the stem's."""
+    """Names of what stays in fp32: the layers of the outputs (of the trunk, those of the RPN alone) and the stem's.
+
+    So do weights that are looked up by label: OpenVINO 2026.4 crashes where it compiles them quantised.
+    """
     openvino = hasattr(graph, "get_ops")
     ends = [r.input_value(0).get_node() for r in graph.get_results()] if openvino else list(graph.graph.output)
     if name == "trunk":
         ends = ends[-2:]
     kept = _weighted_before(ends) if openvino else _weighted_before_onnx(ends, graph)
+    steps = _steps(graph)
+    kept |= {step for kind, step in steps if kind == "Gather"}
     if name == "trunk":
-        steps = _steps(graph)
         first = next(k for k, (kind, _) in enumerate(steps) if kind in ("Convolution", "Conv"))
         kept |= {step for _, step in steps[: first + 1]}
         kept |= {step for _, step in steps if "pyramid" in step and "outputs" not in step}

@@ -1,16 +1,19 @@
 """The three parts of the network as modules that an exporter can trace, with maps channels-last at their seams.
 
 trunk     (B, H, W, 3) float32 of 0 to 255 -> P2 .. P5 (B, M, N, C), objectness (B, K), deltas (B, K, 4)
-box head  (R, S, S, C) -> class logits (R, K + 1), box deltas (R, K + 1, 4)
-mask head (N, S, S, C) -> mask logits (N, K + 1, M, M)
+box head  (R, S*S*C), or (R, S, S, C) with convolutions -> class logits (R, K + 1), box deltas (R, K + 1, 4)
+mask head (N, S, S, C), labels (N,) -> mask logits (N, M, M)
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskrcnn.config import ModelConfig
 from maskrcnn.model.anchors import POOLED_LEVELS
 from maskrcnn.model.box_head import BoxHead
 from maskrcnn.model.mask_rcnn import BOX_POOL, MaskRCNN
@@ -33,7 +36,9 @@ class TrunkGraph(nn.Module):
 
 
 class BoxGraph(nn.Module):
-    """The box head. Without convolutions its first layer takes cells in the order that they have in memory."""
+    """The box head. Without convolutions its first layer takes cells in the order that they have in memory, in a row:
+    a reshape between a quantised input and the product would leave the product in fp32.
+    """
 
     def __init__(self, head: BoxHead, channels: int) -> None:
         super().__init__()
@@ -48,7 +53,7 @@ class BoxGraph(nn.Module):
         if len(self.head.convs):
             return self.head(pooled.permute(0, 3, 1, 2))
         first = self.head.fcs[0]
-        hidden = F.relu(F.linear(pooled.flatten(1), self.get_buffer("first_weight"), first.get_parameter("bias")))
+        hidden = F.relu(F.linear(pooled, self.get_buffer("first_weight"), first.get_parameter("bias")))
         return self.head.predict(hidden, skip=1)
 
 
@@ -59,18 +64,27 @@ class MaskGraph(nn.Module):
         super().__init__()
         self.head = head
 
-    def forward(self, pooled: Tensor) -> Tensor:
+    def forward(self, pooled: Tensor, labels: Tensor) -> Tensor:
         """See the module's legend."""
-        return self.head(pooled.permute(0, 3, 1, 2))
+        return self.head(pooled.permute(0, 3, 1, 2), labels)
 
 
-def graphs_of(model: MaskRCNN) -> dict[str, tuple[nn.Module, tuple[int, ...]]]:
-    """Each graph by its name, with the shape of an example input."""
+def box_input(config: ModelConfig) -> tuple[int, ...]:
+    """Shape of one region as `BoxGraph` takes it."""
+    cells = (BOX_POOL, BOX_POOL, config.channels)
+    return cells if config.box_convs else (math.prod(cells),)
+
+
+def graphs_of(model: MaskRCNN) -> dict[str, tuple[nn.Module, dict[str, Tensor]]]:
+    """Each graph by its name, with examples of its inputs by theirs."""
     size, channels = model.config.image_size, model.config.channels
     pool = model.config.mask_size // 2
     example = min(-(-size // 64) * 64, 512)
     return {
-        "trunk": (TrunkGraph(model).eval(), (1, example, example, 3)),
-        "box_head": (BoxGraph(model.box_head, channels).eval(), (8, BOX_POOL, BOX_POOL, channels)),
-        "mask_head": (MaskGraph(model.mask_head).eval(), (4, pool, pool, channels)),
+        "trunk": (TrunkGraph(model).eval(), {"pixels": 255 * torch.rand(1, example, example, 3)}),
+        "box_head": (BoxGraph(model.box_head, channels).eval(), {"pooled": torch.rand(8, *box_input(model.config))}),
+        "mask_head": (
+            MaskGraph(model.mask_head).eval(),
+            {"pooled": torch.rand(4, pool, pool, channels), "labels": torch.ones(4, dtype=torch.int64)},
+        ),
     }

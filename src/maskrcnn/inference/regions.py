@@ -8,6 +8,8 @@ torch, for training and for other devices; the tests hold the two together.
 
 from __future__ import annotations
 
+import math
+import threading
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -52,8 +54,22 @@ class Graphs(Protocol):
     def box_head(self, pooled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(R, S, S, C) -> class_logits (R, K + 1), box_deltas (R, K + 1, 4)."""
 
-    def mask_head(self, pooled: np.ndarray) -> np.ndarray:
-        """(N, S, S, C) -> mask logits (N, K + 1, M, M)."""
+    def mask_head(self, pooled: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """(N, S, S, C), labels (N,) -> mask logits (N, M, M)."""
+
+
+class Scratch(threading.local):
+    """One array a thread, used again and again: 50 MB of fresh memory cost more time than the pooling that fills it."""
+
+    def __init__(self) -> None:
+        self._values = np.empty(0, np.float32)
+
+    def array(self, *shape: int) -> np.ndarray:
+        """A float32 array of any content."""
+        length = math.prod(shape)
+        if length > len(self._values):
+            self._values = np.empty(length, np.float32)
+        return self._values[:length].reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -76,6 +92,7 @@ def detect(
     model: ModelConfig,
     predict: PredictConfig,
     conventions: Conventions,
+    scratch: Scratch,
 ) -> Found:
     """The whole path of a batch of inputs (B, H, W, 3) whose pictures lie in `windows` (B, 4) xyxy."""
     with stage("trunk"):
@@ -83,7 +100,7 @@ def detect(
     with stage("proposals"):
         boxes, image_index = propose(trunk, windows, anchors, model, conventions)
     with stage("roi_align"):
-        pooled = pool(trunk, boxes, image_index, BOX_POOL, anchors, conventions)
+        pooled = pool(trunk, boxes, image_index, BOX_POOL, anchors, conventions, scratch)
     with stage("box head"):
         class_logits, box_deltas = graphs.box_head(pooled)
     with stage("detections"):
@@ -94,9 +111,9 @@ def detect(
     masks = np.zeros((0, model.mask_size, model.mask_size), np.float32)
     if len(boxes):
         with stage("roi_align for masks"):
-            pooled = pool(trunk, boxes, image_index, model.mask_size // 2, anchors, conventions)
+            pooled = pool(trunk, boxes, image_index, model.mask_size // 2, anchors, conventions, scratch)
         with stage("mask head"):
-            masks = _sigmoid(graphs.mask_head(pooled)[np.arange(len(boxes)), labels])
+            masks = _sigmoid(graphs.mask_head(pooled, labels))
     return Found(boxes, scores, labels, image_index, masks)
 
 
@@ -162,12 +179,15 @@ def pool(
     size: int,
     anchors: Anchors,
     conventions: Conventions,
+    scratch: Scratch,
 ) -> np.ndarray:
-    """Boxes (R, 4) of images (R,) -> (R, size, size, C)."""
+    """Boxes (R, 4) of images (R,) -> (R, size, size, C), valid until `scratch` is used again."""
     maps_hw = [(m.shape[1], m.shape[2]) for m in trunk.maps]
     levels = assign_levels(boxes, maps_hw, anchors.strides[0], conventions)
+    pooled = scratch.array(len(boxes), size, size, trunk.maps[0].shape[3])
     strides = anchors.strides[:POOLED_LEVELS]
-    return pool_maps(trunk.maps, boxes, image_index, levels, size=size, strides=strides, conventions=conventions)
+    pool_maps(trunk.maps, boxes, image_index, levels, pooled, strides=strides, conventions=conventions)
+    return pooled
 
 
 def select(

@@ -6,12 +6,15 @@ from numba import njit, prange
 
 @njit(cache=True, nogil=True)
 def _source(out, length, step):
-    """The two source pixels of each of `out` ones and the weight of the second; the border is repeated."""
+    """The two source pixels of each of `out` ones and the weight of the second; the border is repeated.
+
+    A position is rounded to float32 once, as by the fused multiply-add of torch's kernels on AVX2 and later.
+    """
     first = np.empty(out, np.int64)
     second = np.empty(out, np.int64)
     weight = np.empty(out, np.float32)
     for i in range(out):
-        position = max(step * (np.float32(i) + np.float32(0.5)) - np.float32(0.5), np.float32(0.0))
+        position = max(np.float32(np.float64(step) * (i + 0.5) - 0.5), np.float32(0.0))
         first[i] = min(int(position), length - 1)
         second[i] = min(first[i] + 1, length - 1)
         weight[i] = position - np.float32(first[i])

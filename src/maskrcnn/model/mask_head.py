@@ -1,4 +1,4 @@
-"""Mask head: pooled features -> one small mask for each class.
+"""Mask head: pooled features -> one small mask, of the class that is asked for.
 
 R regions, C channels, S pooled cells along a side, M = 2 S mask cells, K classes without the background
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -31,8 +32,12 @@ class MaskHead(nn.Module):
         nn.init.normal_(self.logits.weight, std=0.001)
         nn.init.zeros_(self.logits.get_parameter("bias"))
 
-    def forward(self, pooled: Tensor) -> Tensor:
-        """(R, C, S, S) -> mask_logits (R, K + 1, M, M); channel 0, the background's, is never used."""
+    def forward(self, pooled: Tensor, labels: Tensor) -> Tensor:
+        """(R, C, S, S) with labels (R,) -> mask logits (R, M, M) of that class; the others are never computed."""
         for conv in self.convs:
             pooled = F.relu(conv(pooled))
-        return self.logits(F.relu(self.deconv(pooled)))
+        hidden = F.relu(self.deconv(pooled))
+        # (K + 1, C, 1, 1) -> (R, 1, C)
+        weight = self.logits.weight.flatten(1).index_select(0, labels)[:, None]
+        bias = self.logits.get_parameter("bias").index_select(0, labels)
+        return (torch.bmm(weight, hidden.flatten(2)) + bias[:, None, None]).reshape(-1, *hidden.shape[2:])

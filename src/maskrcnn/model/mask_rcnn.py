@@ -161,8 +161,7 @@ class MaskRCNN(nn.Module):
         size = self.config.mask_size
         if len(boxes) == 0:
             return boxes.new_zeros(0, size, size)
-        logits = self.mask_head(self._pool(features, boxes, image_index, size // 2))
-        return logits[torch.arange(len(labels), device=labels.device), labels]
+        return self.mask_head(self._pool(features, boxes, image_index, size // 2), labels)
 
     def _pool(self, features: list[Tensor], boxes: Tensor, image_index: Tensor, size: int) -> Tensor:
         return pool(

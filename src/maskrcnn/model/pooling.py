@@ -65,13 +65,14 @@ def pool_maps(
     boxes: np.ndarray,
     image_index: np.ndarray,
     levels: np.ndarray,
+    pooled: np.ndarray,
     *,
-    size: int,
     strides: tuple[int, ...],
     conventions: Conventions,
-) -> np.ndarray:
-    """Boxes (R, 4), in the network's units, of images (R,) -> (R, S, S, C), each from its level of (B, M, N, C)."""
-    pooled = np.empty((len(boxes), size, size, maps[0].shape[3]), np.float32)
+) -> None:
+    """Fill `pooled` (R, S, S, C) with boxes (R, 4), in the network's units, of images (R,), each from its level of
+    `maps` (B, M, N, C).
+    """
     for level, feature in enumerate(maps):
         rows = np.flatnonzero(levels == level)
         if len(rows):
@@ -79,7 +80,7 @@ def pool_maps(
             roi_align_forward(
                 feature,
                 own,
-                positions_of(own, (feature.shape[1], feature.shape[2]), size, conventions),
+                positions_of(own, (feature.shape[1], feature.shape[2]), pooled.shape[1], conventions),
                 image_index[rows],
                 rows,
                 1 / strides[level],
@@ -87,4 +88,3 @@ def pool_maps(
                 POOLING[conventions.pooling],
                 pooled,
             )
-    return pooled

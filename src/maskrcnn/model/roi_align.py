@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import numba
+import numpy as np
 import torch
 import torchvision
 from torch import Tensor
@@ -104,12 +105,13 @@ class _CpuPool(torch.autograd.Function):
         ctx.save_for_backward(boxes, image_index, levels)
         ctx.settings = strides, conventions
         ctx.shapes = [f.shape for f in features]
-        pooled = pool_maps(
+        pooled = np.empty((len(boxes), size, size, features[0].shape[1]), np.float32)
+        pool_maps(
             [channels_last(f) for f in features],
             boxes.numpy(),
             image_index.numpy(),
             levels.numpy(),
-            size=size,
+            pooled,
             strides=strides,
             conventions=conventions,
         )

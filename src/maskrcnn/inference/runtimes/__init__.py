@@ -35,6 +35,7 @@ class CpuRuntime(ABC):
         self.model_config = model
         self.conventions = conventions
         self.anchors = Anchors(model, conventions)
+        self.scratch = regions.Scratch()
 
     def detect(
         self, pixels: np.ndarray, windows: np.ndarray, predict: PredictConfig, graphs: Graphs | None = None
@@ -48,6 +49,7 @@ class CpuRuntime(ABC):
             model=self.model_config,
             predict=predict,
             conventions=self.conventions,
+            scratch=self.scratch,
         )
 
     @abstractmethod
@@ -72,7 +74,7 @@ class ExportedGraphs(ABC):
         self.pixel_mean = None if runtime.conventions.black_padding else pixel_mean
 
     @abstractmethod
-    def run(self, name: str, value: np.ndarray) -> list[Any]:
+    def run(self, name: str, *values: np.ndarray) -> list[Any]:
         """The outputs of one graph."""
 
     def trunk(self, pixels: np.ndarray, windows: np.ndarray) -> Trunk:
@@ -82,12 +84,14 @@ class ExportedGraphs(ABC):
 
     def box_head(self, pooled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `regions.Graphs`."""
+        if not self.runtime.model_config.box_convs:
+            pooled = pooled.reshape(len(pooled), -1)  # (R, S, S, C) -> (R, S*S*C), as `graphs.BoxGraph` takes it
         logits, deltas = self.run("box_head", pooled)
         return logits, deltas
 
-    def mask_head(self, pooled: np.ndarray) -> np.ndarray:
+    def mask_head(self, pooled: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """See `regions.Graphs`."""
-        return self.run("mask_head", pooled)[0]
+        return self.run("mask_head", pooled, labels)[0]
 
 
 def fill_padding(pixels: np.ndarray, windows: np.ndarray, mean: tuple[float, ...] | None) -> np.ndarray:

@@ -49,7 +49,7 @@ class _Sessions(ExportedGraphs):
         super().__init__(runtime, pixel_mean)
         self.sessions = sessions
 
-    def run(self, name: str, value: np.ndarray) -> list[Any]:
+    def run(self, name: str, *values: np.ndarray) -> list[Any]:
         """See `ExportedGraphs`."""
         session = self.sessions[name]
-        return session.run(None, {session.get_inputs()[0].name: value})
+        return session.run(None, {i.name: value for i, value in zip(session.get_inputs(), values, strict=True)})

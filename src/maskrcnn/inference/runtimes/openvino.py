@@ -64,7 +64,7 @@ class _Requests(ExportedGraphs):
         super().__init__(runtime, runtime.pixel_mean)
         self.requests = {name: graph.create_infer_request() for name, graph in runtime._compiled.items()}
 
-    def run(self, name: str, value: np.ndarray) -> list[Any]:
+    def run(self, name: str, *values: np.ndarray) -> list[Any]:
         """See `ExportedGraphs`."""
-        results = self.requests[name].infer(value, share_inputs=True, share_outputs=True)
+        results = self.requests[name].infer(values, share_inputs=True, share_outputs=True)
         return [results[k] for k in range(len(results))]

@@ -73,9 +73,9 @@ class TorchRuntime(CpuRuntime):
         return logits.numpy(), deltas.numpy()
 
     @torch.no_grad()
-    def mask_head(self, pooled: np.ndarray) -> np.ndarray:
+    def mask_head(self, pooled: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """See `regions.Graphs`."""
-        return self.model.mask_head(torch.from_numpy(pooled).permute(0, 3, 1, 2)).numpy()
+        return self.model.mask_head(torch.from_numpy(pooled).permute(0, 3, 1, 2), torch.from_numpy(labels)).numpy()
 
     @torch.no_grad()
     def stages(self, pixels: np.ndarray, windows: np.ndarray, predict: PredictConfig) -> tuple[Stages, Kept, Tensor]:
