@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,6 +93,21 @@ def test_a_bundle_predicts_without_torch(runtime, shapes, shapes_csv, tmp_path):
     assert "torch is not installed: pip install" in done.stderr
 
 
+def quantised_convolutions(bundle: Path, runtime: str) -> list[bool]:
+    """Of each convolution of the trunk, from the input on: whether its weights are quantised."""
+    if runtime == "openvino":
+        import openvino as ov
+
+        steps = ov.Core().read_model(bundle / "trunk.xml").get_ordered_ops()
+        convolutions = [step for step in steps if step.get_type_name() == "Convolution"]
+        return [c.input_value(1).get_node().get_type_name() != "Constant" for c in convolutions]
+    import onnx
+
+    nodes = onnx.load(bundle / "trunk.onnx").graph.node
+    made_by = {output: node.op_type for node in nodes for output in node.output}
+    return [made_by.get(node.input[1]) == "DequantizeLinear" for node in nodes if node.op_type == "Conv"]
+
+
 @pytest.mark.parametrize("runtime", ["openvino", "onnx"])
 def test_int8_is_measured_before_it_is_written(runtime, shapes, tmp_path, monkeypatch):
     said = []
@@ -110,6 +126,9 @@ def test_int8_is_measured_before_it_is_written(runtime, shapes, tmp_path, monkey
     ]
     assert sizes[0] < 0.7 * sizes[1]
     assert len(maskrcnn.load(tmp_path / "small").predict(shapes.files[0]).boxes) > 0
+    quantised = quantised_convolutions(tmp_path / "small", runtime)
+    assert not quantised[0], "the stem stays in fp32"
+    assert any(quantised)
 
     measured = iter([0.5, 0.1])
 

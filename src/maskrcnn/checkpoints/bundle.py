@@ -18,7 +18,7 @@ from maskrcnn.model.conventions import Conventions
 if TYPE_CHECKING:
     from maskrcnn.inference.runtimes import Runtime
 
-FORMAT = "maskrcnn-bundle-1"
+FORMAT = "maskrcnn-bundle-2"
 DESCRIPTION = "model.json"
 
 

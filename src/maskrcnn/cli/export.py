@@ -32,7 +32,7 @@ def export(
     runtime
         What will run it. Bundles of openvino and onnx need no torch.
     precision
-        int8 is about three times as fast; its cost in AP is measured and shown.
+        int8 is a quarter of the size, and faster where the processor has VNNI; its cost in AP is measured and shown.
     calibrate
         CSV of masks; some of its images calibrate int8, others measure it.
     most_loss
