@@ -100,6 +100,13 @@ def test_placements_stay_within_image_and_input(rng):
     assert fit((100, 50), 512).hw == (512, 256)
 
 
+def test_a_crop_keeps_the_scale_that_prediction_has(rng):
+    config = Config.parse({"augment": {"crop": 128, "scale": (1.0, 1.0), "rotate": False}}, "test").augment
+    placement = draw_placement((200, 400), 800, config, rng)
+    assert placement.hw == (128, 128)
+    assert np.allclose(placement.scale_wh, 2)
+
+
 def test_a_sample_depends_on_seed_pass_and_image_alone(shapes):
     for step in (0, 3, 40):
         first, second = make_batch(shapes, step, SMALL), make_batch(shapes, step, SMALL)

@@ -19,10 +19,14 @@ def fit(hw: tuple[int, int], size: int) -> Placement:
 
 
 def draw_placement(hw: tuple[int, int], size: int, config: AugmentConfig, rng: np.random.Generator) -> Placement:
-    """A random window of an image of height and width `hw`, to fill an input of at most `size` x `size` pixels."""
+    """A random window of an image of height and width `hw`, scaled as prediction scales its longer side to `size`.
+
+    It fills an input of at most `config.crop` pixels along a side, which by default is `size`.
+    """
     h, w = hw
     low, high = np.log(config.scale)
     scale = size / max(h, w) * float(np.exp(rng.uniform(low, high)))
+    size = config.crop or size
     window_h, window_w = min(h, max(int(size / scale), 1)), min(w, max(int(size / scale), 1))
     x1 = int(rng.integers(0, w - window_w + 1))
     y1 = int(rng.integers(0, h - window_h + 1))
