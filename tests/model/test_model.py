@@ -10,6 +10,7 @@ from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.runtimes.torch import TorchRuntime
 from maskrcnn.model.anchors import cell_anchors
 from maskrcnn.model.boxes import clip_boxes, decode_boxes, encode_boxes, iou
+from maskrcnn.model.layers import convolution
 from maskrcnn.model.mask_rcnn import build_model, flat_boxes
 
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
@@ -53,6 +54,24 @@ def test_clipping_and_overlap():
     assert clip_boxes(boxes, torch.tensor([[0, 0, 100, 40]]))[0, 0].tolist() == [0, 0, 100, 40]
     overlap = iou(torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[5.0, 0, 15, 10], [20, 20, 30, 30]]))
     assert torch.allclose(overlap, torch.tensor([[1 / 3, 0.0]]))
+
+
+@pytest.mark.parametrize("hw", [(70, 66), (8, 8)])
+@pytest.mark.parametrize("norm", [False, True])
+def test_gradients_of_a_convolution_are_torchs(hw, norm):
+    torch.manual_seed(0)
+    ours = convolution(8, 12, 3, norm=norm)
+    conv = ours[0] if norm else ours
+    plain = torch.nn.Conv2d(8, 12, 3, padding=1, bias=not norm)
+    plain.load_state_dict(conv.state_dict())
+    images = torch.randn(2, 8, *hw).to(memory_format=torch.channels_last)
+    gradients = []
+    for layer in (conv, plain):
+        x = images.clone().requires_grad_()
+        (layer(x) * torch.linspace(-1, 1, hw[1])).square().sum().backward()
+        gradients.append([x.grad, *(p.grad for p in layer.parameters())])
+    for a, b in zip(*gradients, strict=True):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-3)
 
 
 def test_anchors_keep_area_and_ratio():
