@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
+import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 import torch
-from pycocotools import mask as coco_mask
+from alone import CLASSES, SIZE, theirs_detect
 from torchvision.models import detection
 
 from maskrcnn import RLE, iou_matrix
@@ -37,8 +38,6 @@ from maskrcnn.inference.runtimes.openvino import OpenVinoRuntime
 from maskrcnn.inference.timing import collect
 
 THREADS = 2
-SIZE = 512
-CLASSES = 80
 
 
 def picture(seed: int, side: int = SIZE) -> np.ndarray:
@@ -79,14 +78,6 @@ def torchvision_model(seed: int) -> detection.MaskRCNN:
     layer.weight.mul_(factor[:, None])
     layer.bias.copy_((layer.bias - logits.mean(0)) * factor)
     return model
-
-
-@torch.no_grad()
-def theirs_detect(model: detection.MaskRCNN, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, list]:
-    """What a user of torchvision does: array in; boxes, labels, scores and COCO run lengths out."""
-    found = model([torch.from_numpy(image).permute(2, 0, 1).float() / 255])[0]
-    masks = np.asfortranarray((found["masks"][:, 0] >= 0.5).permute(1, 2, 0).numpy().astype(np.uint8))
-    return (*(found[k].numpy() for k in ("boxes", "labels", "scores")), coco_mask.encode(masks))
 
 
 def ours_detect(model: Predictor, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, list]:
@@ -155,19 +146,23 @@ def convolution_rate(int8: bool) -> float:
     return 3 * 2 * 256 * 256 * 9 * 128**2 / statistics.median(times[2:])
 
 
-def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def peak_mb(side: str, model: Path, pictures: Path) -> int:
+    """Peak memory of one side in a process of its own; the one that imports torchvision is given no help of ours."""
+    command = [sys.executable, str(Path(__file__).with_name("alone.py")), side, str(model), str(pictures)]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
-def int8_bundle(model: Predictor, pictures: list[np.ndarray]) -> Predictor:
-    """Calibrated on the pictures themselves: only its speed is looked at here."""
+def int8_bundle(model: Predictor, pictures: list[np.ndarray], folder: Path) -> Predictor:
+    """A bundle beside that of fp32, calibrated on the pictures themselves: only its speed is looked at here."""
     mean = tuple(float(v) for v in model.model.pixel_mean)
     graphs = to_openvino(model.model)
     runtime = OpenVinoRuntime(graphs, model.config.model, model.conventions, mean)
     inputs = ((p[None], np.array([[0, 0, p.shape[1], p.shape[0]]])) for p in pictures)
     seen = record(runtime, inputs, model.config.predict)
-    small = OpenVinoRuntime(quantized(graphs, seen), model.config.model, model.conventions, mean)
-    return Predictor(small, model.config, model.class_ids, model.class_names)
+    shutil.copytree(folder / "fp32", folder / "int8")
+    for name, graph in quantized(graphs, seen).items():
+        ov.save_model(graph, folder / "int8" / f"{name}.xml", compress_to_fp16=False)
+    return load(folder / "int8")
 
 
 def main() -> None:
@@ -189,13 +184,15 @@ def main() -> None:
         pictures = [resize(read_image(p), (SIZE, SIZE)) for p in files]
     contenders: dict[str, Predictor] = {}
     with tempfile.TemporaryDirectory() as folder:
+        saved, state = Path(folder) / "pictures.npy", Path(folder) / "state.pth"
+        np.save(saved, np.stack(pictures))
+        torch.save(theirs.state_dict(), state)
         export(eager, Path(folder) / "fp32")
         contenders["fp32"] = load(Path(folder) / "fp32")
         if args.int8:
-            contenders["int8"] = int8_bundle(eager, pictures)
+            contenders["int8"] = int8_bundle(eager, pictures, Path(folder))
         results: dict[str, dict] = {}
         for precision, model in contenders.items():
-            before = peak_mb()
             same = None
             if precision == "fp32":
                 checks = [compare(ours_detect(model, p), theirs_detect(theirs, p)) for p in pictures]
@@ -231,8 +228,8 @@ def main() -> None:
                 "gflop": round(operations(eager, 1000, len(found[0])) / 1e9, 1),
                 "stages_ms": {k: round(1000 * statistics.median(v), 2) for k, v in seconds.items()},
                 "same": same,
-                "peak_mb_before": round(before),
-                "peak_mb_after": round(peak_mb()),
+                "ours_peak_mb": peak_mb("ours", Path(folder) / precision, saved),
+                "torchvision_peak_mb": peak_mb("torchvision", state, saved),
             }
     if args.json:
         print(json.dumps(results))
@@ -244,6 +241,7 @@ def main() -> None:
             f"{row['over_floor']} times that"
         )
         print(f"  stages, ms an image: {row['stages_ms']}")
+        print(f"  peak memory: ours {row['ours_peak_mb']} MB, torchvision {row['torchvision_peak_mb']} MB")
         if row["same"]:
             print(f"  largest differences to torchvision: {row['same']}", file=sys.stdout)
 

@@ -1,11 +1,12 @@
 """Our pooling against torchvision's, forward and backward."""
 
+import numpy as np
 import pytest
 import torch
 import torchvision
 
 from maskrcnn.model.conventions import MATTERPORT, NATIVE
-from maskrcnn.model.pooling import assign_levels
+from maskrcnn.model.pooling import assign_levels, pool_maps
 from maskrcnn.model.roi_align import crop_and_resize, pool
 
 STRIDES = (4, 8, 16, 32)
@@ -45,6 +46,49 @@ def test_pooling_is_torchvisions(aligned, samples, channels, size):
         strict=True,
     ):
         assert (a - b).abs().max() < 2e-5
+
+
+def bilinear(feature, y, x):
+    """The (C,) features at a point of a map (M, N, C) by the definition; beyond one cell off the map there is nothing."""
+    limits = np.array(feature.shape[:2])
+    if min(y, x) < -1 or y > limits[0] or x > limits[1]:
+        return np.zeros(feature.shape[2])
+    point = np.clip([y, x], 0, limits - 1)
+    total = np.zeros(feature.shape[2])
+    for row in {int(np.floor(point[0])), int(np.ceil(point[0]))}:
+        for column in {int(np.floor(point[1])), int(np.ceil(point[1]))}:
+            total += feature[row, column] * (1 - abs(point[0] - row)) * (1 - abs(point[1] - column))
+    return total
+
+
+def averaged_bins(feature, box, size, scale, samples, aligned):
+    """RoIAlign as the paper words it: a bin is the mean of regularly spaced samples; (S, S, C) float64."""
+    x1, y1, x2, y2 = box * scale - 0.5 * aligned
+    w, h = (x2 - x1, y2 - y1) if aligned else (max(x2 - x1, 1.0), max(y2 - y1, 1.0))
+    rows = samples or max(int(np.ceil(h / size)), 1)
+    columns = samples or max(int(np.ceil(w / size)), 1)
+    out = np.zeros((size, size, feature.shape[2]))
+    for i, j in np.ndindex(size, size):
+        points = [
+            (y1 + (i + (a + 0.5) / rows) * h / size, x1 + (j + (b + 0.5) / columns) * w / size)
+            for a, b in np.ndindex(rows, columns)
+        ]
+        out[i, j] = np.mean([bilinear(feature, y, x) for y, x in points], 0)
+    return out
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("samples", [0, 2, 3])
+def test_the_kernel_is_the_definition(aligned, samples, rng):
+    feature = rng.standard_normal((18, 25, 5)).astype(np.float32)
+    corner = rng.uniform(-10, 90, (12, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(0.5, 70, (12, 2))], 1).astype(np.float32)
+    pooled = np.empty((12, 7, 7, 5), np.float32)
+    conventions = NATIVE.changed(pooling="aligned" if aligned else "shifted", roi_samples=samples)
+    zeros = np.zeros(12, np.int64)
+    pool_maps([feature[None]], boxes, zeros, zeros, pooled, strides=(4,), conventions=conventions)
+    for box, found in zip(boxes.astype(np.float64), pooled, strict=True):
+        assert np.abs(found - averaged_bins(feature, box, 7, 1 / 4, samples, aligned)).max() < 1e-5
 
 
 def test_a_linear_ramp_is_sampled_exactly():

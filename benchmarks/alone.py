@@ -1,0 +1,57 @@
+"""One side of `inference.py` in a process of its own: predicts a few pictures and prints its peak memory in MB.
+
+python benchmarks/alone.py ours BUNDLE PICTURES.npy
+python benchmarks/alone.py torchvision STATE.pth PICTURES.npy
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from typing import Any
+
+import numpy as np
+
+SIZE = 512
+CLASSES = 80
+
+
+def theirs_detect(model: Any, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, list]:
+    """What a user of torchvision does: array in; boxes, labels, scores and COCO run lengths out."""
+    import torch
+    from pycocotools import mask as coco_mask
+
+    with torch.no_grad():
+        found = model([torch.from_numpy(image).permute(2, 0, 1).float() / 255])[0]
+        masks = np.asfortranarray((found["masks"][:, 0] >= 0.5).permute(1, 2, 0).numpy().astype(np.uint8))
+    return (*(found[k].numpy() for k in ("boxes", "labels", "scores")), coco_mask.encode(masks))
+
+
+def ours(bundle: str, pictures: np.ndarray) -> None:
+    """What a user of a bundle does."""
+    import maskrcnn
+
+    model = maskrcnn.load(bundle)
+    for picture in pictures:
+        found = model.predict(picture, keep_pixels=False)
+        assert len([rle.to_coco() for rle in found.rles]) > 0
+
+
+def torchvision(state: str, pictures: np.ndarray) -> None:
+    """What a user of torchvision does."""
+    import torch
+    from torchvision.models import detection
+
+    model = detection.maskrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None, num_classes=CLASSES + 1, min_size=SIZE, max_size=SIZE
+    )
+    model.load_state_dict(torch.load(state, weights_only=True, mmap=True), assign=True)
+    model.eval()
+    for picture in pictures:
+        assert len(theirs_detect(model, picture)[0]) > 0
+
+
+if __name__ == "__main__":
+    side, model_path, pictures_path = sys.argv[1:]
+    {"ours": ours, "torchvision": torchvision}[side](model_path, np.load(pictures_path))
+    print(round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))

@@ -1,0 +1,71 @@
+"""Make the files of a model that comes with the package: half-precision weights and an int8 bundle, both scored.
+
+    python tools/ship_model.py RUN NAME --classes nucleus --data train.csv --images images/ --val-ids val_ids.txt
+
+They go to ``src/maskrcnn/models``. Prints sizes, hashes and validation scores for the model's card.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import maskrcnn
+from maskrcnn.checkpoints import load
+from maskrcnn.checkpoints.native import write_model
+from maskrcnn.checkpoints.shipped import FOLDER
+from maskrcnn.config import TrainConfig
+from maskrcnn.deploy.export import export
+from maskrcnn.evaluation import evaluate
+
+
+def scores_of(found: dict[str, Any]) -> dict[str, float]:
+    """The figures that stand on a card."""
+    values = {f"{kind} {key}": found[kind][key] for kind in ("box", "mask") for key in ("AP", "AP50", "AP75")}
+    values["Kaggle"] = found["kaggle"]["mean"]
+    return {name: round(value, 4) for name, value in values.items()}
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("--classes", nargs="+", required=True, help="names of the classes")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--val-ids", type=Path, required=True)
+    args = parser.parse_args()
+    data = maskrcnn.open_dataset(args.data, images=args.images)
+    train, val = data.split_by_names(args.val_ids.read_text("utf-8").split())
+    trained = load(args.run, device="cpu")
+    weights, bundle = FOLDER / f"{args.name}.safetensors", FOLDER / f"{args.name}-int8"
+    # How it was trained stands on the card; as a starting point it brings the ordinary settings.
+    config = trained.config.model_copy(update={"train": TrainConfig()})
+    write_model(
+        weights,
+        {n: t.half() if t.is_floating_point() else t for n, t in trained.model.state_dict().items()},
+        config=config,
+        conventions=trained.conventions,
+        class_ids=trained.class_ids,
+        class_names=args.classes,
+        provenance={k: v for k, v in trained.provenance.items() if k in ("step", "data", "versions")},
+    )
+    half = load(weights, device="cpu")
+    export(half, bundle, precision="int8", calibrate=train, say=print)
+    for path, model in ((weights, half), (bundle, load(bundle))):
+        files = [path] if path.is_file() else sorted(path.iterdir())
+        print(path.name, f"{sum(f.stat().st_size for f in files) / 1e6:.2f} MB")
+        print(json.dumps({f.name: sha256(f) for f in files}, indent=1))
+        model.class_names = data.class_names  # the truth's own
+        print(json.dumps(scores_of(evaluate(model, val))))
+
+
+if __name__ == "__main__":
+    main()
