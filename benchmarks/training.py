@@ -252,7 +252,7 @@ def main() -> None:
             results["resnet50"]["largest_loss_difference"] = max(differences.values())
         if args.only != "resnet50":
             torch.manual_seed(args.seed)
-            config, _ = fill_in(Config.build("lite").changed(train=slow), data)
+            config, _ = fill_in(Config.build("lite").changed(model={"image_size": SIZE}, train=slow), data)
             model = build_model(config.model, n_classes, NATIVE)
             model.backbone.load_weights("imagenet")
             results["lite"] = side_by_side(torchvision_lite(n_classes, model), model, config, samples, args.rounds)

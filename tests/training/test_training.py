@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from maskrcnn import UserError
+from maskrcnn import UserError, open_dataset
 from maskrcnn.config import Config, ModelConfig, TrainConfig, seconds
 from maskrcnn.data.batch import make_batch
 from maskrcnn.data.dataset import place, targets_of
+from maskrcnn.data.formats import encoded_pixels
+from maskrcnn.files import write_image
 from maskrcnn.model.conventions import NATIVE
 from maskrcnn.model.mask_rcnn import build_model
 from maskrcnn.rle import RLE
@@ -210,9 +213,52 @@ def test_the_plan_measures_the_data(shapes):
     config, reasons = fill_in(Config(), shapes)
     assert len(config.model.anchor_sizes) == 5
     assert config.predict.detections == 100
+    assert config.model.image_size == 512
     assert len(reasons) == 2
-    given = Config().changed(model={"anchor_sizes": (1, 2, 3, 4, 5)}, predict={"detections": 7})
+    given = Config().changed(
+        model={"anchor_sizes": (1, 2, 3, 4, 5), "image_size": 512, "mask_size": 28}, predict={"detections": 7}
+    )
     assert fill_in(given, shapes) == (given, [])
+
+
+def circles(folder, side, radius, classes=("a",)):
+    """A data set of one picture with 20 discs of a radius."""
+    y, x = np.mgrid[:side, :side]
+    centers = np.random.default_rng(0).integers(radius, side - radius, (20, 2))
+    discs = [RLE.from_mask((x - a) ** 2 + (y - b) ** 2 <= radius**2) for a, b in centers]
+    write_image(Image.new("RGB", (side, side)), folder / "images" / "p.png")
+    rows = [("p.png", disc, classes[k % len(classes)]) for k, disc in enumerate(discs)]
+    encoded_pixels.write(folder / "train.csv", rows, with_class=True)
+    return open_dataset(folder / "train.csv")
+
+
+@pytest.mark.parametrize(
+    ("side", "radius", "size", "crop"),
+    [(1024, 20, 896, 512), (1024, 4, 1536, 512), (400, 4, 896, 512), (512, 40, 512, None)],
+    ids=["small", "tiny", "as far as the pixels go", "large enough"],
+)
+def test_small_objects_raise_the_working_scale(tmp_path, side, radius, size, crop):
+    config, reasons = fill_in(Config(), circles(tmp_path, side, radius))
+    assert (config.model.image_size, config.augment.crop) == (size, crop)
+    assert any(f"image size {size}" in reason for reason in reasons) == (size != 512)
+
+
+def test_a_crop_that_was_asked_for_stays(tmp_path):
+    config, _ = fill_in(Config().changed(augment={"crop": 256}), circles(tmp_path, 1024, 20))
+    assert config.augment.crop == 256
+
+
+def test_large_objects_have_finer_masks(tmp_path):
+    config, _ = fill_in(Config(), circles(tmp_path, 600, 140))
+    assert config.model.mask_size == 56
+
+
+def test_left_and_right_trade_places(tmp_path):
+    data = circles(tmp_path, 256, 20, ("Left hand", "right hand", "leftover", "hat"))
+    config, reasons = fill_in(Config(), data)
+    assert config.augment.swap_on_flip == ("Left hand=right hand",)
+    assert any("Left hand and right hand" in reason for reason in reasons)
+    assert fill_in(Config().changed(augment={"swap_on_flip": ()}), data)[0].augment.swap_on_flip == ()
 
 
 def test_wrong_settings_are_named():
