@@ -40,6 +40,22 @@ def test_a_shared_pixel_goes_to_the_highest_score():
     assert apart.masks.sum(0).max() == 1
 
 
+def test_a_sliver_beside_a_better_detection_is_no_object():
+    masks = np.zeros((3, 4, 20), bool)
+    masks[0, :, :10] = masks[1, :, 4:12] = masks[2, :, 6:18] = True
+    found = Detections(
+        boxes=np.array([[0, 0, 10, 4], [4, 0, 12, 4], [6, 0, 18, 4]], np.float32),
+        scores=np.array([0.9, 0.8, 0.7], np.float32),
+        class_ids=np.array([1, 1, 1]),
+        class_names=["a"] * 3,
+        rles=[RLE.from_mask(m) for m in masks],
+        hw=(4, 20),
+    )
+    apart = found.without_overlaps()
+    assert [r.area for r in apart.rles] == [40, 24]  # the second kept 2 of its 8 columns, the third 6 of 12
+    assert [bool(text) for text in found.encoded_pixels()] == [True, False, True]
+
+
 def test_coco_results():
     entry = detections().to_coco(7)[0]
     assert entry["image_id"] == 7

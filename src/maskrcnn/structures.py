@@ -19,6 +19,9 @@ from maskrcnn.rle import RLE, RunTable, remove_overlaps
 if TYPE_CHECKING:
     import torch
 
+LEAST_LEFT = 0.5
+"""Part of a mask that a detection must keep where masks may not overlap: a sliver beside a better one is no object."""
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -156,23 +159,25 @@ class Detections:
         return masks
 
     def without_overlaps(self) -> Detections:
-        """Every pixel goes to the detection of the highest score; what is left without a pixel is dropped."""
-        order = np.argsort(-self.scores, kind="stable")
-        rles = remove_overlaps(self.rles, order)
+        """Every pixel goes to the detection of the highest score; what keeps less than half of its mask is dropped."""
+        rles = self._rles_apart()
         kept = replace(self, rles=rles)
         return kept[np.array([r.area > 0 for r in rles], bool)]
+
+    def _rles_apart(self) -> list[RLE]:
+        parts = remove_overlaps(self.rles, np.argsort(-self.scores, kind="stable"))
+        whole = (part.area and part.area >= LEAST_LEFT * mask.area for part, mask in zip(parts, self.rles, strict=True))
+        return [part if kept else RLE.empty(self.hw) for part, kept in zip(parts, whole, strict=True)]
 
     def encoded_pixels(self, overlap: str | None = "score") -> list[str]:
         """Kaggle EncodedPixels, one a detection.
 
         With ``overlap="score"`` a pixel belongs to the detection of the highest score alone, and a detection that
-        loses all of its pixels gives the empty text; with None masks may share pixels.
+        keeps less than half of its pixels gives the empty text; with None masks may share pixels.
         """
         if overlap not in ("score", None):
             raise ValueError(f'overlap is "score" or None, not {overlap!r}')
-        rles = self.rles
-        if overlap == "score":
-            rles = remove_overlaps(rles, np.argsort(-self.scores, kind="stable"))
+        rles = self._rles_apart() if overlap == "score" else self.rles
         return [r.to_encoded_pixels() for r in rles]
 
     def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
