@@ -40,8 +40,9 @@ def precision_recall(scores: np.ndarray, hits: np.ndarray, n_truth: int) -> Prec
 class Reliability:
     """Detections in bins of equal width by score, which `edges` (bins + 1,) cut.
 
-    Of each bin: `counts`, mean `scores` and `shares` that are correct, NaN where it is empty. `error` is the expected calibration error (Naeini, Cooper, Hauskrecht 2015; Guo et al. 2017): the mean over
-    detections of the distance between the share and the score of their bin; None without detections.
+    Of each bin: `counts`, mean `scores` and `shares` that are correct, NaN where it is empty. `error` is the expected
+    calibration error (Naeini, Cooper, Hauskrecht 2015; Guo et al. 2017): the mean over detections of the distance
+    between the share and the score of their bin; None without detections.
     """
 
     edges: np.ndarray

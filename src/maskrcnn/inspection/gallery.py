@@ -92,17 +92,16 @@ def picture(evaluation: Evaluation, judgement: Judgement, i: int) -> Picture:
 def shrunk(mask: RLE, hw: tuple[int, int]) -> RLE:
     """`mask` on a picture of another size: what lies under the centre of each of its pixels."""
     height, width = mask.hw
+    x1, y1, x2, y2 = mask.box
     rows = ((np.arange(hw[0]) + 0.5) * height / hw[0]).astype(np.int64)
     columns = ((np.arange(hw[1]) + 0.5) * width / hw[1]).astype(np.int64)
-    x1, y1, x2, y2 = mask.box
-    inside_rows, inside_columns = (rows >= y1) & (rows < y2), (columns >= x1) & (columns < x2)
-    result = np.zeros(hw, bool)
-    if len(mask.runs):
-        index = columns[inside_columns][None] * height + rows[inside_rows][:, None]
-        run = np.searchsorted(mask.runs[:, 0], index, "right") - 1
-        begins, length = mask.runs[run, 0], mask.runs[run, 1]
-        result[np.ix_(inside_rows, inside_columns)] = (run >= 0) & (index < begins + length)
-    return RLE.from_mask(result)
+    (top, bottom), (left, right) = np.searchsorted(rows, [y1, y2]), np.searchsorted(columns, [x1, x2])
+    if top == bottom or left == right:
+        return RLE.empty(hw)
+    index = columns[left:right][None] * height + rows[top:bottom][:, None]
+    run = np.searchsorted(mask.runs[:, 0], index, "right") - 1
+    inside = (run >= 0) & (index < mask.runs[run].sum(-1))  # a run's start and length add up to its end
+    return RLE.from_mask(inside).shift(int(left), int(top), hw)
 
 
 def _fitting(hw: tuple[int, int]) -> tuple[int, int]:

@@ -101,16 +101,16 @@ def _errors(judgement: Judgement, threshold: float) -> str:
     gains, every, seen = judgement.gains(), judgement.counts(), judgement.counts(threshold)
     widest = max(*gains.values(), 1e-9)
     rows = [
-        f'<tr><th scope="row">{name}</th><td>{MEANINGS[name]}</td>'
+        f'<tr><th scope="row">{name}<br><small>{MEANINGS[name]}</small></th>'
         f"<td{NUMBER}>{every[name]:,}</td><td{NUMBER}>{seen[name]:,}</td>"
-        f'<td class="gain"><i style="width:{6 * gains[name] / widest:.2f}rem"></i>{100 * gains[name]:.1f}</td></tr>'
+        f'<td class="gain"><i style="width:{4 * gains[name] / widest:.2f}rem"></i>{100 * gains[name]:.1f}</td></tr>'
         for name in sorted(ERRORS, key=lambda name: -gains[name])
     ]
-    head = ("error", "what it is", "all", f"from score {threshold:g}", "AP points to gain")
+    head = ("error", "all", f"from score {threshold:g}", "AP points to gain")
     return (
         f"<p>Mask AP at IoU 0.5 is {100 * now:.1f}. The last column tells how many points it would gain if errors of "
         "that kind alone were not made (the dAP of TIDE, Bolya et al. 2020). The gains do not add up: mending one kind "
-        f"changes what the others cost.</p>{table('Errors by kind', head, rows, 2)}"
+        f"changes what the others cost.</p>{table('Errors by kind', head, rows, 1)}"
     )
 
 
@@ -159,11 +159,12 @@ def _pair(shown: Picture) -> str:
     found = f"{shown.n_truth - shown.n_missed} of {shown.n_truth} found"
     false = f"false: {', '.join(errors)}" if errors else "none false"
     name = escape(shown.name)
-    caption = f"<figcaption><b>{shown.score:.2f}</b> {name}<br><small>{found}; {false}</small></figcaption>"
+    heading = f'<div class="name" title="{name}"><b>{shown.score:.2f}</b> {name}</div>'
+    caption = f"<figcaption>{heading}<small>{found}; {false}</small></figcaption>"
     if shown.pictures is None:
         return f'<figure class="pair">{caption}<p>The picture can no longer be read.</p></figure>'
     truth, detections = shown.pictures
     return (
-        f'<figure class="pair">{caption}<div><img src="{truth}" alt="Truth of {name}: {found}">'
+        f'<figure class="pair">{caption}<div class="both"><img src="{truth}" alt="Truth of {name}: {found}">'
         f'<img src="{detections}" alt="Detections in {name}: {false}"></div></figure>'
     )
