@@ -17,7 +17,8 @@ FLOORS = [
     {"structures"},
     {"data", "model"},
     {"inference", "checkpoints"},
-    {"evaluation", "inspection", "scale"},
+    {"evaluation"},
+    {"inspection", "scale"},
     {"training", "serving", "deploy"},
     {"cli"},
 ]
@@ -51,6 +52,10 @@ def test_masks_need_no_torch():
         "torchvision",
         "timm",
     }
+
+
+def test_a_report_needs_no_torch():
+    assert not modules_after("import maskrcnn.inspection.report") & {"torch", "torchvision", "timm"}
 
 
 def imported_by(path: Path) -> set[str]:

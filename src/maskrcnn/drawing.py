@@ -36,8 +36,9 @@ def draw_instances(
 ) -> Image.Image:
     """Draw on `image` (H, W, 3) uint8.
 
-    `colors` (N,) picks a colour of `PALETTE` for each instance; without it, instances take turns. Where there are more
-    than 40 instances, only those that are wider than their label carry one: the picture would be all text.
+    `colors` (N,) picks a colour of `PALETTE` for each instance; without it, instances take turns. An empty label is
+    not drawn. Where there are more than 40 instances, only those that are wider than their label carry one: the
+    picture would be all text.
     """
     height, width = image.shape[:2]
     zoom = max(1, min(4, SMALLEST_SIDE // max(height, width)))
@@ -54,7 +55,7 @@ def draw_instances(
         x1, y1, x2, y2 = (float(v) * zoom for v in (boxes[i] if boxes is not None else masks[i].box))
         if boxes is not None:
             draw.rectangle((x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)), outline=ink, width=1)
-        if labels is not None and (not crowded or x2 - x1 > draw.textlength(labels[i], font=font)):
+        if labels is not None and labels[i] and (not crowded or x2 - x1 > draw.textlength(labels[i], font=font)):
             _label(draw, font, labels[i], (x1, y1), ink, picture.size)
     return picture
 

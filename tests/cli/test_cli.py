@@ -106,6 +106,15 @@ def test_evaluate(run, shapes_csv, capsys):
     assert "Kaggle" in said.err
 
 
+def test_evaluate_writes_a_report_of_a_run_or_of_a_model_alone(run, shapes_csv, tmp_path, capsys):
+    for model, has_losses in ((run, True), (run / "last.safetensors", False)):
+        assert call("evaluate", shapes_csv, "--model", model, "--report", tmp_path / "new" / "page.html") == 0
+        page = (tmp_path / "new" / "page.html").read_text("utf-8")
+        assert "Reliability" in page
+        assert ("mrcnn_mask_loss" in page.split("Configuration and environment</h2>")[0]) == has_losses
+    assert "page.html" in capsys.readouterr().err
+
+
 def test_predict_writes_everything(run, shapes, tmp_path, capsys):
     folder = tmp_path / "in" / "deep"
     folder.mkdir(parents=True)

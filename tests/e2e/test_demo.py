@@ -26,4 +26,5 @@ def test_the_demo_keeps_its_promise(tmp_path, seed):
     result = json.loads(done.stdout)
     assert result["mask"]["AP50"] >= 0.80
     assert (tmp_path / "demo" / "predictions" / "submission.csv").exists()
+    assert "Best and worst images" in (tmp_path / "demo" / "run" / "report.html").read_text("utf-8")
     assert len(list((tmp_path / "demo" / "predictions" / "overlays").glob("*.png"))) == 40

@@ -63,6 +63,7 @@ def test_a_run_folder_holds_what_it_should(run):
         "best.safetensors",
         "state",
         "metrics.jsonl",
+        "report.html",
     } <= names
     assert any(p.name.startswith("events") for p in (run.path / "tensorboard").iterdir())
     lines = metrics(run.path)
@@ -77,6 +78,25 @@ def test_a_run_folder_holds_what_it_should(run):
     } <= set(lines[0])
     assert run.scores["kind"] == "validation"
     assert (run.path / "best.safetensors").stat().st_mode & 0o444 == 0o444
+
+
+def test_the_report_shows_the_whole_run(run):
+    page = (run.path / "report.html").read_text("utf-8")
+    assert "8 steps" in page
+    assert "2 validations" in page
+    assert "mrcnn_mask_loss" in page
+    assert "Best and worst images" in page
+
+
+def test_a_report_that_fails_does_not_end_the_run(shapes, tmp_path, monkeypatch):
+    def broken(*arguments, **more):
+        raise RuntimeError("what a page")
+
+    monkeypatch.setattr("maskrcnn.inspection.report.write_report", broken)
+    done = maskrcnn.train(*shapes.split(0.3), out=tmp_path / "run", config=TINY.changed(train={"epochs": 1}))
+    assert done.finished
+    assert RunFolder(done.path).load_state()[0].finished
+    assert not (done.path / "report.html").exists()
 
 
 def test_the_model_file_carries_everything(run, shapes):

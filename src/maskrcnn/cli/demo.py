@@ -44,8 +44,9 @@ def demo(*, out: Path | None = None, seed: Seed = 0, json: JsonFlag = False) -> 
     """
     from maskrcnn.data.formats import open_dataset
     from maskrcnn.data.synthetic import write_shapes
-    from maskrcnn.evaluation import evaluate
+    from maskrcnn.evaluation import examine
     from maskrcnn.inference.outputs import Writer
+    from maskrcnn.inspection.report import write_report
     from maskrcnn.training.loop import train
 
     started = time.monotonic()
@@ -62,8 +63,11 @@ def demo(*, out: Path | None = None, seed: Seed = 0, json: JsonFlag = False) -> 
     if not run.finished:
         return 130
     model = run.model
-    scores = evaluate(model, held_out)
+    evaluation = examine(model, held_out)
+    scores = evaluation.scores
     show_scores(scores)
+    report = run.path / "report.html"
+    write_report(report, "demo", model.config, evaluation, run=run.path, provenance=model.provenance)
     writer = Writer(out / "predictions", overlays=True, labels=False, with_class=True)
     with writer.open(submission=True, coco=False):
         for path, detections in zip(held_out.files, model.predict_many(held_out.files, keep_pixels=True), strict=True):
@@ -71,6 +75,7 @@ def demo(*, out: Path | None = None, seed: Seed = 0, json: JsonFlag = False) -> 
     seconds = time.monotonic() - started
     say(f"data        {csv}")
     say(f"model       {run.path}")
+    say(f"report      {report}")
     say(f"pictures    {out / 'predictions' / 'overlays'}")
     say(f"submission  {out / 'predictions' / 'submission.csv'}")
     say(f"mask AP50 {scores['mask']['AP50']:.3f} on {len(held_out)} held-out images; {seconds:.0f} s in all")

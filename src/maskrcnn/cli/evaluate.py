@@ -16,6 +16,7 @@ def evaluate(
     *,
     model: Path,
     ids: Path | None = None,
+    report: Path | None = None,
     device: str = "auto",
     options: DataOptions | None = None,
     settings: Annotated[PredictConfig | None, Parameter(name="*", group="Prediction")] = None,
@@ -33,13 +34,16 @@ def evaluate(
         Run folder or model file.
     ids
         File with the names of the images to score, one a line; all images otherwise.
+    report
+        HTML file to write: curves of the run, if the model is one, precision and recall, calibration, kinds of errors,
+        best and worst images.
     device
         auto, cpu, cuda, cuda:1 or mps.
     json
         Print the scores as one JSON object.
     """
     from maskrcnn.checkpoints import load
-    from maskrcnn.evaluation import evaluate as run_evaluation
+    from maskrcnn.evaluation import examine
 
     predictor = load(model, device=device)
     if settings is not None:
@@ -48,10 +52,19 @@ def evaluate(
     if ids is not None:
         opened = opened.named(read_names(ids))
     with counting(len(opened), "predicting") as done:
-        scores = run_evaluation(predictor, opened, on_image=done)
+        evaluation = examine(predictor, opened, on_image=done)
+    scores = evaluation.scores
     show_scores(scores)
     for message in scores["unreadable"]:
         say(f"left out: {message}")
+    if report is not None:
+        from maskrcnn.inspection.report import write_report
+
+        run = model if model.is_dir() else None
+        write_report(
+            report, model.resolve().name, predictor.config, evaluation, run=run, provenance=predictor.provenance
+        )
+        say(f"report: {report}")
     if json:
         print_json({**scores, "model": str(model)})
     return 3 if scores["unreadable"] else 0

@@ -87,6 +87,7 @@ def train(
         if json:
             print_json({**run.scores, "run": str(out), "finished": run.finished})
     if run.finished:
+        say(f"report: {out / 'report.html'}")
         say(f"model: {out}  (maskrcnn evaluate, maskrcnn predict --model {out})")
     return 0 if run.finished else 130
 

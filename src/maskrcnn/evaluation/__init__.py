@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +12,8 @@ import numpy as np
 from maskrcnn.data.images import ImageError
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError
+from maskrcnn.evaluation import kaggle
 from maskrcnn.evaluation.coco import coco_scores
-from maskrcnn.evaluation.kaggle import THRESHOLDS, image_scores
 from maskrcnn.structures import Detections
 
 if TYPE_CHECKING:
@@ -20,6 +21,20 @@ if TYPE_CHECKING:
 
 EVALUATION_SCORE = 0.05
 """COCO's scores look at the whole precision-recall curve, so detections count from this score on."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores with what they were made from.
+
+    `scores` is what `evaluate` returns; `data` holds the images that could be read, `detections` one `Detections` of
+    each, from a score of 0.05 on, and `image_scores` (images,) the Kaggle metric of each.
+    """
+
+    scores: dict[str, Any]
+    data: Dataset
+    detections: list[Detections]
+    image_scores: np.ndarray
 
 
 def evaluate(
@@ -34,6 +49,16 @@ def evaluate(
     unreadable picture is left out and listed under "unreadable". Raises `UserError` where model and data have no class
     id in common.
     """
+    return examine(model, data, on_image=on_image).scores
+
+
+def examine(
+    model: Predictor,
+    data: Dataset,
+    *,
+    on_image: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """`evaluate`, with the detections handed over too."""
     known, wanted = {str(c) for c in model.class_ids}, {str(c) for c in data.class_ids}
     if not known & wanted:
         raise UserError(
@@ -59,8 +84,9 @@ def evaluate(
             on_image(i + 1)
     inference_seconds = time.perf_counter() - started
     seen = data if not unreadable else data.take(images)
-    result = score(seen, detections, threshold)
-    return {**result, "inference_seconds": inference_seconds, "unreadable": unreadable}
+    scores, image_scores = _score(seen, detections, threshold)
+    scores |= {"inference_seconds": inference_seconds, "unreadable": unreadable}
+    return Evaluation(scores, seen, detections, image_scores)
 
 
 def score(data: Dataset, detections: Iterable[Detections], score_threshold: float = 0.5) -> dict[str, Any]:
@@ -70,28 +96,34 @@ def score(data: Dataset, detections: Iterable[Detections], score_threshold: floa
     0.5 to 0.95), of detections from `score_threshold` on with overlaps removed; "max_detections", "seconds", "images",
     "instances". A score that nothing defines (no object of that size) is None.
     """
+    return _score(data, list(detections), score_threshold)[0]
+
+
+def _score(data: Dataset, found: list[Detections], score_threshold: float) -> tuple[dict[str, Any], np.ndarray]:
+    """`score`, and the Kaggle metric of each image."""
     started = time.perf_counter()
-    found = list(detections)
     if len(found) != len(data):
         raise ValueError(f"{len(found)} detections for {len(data)} images")
     coco = coco_scores(data, found)
     per_image = [
-        image_scores(
+        kaggle.image_scores(
             data.rles(i),
             [data.class_ids[k - 1] for k in data.labels[data.instances(i)]],
             dets[dets.scores >= score_threshold].without_overlaps(),
         )
         for i, dets in enumerate(found)
     ]
-    table = np.mean(per_image, 0) if per_image else np.zeros(len(THRESHOLDS))
-    return {
+    table = np.reshape(per_image, (len(data), len(kaggle.THRESHOLDS)))
+    per_threshold = table.mean(0) if len(table) else np.zeros(len(kaggle.THRESHOLDS))
+    scores = {
         **coco,
         "kaggle": {
-            "mean": float(table.mean()),
-            "per_threshold": [float(v) for v in table],
+            "mean": float(per_threshold.mean()),
+            "per_threshold": [float(v) for v in per_threshold],
             "score_threshold": score_threshold,
         },
         "seconds": time.perf_counter() - started,
         "images": len(data),
         "instances": data.n_instances,
     }
+    return scores, table.mean(1)

@@ -25,10 +25,11 @@ from maskrcnn.data.batch import Batch, batches
 from maskrcnn.data.images import SUFFIXES
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError
-from maskrcnn.evaluation import evaluate
+from maskrcnn.evaluation import Evaluation, evaluate, examine
 from maskrcnn.files import write_text
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.runtimes.torch import TorchRuntime
+from maskrcnn.inspection.report import write_run_report
 from maskrcnn.model.conventions import NATIVE, Conventions
 from maskrcnn.model.mask_rcnn import MaskRCNN, build_model
 from maskrcnn.training.checkpoint import Progress, RunFolder, read_conventions, require_space, restore_optimizer
@@ -156,6 +157,7 @@ class _Trainer:
             self._write_description()
             folder.save_state(self.progress, self.model.state_dict(), self.average.average, self.optimizer)
         self.validator = self._build(conventions).to(self.device)
+        self.evaluation: Evaluation | None = None
         self.stop = threading.Event()
 
     def _build(self, conventions: Conventions) -> MaskRCNN:
@@ -193,6 +195,8 @@ class _Trainer:
                 if self.stop.is_set() or planned or finished or time.monotonic() - saved > STATE_SECONDS:
                     self._save_state()
                     saved = time.monotonic()
+                if finished or self._epoch_ends():
+                    write_run_report(self.folder.path, self.evaluation, self.display.say)
                 if self.stop.is_set() and not finished:
                     self._write_model(self.folder.last, self._average_predictor(), None)
                     break
@@ -292,7 +296,8 @@ class _Trainer:
         scores: dict[str, Any] | None = None
         if self.val_data is not None:
             total = len(self.val_data)
-            scores = evaluate(predictor, self.val_data, on_image=lambda n: self.display.validating(n, total))
+            self.evaluation = examine(predictor, self.val_data, on_image=lambda n: self.display.validating(n, total))
+            scores = self.evaluation.scores
             for path in scores["unreadable"]:
                 self.display.say(f"validation leaves out {path}")
             entry = {

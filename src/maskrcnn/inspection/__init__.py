@@ -1,0 +1,1 @@
+"""What a run and a model did -> pages and pictures for people."""

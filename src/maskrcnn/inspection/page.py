@@ -1,0 +1,74 @@
+"""The parts of a page: sections, tables, grids of charts. All words of users go through `escape` before they get here.
+
+HTML that is made already is called `content` or `cells`; everything else is text and is escaped here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Section(NamedTuple):
+    """A part of the page: its anchor, its heading and its HTML."""
+
+    key: str
+    title: str
+    content: str
+
+
+def page(title: str, headline: str, sections: Sequence[Section]) -> str:
+    """A whole document that needs no other file; `headline` is HTML."""
+    style = Path(__file__).with_name("report.css").read_text("utf-8")
+    links = "".join(f'<a href="#{s.key}">{escape(s.title)}</a>' for s in sections)
+    body = "".join(f'<section id="{s.key}"><h2>{escape(s.title)}</h2>{s.content}</section>\n' for s in sections)
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}: Mask R-CNN report</title><style>\n{style}</style></head>\n"
+        f"<body><header><h1>{escape(title)}</h1>{headline}</header>\n"
+        f'<nav aria-label="Sections">{links}</nav>\n<main>\n{body}</main></body></html>\n'
+    )
+
+
+def chart_grid(figures: Iterable[str]) -> str:
+    """Charts side by side, as many as the window is wide."""
+    return f'<div class="charts">{"".join(figures)}</div>'
+
+
+def table(caption: str, head: Sequence[str], rows: Iterable[str], numbers_from: int) -> str:
+    """`rows` are of `row`, or HTML; columns from `numbers_from` on hold numbers and are set flush right."""
+    cells = "".join(
+        f'<th scope="col"{NUMBER if k >= numbers_from else ""}>{escape(name)}</th>' for k, name in enumerate(head)
+    )
+    caption = escape(caption)
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}"><table><caption>{caption}</caption>'
+        f"<thead><tr>{cells}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+NUMBER = ' class="n"'
+
+
+def row(name: str, values: Iterable[str]) -> str:
+    """A row of numbers under a name."""
+    return (
+        f'<tr><th scope="row">{escape(name)}</th>' + "".join(f"<td{NUMBER}>{escape(v)}</td>" for v in values) + "</tr>"
+    )
+
+
+def facts(caption: str, values: Mapping[str, Any]) -> str:
+    """A table of names and values."""
+    rows = (
+        f'<tr><th scope="row">{escape(name)}</th><td class="value">{escape(str(value))}</td></tr>'
+        for name, value in values.items()
+    )
+    return table(caption, ("what", "value"), rows, 2)
+
+
+def folded(title: str, content: str) -> str:
+    """HTML that opens on a click."""
+    return f"<details><summary>{escape(title)}</summary>{content}</details>"

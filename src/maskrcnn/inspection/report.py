@@ -1,0 +1,130 @@
+"""``report.html``: a run and its last validation, or the evaluation of any model, on one page that needs nothing else.
+
+metrics.jsonl, configuration, `Evaluation`  ->  sections of HTML, inline SVG and pictures as data URIs  ->  one file
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable
+from datetime import datetime
+from html import escape
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from maskrcnn import __version__
+from maskrcnn.config import Config
+from maskrcnn.evaluation import Evaluation
+from maskrcnn.files import write_text
+from maskrcnn.inspection.curves import SCORES, read_record, training_sections
+from maskrcnn.inspection.page import Section, facts, folded, page, table
+from maskrcnn.inspection.quality import fraction, score_sections
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "numba", "openvino", "onnxruntime", "faster-coco-eval")
+
+
+def write_run_report(folder: Path, evaluation: Evaluation | None, say: Callable[[str], None]) -> None:
+    """Write ``report.html`` into a run folder, from its record, its configuration and its last validation, if any.
+
+    Nothing is raised: what went wrong (a full disk, say) is said, and the run goes on without its page.
+    """
+    try:
+        config = Config.load(folder / "config.yaml")
+        write_report(folder / "report.html", folder.resolve().name, config, evaluation, run=folder)
+    except Exception as error:  # days of training are worth more than a page about them
+        say(f"the report was not written, the run goes on: {type(error).__name__}: {error}")
+
+
+def write_report(
+    path: Path,
+    title: str,
+    config: Config,
+    evaluation: Evaluation | None,
+    *,
+    run: Path | None = None,
+    provenance: dict[str, Any] | None = None,
+) -> None:
+    """Write the page to `path`: curves from ``run/metrics.jsonl`` if there are any, then what `evaluation` shows.
+
+    `provenance` is what the model file says of itself. Raises `UserError` where the page cannot be written.
+    """
+    steps, validations = read_record(run / "metrics.jsonl") if run is not None else ([], [])
+    sections = training_sections(steps, validations)
+    if evaluation is None:
+        sections.append(Section("scores", "Scores", "<p>There are no validation images, so nothing was scored.</p>"))
+    else:
+        sections += score_sections(evaluation)
+    sections.append(Section("settings", "Configuration and environment", _settings(config, provenance or {})))
+    write_text(page(title, _headline(steps, validations, evaluation, config), sections), path)
+
+
+def _headline(
+    steps: list[dict[str, Any]], validations: list[dict[str, Any]], evaluation: Evaluation | None, config: Config
+) -> str:
+    lines = [f"Written {datetime.now():%Y-%m-%d %H:%M} by maskrcnn {__version__}."]
+    if steps:
+        lines.append(f"{steps[-1]['step']:,} steps, {_duration(sum(e.get('seconds', 0.0) for e in steps))} in all.")
+    group, key = config.train.select_by.split(".")
+    scored = [e for e in validations if e[group][key] is not None]
+    if scored:
+        best = max(scored, key=lambda e: e[group][key])
+        lines.append(f"Best {config.train.select_by} {fraction(best[group][key])}, at step {best['step']:,}.")
+    tiles = ""
+    if evaluation is not None:
+        scores = evaluation.scores
+        lines.append(
+            f"The scores below are of {scores['images']:,} images with {scores['instances']:,} instances from "
+            f"{evaluation.data.source.name}."
+        )
+        values = {name: fraction(scores[group][key]) for name, (group, key) in SCORES.items()}
+        tiles = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in values.items())
+        tiles = f'<dl class="tiles">{tiles}</dl>'
+    return f'<p class="soft">{escape(" ".join(lines))}</p>{tiles}'
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+
+
+def _settings(config: Config, provenance: dict[str, Any]) -> str:
+    parts = [facts("Where this page was written", _environment())]
+    if provenance:
+        values = {k: v if isinstance(v, str) else json.dumps(v) for k, v in provenance.items()}
+        parts.append(folded("Model file", facts("What the model file says of itself", values)))
+    usual = Config()
+    for group in Config.model_fields:
+        parts.append(folded(f"Settings: {group}", _group(group, getattr(config, group), getattr(usual, group))))
+    return "".join(parts)
+
+
+def _group(name: str, values: Any, usual: Any) -> str:
+    rows = []
+    for key, field in type(values).model_fields.items():
+        value = getattr(values, key)
+        style = ' class="changed"' if value != getattr(usual, key) else ""
+        rows.append(
+            f'<tr{style}><th scope="row">{key}</th><td class="value">{escape(_shown(value))}</td>'
+            f"<td><small>{escape(field.description or '')}</small></td></tr>"
+        )
+    return table(f"Settings of {name}; what differs from the default is bold", ("setting", "value", "meaning"), rows, 3)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(map(_shown, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _environment() -> dict[str, str]:
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    system = f"{platform.system()} {platform.release()}, {platform.machine()}, {os.cpu_count()} cores"
+    return {"maskrcnn": __version__, "Python": platform.python_version(), "system": system, **versions}
