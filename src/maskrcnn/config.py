@@ -216,6 +216,8 @@ class PredictConfig(_Group):
     """Of two detections of a class that overlap more than this the weaker one is dropped."""
     detections: Count | None = None
     """Most detections of an image. None: taken from the training data."""
+    mask_scoring: bool = False
+    """Multiply scores by how sure the masks are. New runs turn it on; a model from elsewhere keeps its scores."""
 
 
 class ImportConfig(_Group):

@@ -7,7 +7,8 @@ from torchvision.ops import batched_nms
 
 from lively import enliven
 from maskrcnn.config import ModelConfig, PredictConfig
-from maskrcnn.inference.regions import suppress
+from maskrcnn.inference.postprocess import score_by_masks
+from maskrcnn.inference.regions import Found, suppress
 from maskrcnn.inference.runtimes.torch import TorchRuntime
 from maskrcnn.kernels.boxes import decode, nms
 from maskrcnn.kernels.resize import resize_bilinear
@@ -93,3 +94,27 @@ def test_the_steps_are_those_in_torch(conventions, floor):
     assert np.abs(found.boxes - kept.boxes.numpy()).max() < 1e-3
     assert np.abs(found.scores - kept.scores.numpy()).max() < 1e-5
     assert np.abs(found.masks - masks.numpy()).max() < 1e-4
+
+
+def test_scores_take_in_how_sure_masks_are():
+    masks = np.zeros((4, 4, 4), np.float32)
+    masks[0, :2], masks[0, 2:] = 0.6, 0.4  # unsure: 0.6 over the cells that are mask
+    masks[1, 1:3] = 1.0
+    masks[2] = 0.49  # no mask at all
+    masks[3] = 0.5
+    found = Found(
+        boxes=np.arange(16, dtype=np.float32).reshape(4, 4),
+        scores=np.array([0.9, 0.7, 1.0, 0.6], np.float32),
+        labels=np.array([1, 2, 3, 4]),
+        image_index=np.array([0, 0, 0, 1]),
+        masks=masks,
+    )
+    scored = score_by_masks(found, 0.2)
+    assert scored.labels.tolist() == [2, 1, 4]
+    assert scored.image_index.tolist() == [0, 0, 1]
+    assert scored.scores.tolist() == pytest.approx([0.7, 0.54, 0.3])
+    assert np.array_equal(scored.boxes, found.boxes[[1, 0, 3]])
+    assert np.array_equal(scored.masks, masks[[1, 0, 3]])
+    assert score_by_masks(found, 0.6).labels.tolist() == [2]
+    nothing = Found(*(a[:0] for a in (found.boxes, found.scores, found.labels, found.image_index, masks)))
+    assert len(score_by_masks(nothing, 0.5).scores) == 0

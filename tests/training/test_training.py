@@ -214,9 +214,11 @@ def test_the_plan_measures_the_data(shapes):
     assert len(config.model.anchor_sizes) == 5
     assert config.predict.detections == 100
     assert config.model.image_size == 512
-    assert len(reasons) == 2
+    assert config.predict.mask_scoring
+    assert len(reasons) == 3
     given = Config().changed(
-        model={"anchor_sizes": (1, 2, 3, 4, 5), "image_size": 512, "mask_size": 28}, predict={"detections": 7}
+        model={"anchor_sizes": (1, 2, 3, 4, 5), "image_size": 512, "mask_size": 28},
+        predict={"detections": 7, "mask_scoring": False},
     )
     assert fill_in(given, shapes) == (given, [])
 

@@ -20,7 +20,7 @@ from maskrcnn.data.batch import STRIDE, stack
 from maskrcnn.data.images import ImageError, read_image
 from maskrcnn.errors import UserError
 from maskrcnn.inference.fit import Fitted, fit_picture
-from maskrcnn.inference.postprocess import boxes_in_picture, paste_masks
+from maskrcnn.inference.postprocess import boxes_in_picture, paste_masks, score_by_masks
 from maskrcnn.inference.runtimes import Runtime
 from maskrcnn.inference.timing import stage
 from maskrcnn.model.conventions import Conventions
@@ -124,7 +124,10 @@ class Predictor:
     def _detect(self, inputs: list[_Input], keep_pixels: bool) -> list[Detections]:
         pixels, _ = stack([item.fitted.pixels for item in inputs])
         windows = np.array([item.fitted.window for item in inputs], np.int64)
-        found = self.runtime.detect(pixels, windows, self.config.predict)
+        predict = self.config.predict
+        found = self.runtime.detect(pixels, windows, predict)
+        if predict.mask_scoring:
+            found = score_by_masks(found, predict.score_threshold)
         input_hw = (pixels.shape[1], pixels.shape[2])
         results = []
         for b, item in enumerate(inputs):

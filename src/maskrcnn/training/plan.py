@@ -105,6 +105,12 @@ def _detections(config: Config, data: Dataset) -> Choice | None:
     return {"predict": {"detections": detections}}, f"detections {detections}: the fullest image has {most} instances"
 
 
+def _mask_scoring(config: Config, data: Dataset) -> Choice | None:
+    if "mask_scoring" in config.predict.model_fields_set:
+        return None
+    return {"predict": {"mask_scoring": True}}, "scores take in how sure masks are: worth 0.004 mask AP on nuclei"
+
+
 def _sided_classes(config: Config, data: Dataset) -> Choice | None:
     """Classes such as "left hand" and "right hand" trade places in a mirrored image."""
     if "swap_on_flip" in config.augment.model_fields_set:
@@ -129,6 +135,7 @@ CHOICES: tuple[Callable[[Config, Dataset], Choice | None], ...] = (
     _anchor_sizes,
     _mask_size,
     _detections,
+    _mask_scoring,
     _sided_classes,
 )
 
