@@ -13,12 +13,12 @@ import math
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskrcnn.config import ModelConfig, PredictConfig
 from maskrcnn.data.batch import STRIDE
+from maskrcnn.deploy.operations import LOWEST, RoiAlign, Suppress, lengths, resize_averaging, resize_plain
 from maskrcnn.inference.regions import DETECTIONS
 from maskrcnn.model.anchors import POOLED_LEVELS, Anchors
 from maskrcnn.model.boxes import clip_boxes, decode_boxes
@@ -26,84 +26,9 @@ from maskrcnn.model.conventions import Conventions
 from maskrcnn.model.mask_rcnn import BOX_POOL
 from maskrcnn.model.pooling import CANONICAL_LEVEL, CANONICAL_SIDE, FINEST_LEVEL
 
-LOWEST = torch.finfo(torch.float32).min
-"""Scores of what is no candidate are -inf; NonMaxSuppression passes over all that is not above this."""
-
-
-class _Resize(torch.autograd.Function):
-    """ONNX's Resize of pictures (B, H, W, 3) to `hw`; bytes are averaged as Pillow does, floats take two taps."""
-
-    @staticmethod
-    def forward(ctx: Any, images: Tensor, hw: Tensor) -> Tensor:
-        planes = images.permute(0, 3, 1, 2)
-        resized = F.interpolate(planes, hw.tolist(), mode="bilinear", antialias=images.dtype == torch.uint8)
-        return resized.permute(0, 2, 3, 1)
-
-    @staticmethod
-    def symbolic(g: Any, images: Any, hw: Any) -> Any:
-        size = g.op("Shape", images)
-        ends = [g.op("Gather", size, g.op("Constant", value_t=torch.tensor([axis]))) for axis in (0, 3)]
-        averages = images.type().dtype() == torch.uint8
-        nothing = g.op("Constant", value_t=torch.tensor([]))
-        return g.op(
-            "Resize",
-            images,
-            nothing,
-            nothing,
-            g.op("Concat", ends[0], hw, ends[1], axis_i=0),
-            mode_s="linear",
-            coordinate_transformation_mode_s="half_pixel",
-            antialias_i=int(averages),
-            # Without it ONNX Runtime counts what lies beyond the border as black when it averages.
-            exclude_outside_i=int(averages),
-        )
-
-
-class _Suppress(torch.autograd.Function):
-    """ONNX's NonMaxSuppression: boxes (B, T, 4), scores (B, G, T) -> rows (image, group, box) of those that stay."""
-
-    @staticmethod
-    def forward(ctx: Any, boxes: Tensor, scores: Tensor, threshold: float, most: int) -> Tensor:
-        rows = (scores > LOWEST).nonzero()
-        image, group, box = rows.T
-        groups = image * scores.shape[1] + group
-        return rows[torchvision.ops.batched_nms(boxes[image, box], scores[image, group, box], groups, threshold)]
-
-    @staticmethod
-    def symbolic(g: Any, boxes: Any, scores: Any, threshold: float, most: int) -> Any:
-        values = (torch.tensor([most]), torch.tensor([threshold]), torch.tensor([LOWEST]))
-        return g.op("NonMaxSuppression", boxes, scores, *(g.op("Constant", value_t=value) for value in values))
-
-
-class _RoiAlign(torch.autograd.Function):
-    """ONNX's RoiAlign: feature (B, C, M, N), boxes (R, 4) of images (R,) -> (R, C, S, S)."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, feature: Tensor, boxes: Tensor, image: Tensor, size: int, stride: int, samples: int, aligned: bool
-    ) -> Tensor:
-        rois = torch.cat([image[:, None].float(), boxes], 1)
-        return torchvision.ops.roi_align(feature, rois, size, 1 / stride, samples, aligned)
-
-    @staticmethod
-    def symbolic(
-        g: Any, feature: Any, boxes: Any, image: Any, size: int, stride: int, samples: int, aligned: bool
-    ) -> Any:
-        return g.op(
-            "RoiAlign",
-            feature,
-            boxes,
-            image,
-            output_height_i=size,
-            output_width_i=size,
-            spatial_scale_f=1 / stride,
-            sampling_ratio_i=samples,
-            coordinate_transformation_mode_s="half_pixel" if aligned else "output_half_pixel",
-        )
-
 
 class Fit(nn.Module):
-    """Pictures as they are -> the network's input; the rules of `inference/fit.py` and the padding of `data/batch.py`."""
+    """Pictures as they are -> the network's input, by the rules of `inference/fit.py`, padded as in `data/batch.py`."""
 
     def __init__(self, conventions: Conventions, image_size: int, pixel_mean: Tensor) -> None:
         super().__init__()
@@ -112,9 +37,9 @@ class Fit(nn.Module):
         self.pixel_mean = pixel_mean
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, H, W, 3) uint8 -> (B, H', W', 3) float32 padded with the mean, and the picture's height and width (2,)."""
-        hw = self._fitted(_lengths(images, 1, 2).double())
-        pixels = _Resize.apply(images.float() if self.conventions.resize == "shorter" else images, hw).float()
+        """(B, H, W, 3) uint8 -> (B, H', W', 3) float32, padded with the mean; height and width (2,) before that."""
+        hw = self._fitted(lengths(images, 1, 2).double())
+        pixels = (resize_plain if self.conventions.resize == "shorter" else resize_averaging)(images, hw).float()
         missing = (hw + STRIDE - 1) // STRIDE * STRIDE - hw
         pixels = F.pad(pixels, (0, 0, 0, missing[1], 0, missing[0]))  # type: ignore[arg-type]
         rows, columns = (torch.arange(pixels.shape[axis]) < hw[axis - 1] for axis in (1, 2))
@@ -141,11 +66,9 @@ class Propose(nn.Module):
         self.conventions = conventions
         self.pool = _Pool(BOX_POOL, anchors, conventions)
 
-    def forward(
-        self, hw: Tensor, objectness: Tensor, deltas: Tensor, *maps: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Height and width (2,) of the picture in the input and what `TrunkGraph` makes of it -> proposals (R, 4), their
-        images (R,) and features, (R, S*S*C) or (R, S, S, C) as the box head takes them.
+    def forward(self, hw: Tensor, objectness: Tensor, deltas: Tensor, *maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Height and width (2,) of the pictures in the inputs and what `TrunkGraph` makes of these -> proposals (R, 4),
+        their images (R,) and features, (R, S*S*C) or (R, S, S, C) as the box head takes them.
         """
         boxes, logits, levels = self._candidates(objectness, deltas, maps)
         boxes = clip_boxes(boxes, _window(hw))
@@ -156,7 +79,7 @@ class Propose(nn.Module):
         kept = _suppress(
             boxes, logits, wanted, levels, len(self.anchors.cells), self.config.proposal_nms_threshold, most
         )
-        image, row = _best(kept, most)
+        image, row = _best(kept.reshape(logits.shape), most)
         boxes = boxes[image, row]
         pooled = self.pool(boxes, image, maps)
         return boxes, image, pooled if self.config.box_convs else pooled.flatten(1)
@@ -164,11 +87,11 @@ class Propose(nn.Module):
     def _candidates(
         self, objectness: Tensor, deltas: Tensor, maps: tuple[Tensor, ...]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The best anchors of each level, decoded: boxes (B, T, 4), logits (B, T), levels (T,). A level of fewer anchors
-        is filled up with logits of -inf.
+        """The best anchors of each level, decoded: boxes (B, T, 4), logits (B, T), levels (T,). A level of fewer
+        anchors is filled up with logits of -inf.
         """
         most = self.config.proposals_per_level
-        maps_hw = [_lengths(m, 1, 2) for m in maps]
+        maps_hw = [lengths(m, 1, 2) for m in maps]
         input_hw = maps_hw[0] * self.anchors.strides[0]
         if self.config.pyramid == "fpn":
             maps_hw.append((maps_hw[-1] + 1) // 2)
@@ -220,7 +143,7 @@ class Select(nn.Module):
     ) -> tuple[Tensor, ...]:
         """Pictures, their height and width (2,) in the input and what `BoxGraph` makes of regions (R, 4) of images (R,)
         -> boxes (N, 4) in pixels of the pictures, classes (N,) counted from 0, scores (N,), images (N,); then labels
-        (N,) and features (N, S, S, C) for the mask head.
+        (N + 1,) and features (N + 1, S, S, C) for the mask head, which fails on nothing: their last row is zeros.
         """
         probabilities = class_logits.softmax(-1)
         classes = probabilities.shape[1] - 1
@@ -247,13 +170,13 @@ class Select(nn.Module):
         each = torch.where(image == torch.arange(images.shape[0])[:, None], kept, -math.inf)  # (B, T)
         image, row = _best(F.pad(each, (0, most), value=-math.inf), most)
 
-        picture_hw = _lengths(images, 1, 2)
+        picture_hw = lengths(images, 1, 2)
         placed = boxes[row] * (picture_hw.double() / hw).float()[[1, 0, 1, 0]]
         placed = clip_boxes(placed[None], _window(picture_hw))[0]
         whole = (_sides(placed).amin(-1) > 0).nonzero()[:, 0]
         image, row, placed = image[whole], row[whole], placed[whole]
-        pooled = self.pool(boxes[row], image, maps)
-        return placed, kind[row], scores[row], image, kind[row] + 1, pooled
+        features = F.pad(self.pool(boxes[row], image, maps), (0,) * 7 + (1,))
+        return placed, kind[row], scores[row], image, F.pad(kind[row] + 1, (0, 1)), features
 
 
 class _Pool(nn.Module):
@@ -271,7 +194,7 @@ class _Pool(nn.Module):
         parts, rows = [], []
         for level, feature in enumerate(maps):
             own = (levels == level).nonzero()[:, 0]
-            part = _RoiAlign.apply(
+            part = RoiAlign.apply(
                 feature.permute(0, 3, 1, 2),
                 boxes[own],
                 image[own],
@@ -296,11 +219,6 @@ class _Pool(nn.Module):
         return (level.floor() - FINEST_LEVEL).clamp(0, n_maps - 1)
 
 
-def _lengths(tensor: Tensor, *axes: int) -> Tensor:
-    """Lengths along axes as int64, traced: those of ``tensor.shape`` would be constants of the graph in most places."""
-    return torch._shape_as_tensor(tensor)[list(axes)]
-
-
 def _window(hw: Tensor) -> Tensor:
     """Height and width (2,) -> (1, 4) xyxy of the whole."""
     return F.pad(hw.flip(0), (2, 0))[None]
@@ -314,12 +232,14 @@ def _sides(boxes: Tensor) -> Tensor:
 def _suppress(
     boxes: Tensor, scores: Tensor, wanted: Tensor, groups: Tensor, n_groups: int, threshold: float, most: int
 ) -> Tensor:
-    """Scores (B, T) of the `wanted` boxes (B, T, 4) that survive suppression within `groups` (T,); -inf for others."""
+    """Scores (B, T) of boxes (B, T, 4) as (B*T,), because a Reshape of ONNX cannot bring back a T of 0: -inf for all
+    but those that are `wanted` (B, T) and survive suppression within `groups` (T,).
+    """
     own = (groups == torch.arange(n_groups)[:, None]) & wanted[:, None]  # (B, G, T)
-    image, _, box = _Suppress.apply(boxes, torch.where(own, scores[:, None], -math.inf), threshold, most).T
+    image, _, box = Suppress.apply(boxes, torch.where(own, scores[:, None], -math.inf), threshold, most).T
     place = image * scores.shape[1] + box
     flat = scores.flatten()
-    return torch.full_like(flat, -math.inf).scatter(0, place, flat[place]).reshape(scores.shape)
+    return torch.full_like(flat, -math.inf).scatter(0, place, flat[place])
 
 
 def _best(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:

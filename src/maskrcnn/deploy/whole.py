@@ -9,6 +9,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,14 +19,6 @@ from maskrcnn.errors import UserError
 from maskrcnn.inference.graphs import graphs_of
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.model.conventions import Conventions
-
-OUTPUTS = {
-    "boxes": "x1, y1, x2, y2 in pixels of the picture",
-    "classes": "index into class_names of the metadata",
-    "scores": "probability of the class",
-    "image": "index of the picture in the batch",
-    "masks": "probabilities at the centres of the cells that the box is cut into",
-}
 
 METADATA = "maskrcnn"
 """Under this key the graph's metadata holds what a bundle's ``model.json`` says, as JSON."""
@@ -45,8 +38,8 @@ def check_expressible(conventions: Conventions) -> None:
     """Raise `UserError` for conventions that the joined graph has no operations for."""
     if conventions.resize not in ("longer", "shorter", "shorter-pillow") or conventions.normalized_boxes:
         raise UserError(
-            f"one whole graph can be made of native, torchvision and Detectron2 models, not of {conventions.name} ones: "
-            "their picture frame, normalised boxes and pooling have no operations in ONNX; leave --whole out"
+            f"--whole knows native, torchvision and Detectron2 models; how those of {conventions.name} frame pictures "
+            "and count boxes is not written in ONNX. Without --whole, a bundle of them can be made"
         )
 
 
@@ -71,22 +64,21 @@ def whole_graph(model: Predictor, graphs: dict[str, Any], description: dict[str,
         nodes += graph.node
         constants += graph.initializer
         parts.append(part)
-    nodes.append(onnx.helper.make_node("Sigmoid", ["mask_logits"], ["masks"]))
-    kinds = onnx.TensorProto
-    cells = model.config.model.mask_size
-    shapes = {
-        "boxes": (kinds.FLOAT, ["N", 4]),
-        "classes": (kinds.INT64, ["N"]),
-        "scores": (kinds.FLOAT, ["N"]),
-        "image": (kinds.INT64, ["N"]),
-        "masks": (kinds.FLOAT, ["N", cells, cells]),
-    }
-    value = onnx.helper.make_tensor_value_info
+    make = onnx.helper.make_node
+    nodes += [make("Sigmoid", ["mask_logits"], ["grids"]), make("Slice", ["grids", "first", "last"], ["masks"])]
+    constants += [onnx.numpy_helper.from_array(np.array([k]), name) for name, k in (("first", 0), ("last", -1))]
+    value, kinds, cells = onnx.helper.make_tensor_value_info, onnx.TensorProto, model.config.model.mask_size
     graph = onnx.helper.make_graph(
         nodes,
         "maskrcnn",
         [value("images", kinds.UINT8, ["B", "H", "W", 3], "RGB pictures of one size")],
-        [value(name, *shapes[name], text) for name, text in OUTPUTS.items()],
+        [
+            value("boxes", kinds.FLOAT, ["N", 4], "x1, y1, x2, y2 in pixels of the picture"),
+            value("classes", kinds.INT64, ["N"], "index into class_names of the metadata"),
+            value("scores", kinds.FLOAT, ["N"], "probability of the class"),
+            value("image", kinds.INT64, ["N"], "index of the picture in the batch"),
+            value("masks", kinds.FLOAT, ["N", cells, cells], "probabilities in the cells that the box is cut into"),
+        ],
         constants,
     )
     whole = onnx.helper.make_model(
