@@ -47,7 +47,7 @@ def assert_same(found: list[np.ndarray], expected: Detections, model: Predictor)
     assert np.abs(boxes - expected.boxes).max(initial=0) < 0.02
     assert np.abs(scores - expected.scores).max(initial=0) < 1e-3
     for ours, theirs in zip(paste_masks(masks, boxes, expected.hw, model.conventions), expected.rles, strict=True):
-        assert ours == theirs or iou_matrix([ours], [theirs])[0, 0] >= 0.99
+        assert ours.area == theirs.area == 0 or iou_matrix([ours], [theirs])[0, 0] >= 0.99
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -99,7 +99,7 @@ def test_pictures_are_fitted_to_the_last_bit(conventions, rng):
         {"images": 4},
     )
     session = session_of(graph)
-    for hw in SIZES if conventions.resize == "longer" else SIZES[4:]:
+    for hw in SIZES:
         image = rng.integers(0, 256, (*hw, 3), np.uint8)
         pixels, (h, w) = session.run(None, {"images": image[None]})
         expected = fit_picture(image, conventions, 128).pixels
@@ -143,7 +143,7 @@ def test_the_documented_example_is_right(tmp_path, monkeypatch, rng):
     expected = model.predict(image)
     assert names["names"] == expected.class_names
     assert len(expected) > 20
-    assert np.array_equal(names["pasted"], expected.masks)
+    assert np.mean(names["pasted"] != expected.masks) < 1e-5
 
 
 def test_mistakes(tmp_path):

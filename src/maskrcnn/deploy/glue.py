@@ -47,13 +47,17 @@ class Fit(nn.Module):
 
     def _fitted(self, hw: Tensor) -> Tensor:
         """Height and width (2,), float64, that `fit_picture` brings a picture to; int64."""
-        shorter, longest = float(self.conventions.shorter_side), float(self.image_size)
+        # Tensors of one axis, all of them: the exporter takes those without for numbers, and rounds them to float32.
+        # No numbers over tensors either: torch makes that a product with the reciprocal, which rounds otherwise.
+        shorter = torch.tensor([self.conventions.shorter_side], dtype=torch.float64)
+        longest = torch.tensor([self.image_size], dtype=torch.float64)
+        low, high = hw.amin(0, keepdim=True), hw.amax(0, keepdim=True)
         if self.conventions.resize == "longer":
-            return (hw * (longest / hw.max())).round().clamp(min=1).long()
+            return (hw * (longest / high)).round().clamp(min=1).long()
         if self.conventions.resize == "shorter":
-            return (hw * torch.minimum(shorter / hw.min(), longest / hw.max())).long()
-        sides = torch.where(hw == hw.min(), shorter, shorter / hw.min() * hw)
-        return (sides * (longest / sides.max()).clamp(max=1) + 0.5).long()
+            return (hw * torch.minimum(shorter / low, longest / high)).long()
+        sides = torch.where(hw == low, shorter, shorter / low * hw)
+        return (sides * (longest / sides.amax(0, keepdim=True)).clamp(max=1) + 0.5).long()
 
 
 class Propose(nn.Module):
@@ -171,7 +175,7 @@ class Select(nn.Module):
         image, row = _best(F.pad(each, (0, most), value=-math.inf), most)
 
         picture_hw = lengths(images, 1, 2)
-        placed = boxes[row] * (picture_hw.double() / hw).float()[[1, 0, 1, 0]]
+        placed = boxes[row] * (picture_hw.double() / hw.double()).float()[[1, 0, 1, 0]]
         placed = clip_boxes(placed[None], _window(picture_hw))[0]
         whole = (_sides(placed).amin(-1) > 0).nonzero()[:, 0]
         image, row, placed = image[whole], row[whole], placed[whole]

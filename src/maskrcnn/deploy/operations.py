@@ -73,18 +73,19 @@ class RoiAlign(torch.autograd.Function):
 
 def resize_averaging(images: Tensor, hw: Tensor) -> Tensor:
     """Pillow's ``resize`` with BILINEAR, to the last bit: images (B, H, W, 3) uint8 to `hw` (2,), first along x."""
-    images = _average_last(images.transpose(2, 3), hw[1])  # (B, H, W, 3) -> (B, H, 3, W) -> (B, H, 3, w)
-    return _average_last(images.permute(0, 3, 2, 1), hw[0]).transpose(1, 3)  # -> (B, w, 3, H) -> (B, w, 3, h)
+    images = _average_last(images.transpose(2, 3), hw[1:])  # (B, H, W, 3) -> (B, H, 3, W) -> (B, H, 3, w)
+    images = _average_last(images.permute(0, 3, 2, 1), hw[:1])  # -> (B, w, 3, H) -> (B, w, 3, h)
+    return images.permute(0, 3, 1, 2)
 
 
 def _average_last(images: Tensor, out: Tensor) -> Tensor:
-    """Bytes (..., I) -> (..., out). Pillow weighs them with integers of 22 bits; these are multiplied 8 bits at a time,
-    which is exact and faster than floats that could hold the sums.
+    """Bytes (..., I) -> (..., out), `out` being (1,). Pillow weighs them with integers of 22 bits; these are multiplied
+    8 bits at a time, which is exact and faster than floats that could hold the sums.
     """
-    length = lengths(images, 3)[0].double()
-    step = length / out
+    # All of one axis at least and float64: what has none, or is int64, the exporter divides in float32.
+    step = lengths(images, 3).double() / out.double()
     reach = step.clamp(min=1)
-    centers = (torch.arange(out).double() + 0.5) * step  # type: ignore[call-overload]
+    centers = (torch.arange(out[0]).double() + 0.5) * step  # type: ignore[call-overload]
     offsets = (torch.arange(images.shape[3]).double()[:, None] - centers + 0.5) * (1 / reach)
     weights = (1 - offsets.abs()).clamp(min=0)  # (I, out)
     weights = (weights / weights.sum(0) * 2**22 + 0.5).int()
@@ -97,9 +98,8 @@ def _average_last(images: Tensor, out: Tensor) -> Tensor:
 
 def resize_plain(images: Tensor, hw: Tensor) -> Tensor:
     """`kernels.resize.resize_bilinear`: images (B, H, W, 3) uint8 to `hw` (2,), two pixels a side and no averaging."""
-    height, width = lengths(images, 1, 2)
-    top, bottom, wy = _two_taps(height, hw[0])
-    left, right, wx = _two_taps(width, hw[1])
+    top, bottom, wy = _two_taps(lengths(images, 1), hw[:1])
+    left, right, wx = _two_taps(lengths(images, 2), hw[1:])
     rows = []
     for y in (top, bottom):
         row = images.index_select(1, y)
@@ -109,9 +109,9 @@ def resize_plain(images: Tensor, hw: Tensor) -> Tensor:
 
 
 def _two_taps(length: Tensor, out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The two source pixels (out,) of each of `out` ones, and the weight (out, 1) of the second."""
+    """Of each of `out` (1,) pixels along a `length` (1,): the two source pixels and the weight (.., 1) of the second."""
     step = (length.float() / out.float()).double()
-    position = (step * (torch.arange(out).double() + 0.5) - 0.5).float().clamp(min=0)  # type: ignore[call-overload]
+    position = (step * (torch.arange(out[0]).double() + 0.5) - 0.5).float().clamp(min=0)  # type: ignore[call-overload]
     first = torch.minimum(position.long(), length - 1)
     return first, torch.minimum(first + 1, length - 1), (position - first)[:, None]
 
