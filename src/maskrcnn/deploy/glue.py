@@ -79,10 +79,9 @@ class Propose(nn.Module):
         wanted = (_sides(boxes).amin(-1) > self.conventions.smallest_proposal) & (
             logits >= max(self.conventions.objectness_floor, LOWEST)
         )
-        most = min(self.config.proposals, boxes.shape[1])
-        kept = _suppress(
-            boxes, logits, wanted, levels, len(self.anchors.cells), self.config.proposal_nms_threshold, most
-        )
+        n_levels = len(self.anchors.cells)
+        most = min(self.config.proposals, n_levels * self.config.proposals_per_level)
+        kept = _suppress(boxes, logits, wanted, levels, n_levels, self.config.proposal_nms_threshold, most)
         image, row = _best(kept.reshape(logits.shape), most)
         boxes = boxes[image, row]
         pooled = self.pool(boxes, image, maps)

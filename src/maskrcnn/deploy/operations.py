@@ -109,9 +109,12 @@ def resize_plain(images: Tensor, hw: Tensor) -> Tensor:
 
 
 def _two_taps(length: Tensor, out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each of `out` (1,) pixels along a `length` (1,): the two source pixels and the weight (.., 1) of the second."""
+    """Of each of `out` (1,) pixels along `length` (1,) ones: its two source pixels and the weight of the second, as a
+    column.
+    """
     step = (length.float() / out.float()).double()
-    position = (step * (torch.arange(out[0]).double() + 0.5) - 0.5).float().clamp(min=0)  # type: ignore[call-overload]
+    centers = torch.arange(out[0]).double() + 0.5  # type: ignore[call-overload]
+    position = (step * centers - 0.5).float().clamp(min=0)
     first = torch.minimum(position.long(), length - 1)
     return first, torch.minimum(first + 1, length - 1), (position - first)[:, None]
 
