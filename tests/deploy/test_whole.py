@@ -110,7 +110,8 @@ def test_pictures_are_fitted_to_the_last_bit(conventions, rng):
 
 
 def test_no_proposals_are_no_detections(rng):
-    model = predictor(NATIVE.changed(smallest_proposal=1e9))
+    model = predictor()
+    model.runtime.conventions = NATIVE.changed(smallest_proposal=1e9)
     outputs = whole_of(model).run(None, {"images": rng.integers(0, 256, (2, 60, 80, 3), np.uint8)})
     assert [len(values) for values in outputs] == [0] * 5
 
