@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from maskrcnn.model.mask_rcnn import MaskRCNN
+from maskrcnn.config import Config, ModelConfig
+from maskrcnn.inference.predictor import Predictor
+from maskrcnn.inference.runtimes.torch import TorchRuntime
+from maskrcnn.model.conventions import NATIVE, Conventions
+from maskrcnn.model.mask_rcnn import MaskRCNN, build_model
 
 
 @torch.no_grad()
@@ -23,3 +27,17 @@ def enliven(model: MaskRCNN, side: int) -> MaskRCNN:
     layer.bias.copy_((layer.bias - logits.mean(0)) * factor)
     model.mask_head.logits.weight.mul_(300)
     return model
+
+
+def predictor(conventions: Conventions = NATIVE, **changes) -> Predictor:
+    """A tiny lively network of four classes for inputs of 128 pixels; `changes` are model settings."""
+    torch.manual_seed(2)
+    config = ModelConfig(
+        backbone="test_resnet", weights="none", image_size=128, channels=16, box_channels=32, mask_channels=16,
+        proposals=60, proposals_per_level=50, **changes,
+    )  # fmt: skip
+    model = build_model(config, 4, conventions.changed(shorter_side=96))
+    enliven(model, 128)
+    names = ["box", "disc", "star", "triangle"]
+    settings = Config(model=config).changed(predict={"score_threshold": 0.3})
+    return Predictor(TorchRuntime(model), settings, names, names)

@@ -7,17 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import maskrcnn
-from lively import enliven
-from maskrcnn import Config, UserError
-from maskrcnn.config import ModelConfig
+from lively import predictor
+from maskrcnn import UserError
 from maskrcnn.deploy import export as export_module
-from maskrcnn.inference.predictor import Predictor
-from maskrcnn.inference.runtimes.torch import TorchRuntime
 from maskrcnn.model.conventions import MATTERPORT, NATIVE, TORCHVISION
-from maskrcnn.model.mask_rcnn import build_model
 
 VARIANTS = {
     "native": (NATIVE, {}),
@@ -25,19 +20,6 @@ VARIANTS = {
     "matterport": (MATTERPORT, {}),
     "single map": (NATIVE, {"pyramid": "single"}),
 }
-
-
-def predictor(conventions=NATIVE, **changes) -> Predictor:
-    torch.manual_seed(2)
-    config = ModelConfig(
-        backbone="test_resnet", weights="none", image_size=128, channels=16, box_channels=32, mask_channels=16,
-        proposals=60, proposals_per_level=50, **changes,
-    )  # fmt: skip
-    model = build_model(config, 4, conventions.changed(shorter_side=96))
-    enliven(model, 128)
-    names = ["box", "disc", "star", "triangle"]
-    settings = Config(model=config).changed(predict={"score_threshold": 0.3})
-    return Predictor(TorchRuntime(model), settings, names, names)
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnx"])

@@ -18,6 +18,7 @@ def export(
     precision: Literal["fp32", "int8"] = "fp32",
     calibrate: Path | None = None,
     most_loss: float = 1.0,
+    whole: Annotated[bool, Parameter(negative="")] = False,
     options: DataOptions | None = None,
     json: JsonFlag = False,
 ) -> None:
@@ -37,6 +38,8 @@ def export(
         CSV of masks; some of its images calibrate int8, others measure it.
     most_loss
         Points of AP that int8 may cost; more is refused.
+    whole
+        Put one ONNX graph from pictures to detections, whole.onnx, into the bundle too.
     json
         Print the measured scores as one JSON object.
     """
@@ -51,6 +54,7 @@ def export(
         precision=precision,
         calibrate=data,
         most_loss=most_loss,
+        whole=whole,
         say=say,
     )
     files = [out] if out.is_file() else list(out.iterdir())

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from maskrcnn.inference.graphs import graphs_of
 from maskrcnn.model.mask_rcnn import MaskRCNN
@@ -43,21 +44,25 @@ def to_openvino(model: MaskRCNN) -> dict[str, Any]:
 
 def to_onnx(model: MaskRCNN) -> dict[str, Any]:
     """`onnx.ModelProto` of each graph by its name."""
+    return {
+        name: traced(module, inputs, {key: FREE_AXES[name] for key in inputs})
+        for name, (module, inputs) in graphs_of(model).items()
+    }
+
+
+def traced(module: nn.Module, inputs: dict[str, Tensor], free: dict[str, int]) -> Any:
+    """The `onnx.ModelProto` of a module, from examples of its inputs, of which the first `free` axes may change."""
     import onnx
 
-    result = {}
-    with TemporaryDirectory() as folder:
-        for name, (module, inputs) in graphs_of(model).items():
-            path = Path(folder) / f"{name}.onnx"
-            with _quiet():
-                torch.onnx.export(
-                    module,
-                    tuple(inputs.values()),
-                    path,
-                    dynamo=False,
-                    opset_version=OPSET,
-                    input_names=list(inputs),
-                    dynamic_axes={key: {axis: f"axis{axis}" for axis in range(FREE_AXES[name])} for key in inputs},
-                )
-            result[name] = onnx.load(path)
-    return result
+    with TemporaryDirectory() as folder, _quiet():
+        path = Path(folder) / "graph.onnx"
+        torch.onnx.export(
+            module,
+            tuple(inputs.values()),
+            path,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            dynamic_axes={key: {axis: f"axis{axis}" for axis in range(free[key])} for key in inputs},
+        )
+        return onnx.load(path)

@@ -19,6 +19,7 @@ from maskrcnn.data.images import ImageError
 from maskrcnn.data.table import Dataset
 from maskrcnn.deploy.convert import to_onnx, to_openvino
 from maskrcnn.deploy.quantize import quantized, record
+from maskrcnn.deploy.whole import check_expressible, whole_graph
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation import evaluate
 from maskrcnn.files import atomic, write_text
@@ -39,17 +40,23 @@ def export(
     precision: Literal["fp32", "int8"] = "fp32",
     calibrate: Dataset | None = None,
     most_loss: float = MOST_LOSS,
+    whole: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Write `model` to `out`, which must not exist; returns the scores that were measured, if any.
 
     "openvino" and "onnx" make a bundle: a folder that `maskrcnn.load` opens where there is no torch. int8 needs
     `calibrate`: some of its images set the ranges, others measure box and mask AP before and after; a loss of more than
-    `most_loss` points is a `UserError`. "torchvision" makes a ``.pth`` that torchvision's own model loads.
+    `most_loss` points is a `UserError`. "torchvision" makes a ``.pth`` that torchvision's own model loads. `whole` puts
+    one graph from pictures to detections into a bundle for "onnx" (`whole_graph`).
     """
     out = Path(out)
     if out.exists():
         raise UserError(f"{out} exists; choose another name")
+    if whole:
+        if runtime != "onnx":
+            raise UserError("--whole makes an ONNX graph; it needs --runtime onnx")
+        check_expressible(model.conventions)
     if runtime == "torchvision":
         if precision != "fp32":
             raise UserError("torchvision's layout is fp32")
@@ -75,8 +82,10 @@ def export(
     beside = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         beside.mkdir(parents=True)
-        _save(graphs, beside, runtime)
         text = describe(model, mean, runtime=runtime, precision=precision, scores=scores)
+        if whole:
+            graphs = {**graphs, "whole": whole_graph(model, graphs, text)}
+        _save(graphs, beside, runtime)
         write_text(json.dumps(text, indent=1), beside / DESCRIPTION)
         os.replace(beside, out)
     except OSError as error:

@@ -1,0 +1,155 @@
+"""The whole graph gives what the model gives: any size, any batch, nothing, one and many detections."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+
+import maskrcnn
+from lively import predictor
+from maskrcnn import Detections, UserError, iou_matrix
+from maskrcnn.deploy.convert import to_onnx, traced
+from maskrcnn.deploy.glue import Fit
+from maskrcnn.deploy.whole import METADATA, whole_graph
+from maskrcnn.inference.fit import fit_picture
+from maskrcnn.inference.postprocess import paste_masks
+from maskrcnn.inference.predictor import Predictor
+from maskrcnn.model.conventions import DETECTRON2, MATTERPORT, NATIVE, TORCHVISION
+
+VARIANTS = {
+    "native": (NATIVE, {}),
+    "torchvision v2": (TORCHVISION, {"norm": "batch", "box_convs": 1, "box_layers": 1, "rpn_convs": 2}),
+    "detectron2": (DETECTRON2, {}),
+    "single map": (NATIVE, {"pyramid": "single"}),
+}
+DRAWN = np.random.default_rng(5).integers(12, 400, (41, 2)).tolist()
+SIZES = [(1, 9), (9, 1), (4, 300), (300, 6), (31, 33), (32, 32), (128, 128), (256, 512), (600, 128), *map(tuple, DRAWN)]
+
+
+def session_of(graph) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
+def whole_of(model: Predictor) -> onnxruntime.InferenceSession:
+    return session_of(whole_graph(model, to_onnx(model.model), {}))
+
+
+def assert_same(found: list[np.ndarray], expected: Detections, model: Predictor) -> None:
+    """The outputs of one picture against those of the model: box by box, best first."""
+    boxes, classes, scores, masks = found
+    assert [model.class_ids[k] for k in classes] == list(expected.class_ids)
+    assert np.abs(boxes - expected.boxes).max(initial=0) < 0.02
+    assert np.abs(scores - expected.scores).max(initial=0) < 1e-3
+    for ours, theirs in zip(paste_masks(masks, boxes, expected.hw, model.conventions), expected.rles, strict=True):
+        assert ours.area == theirs.area == 0 or iou_matrix([ours], [theirs])[0, 0] >= 0.99
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_whole_graph_gives_what_the_model_gives(variant, rng):
+    conventions, changes = VARIANTS[variant]
+    model = predictor(conventions, **changes)
+    session = whole_of(model)
+    counts = []
+    for hw in SIZES if variant == "native" else SIZES[4::4]:
+        image = rng.integers(0, 256, (*hw, 3), np.uint8)
+        expected = model.predict(image)
+        boxes, classes, scores, index, masks = session.run(None, {"images": image[None]})
+        assert not index.any()
+        assert_same([boxes, classes, scores, masks], expected, model)
+        counts.append(len(expected))
+    assert max(counts) > 10
+
+
+def test_batches_and_few_detections(rng):
+    model = predictor()
+    images = rng.integers(0, 256, (3, 90, 150, 3), np.uint8)
+    best = sorted(float(model.predict(image).scores.max()) for image in images)
+    for threshold in (1.0, (best[1] + best[2]) / 2, 0.5):
+        model = model.changed(score_threshold=threshold)
+        session = whole_of(model)
+        counts = []
+        for b in (1, 2, 3):
+            boxes, classes, scores, index, masks = session.run(None, {"images": images[:b]})
+            assert masks.shape == (len(boxes), 28, 28)
+            assert np.all(np.diff(index) >= 0)
+            for k, image in enumerate(images[:b]):
+                own = index == k
+                assert_same([boxes[own], classes[own], scores[own], masks[own]], model.predict(image), model)
+            counts.append(len(boxes))
+        if threshold == 1:
+            assert counts == [0, 0, 0]
+        elif threshold > 0.5:
+            assert counts[2] == 1
+        else:
+            assert counts[0] < counts[1] < counts[2]
+
+
+@pytest.mark.parametrize("conventions", [NATIVE, TORCHVISION, DETECTRON2], ids=lambda c: c.name)
+def test_pictures_are_fitted_to_the_last_bit(conventions, rng):
+    conventions = conventions.changed(shorter_side=96)
+    graph = traced(
+        Fit(conventions, 128, torch.tensor([7.0, 8.0, 9.0])),
+        {"images": torch.zeros(2, 90, 120, 3, dtype=torch.uint8)},
+        {"images": 4},
+    )
+    session = session_of(graph)
+    for hw in SIZES:
+        image = rng.integers(0, 256, (*hw, 3), np.uint8)
+        pixels, (h, w) = session.run(None, {"images": image[None]})
+        expected = fit_picture(image, conventions, 128).pixels
+        assert (h, w) == expected.shape[:2]
+        assert np.abs(pixels[0, :h, :w] - expected).max() <= (1e-4 if conventions.resize == "shorter" else 0)
+        assert np.all(pixels[0, h:] == [7, 8, 9])
+        assert np.all(pixels[0, :, w:] == [7, 8, 9])
+
+
+def test_no_proposals_are_no_detections(rng):
+    model = predictor()
+    model.runtime.conventions = NATIVE.changed(smallest_proposal=1e9)
+    outputs = whole_of(model).run(None, {"images": rng.integers(0, 256, (2, 60, 80, 3), np.uint8)})
+    assert [len(values) for values in outputs] == [0] * 5
+
+
+def test_it_lies_in_a_bundle_and_says_what_it_is(tmp_path):
+    model = predictor()
+    maskrcnn.export(model, tmp_path / "bundle", runtime="onnx", whole=True)
+    path = tmp_path / "bundle" / "whole.onnx"
+    onnx.checker.check_model(path, full_check=True)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    said = json.loads(session.get_modelmeta().custom_metadata_map[METADATA])
+    assert said == json.loads((tmp_path / "bundle" / "model.json").read_text())
+    assert said["class_names"] == model.class_names
+    assert [value.name for value in session.get_outputs()] == ["boxes", "classes", "scores", "image", "masks"]
+    image = np.full((50, 40, 3), 90, np.uint8)
+    assert len(maskrcnn.load(tmp_path / "bundle").predict(image)) == len(
+        session.run(["boxes"], {"images": image[None]})[0]
+    )
+
+
+def test_the_documented_example_is_right(tmp_path, monkeypatch, rng):
+    model = predictor()
+    image = rng.integers(0, 256, (90, 150, 3), np.uint8)
+    maskrcnn.export(model, tmp_path / "bundle", runtime="onnx", whole=True)
+    Image.fromarray(image).save(tmp_path / "photo.png")
+    text = (Path(__file__).parents[2] / "docs" / "deploy.md").read_text("utf-8")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1], names)
+    expected = model.predict(image)
+    assert names["names"] == expected.class_names
+    assert len(expected) > 20
+    assert np.mean(names["pasted"] != expected.masks) < 1e-5
+
+
+def test_mistakes(tmp_path):
+    with pytest.raises(UserError, match="--whole makes an ONNX graph; it needs --runtime onnx"):
+        maskrcnn.export(predictor(), tmp_path / "a", whole=True)
+    with pytest.raises(UserError, match="how those of matterport frame pictures"):
+        maskrcnn.export(predictor(MATTERPORT), tmp_path / "b", runtime="onnx", whole=True)
+    assert list(tmp_path.iterdir()) == []
