@@ -182,6 +182,29 @@ class Select(nn.Module):
         return placed, kind[row], scores[row], image, F.pad(kind[row] + 1, (0, 1)), features
 
 
+class Finish(nn.Module):
+    """The mask head's output -> masks, and scores that take them in where `score_by_masks` would."""
+
+    def __init__(self, predict: PredictConfig) -> None:
+        super().__init__()
+        self.predict = predict
+
+    def forward(
+        self, mask_logits: Tensor, boxes: Tensor, classes: Tensor, scores: Tensor, image: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Logits (N + 1, M, M), of which the last row stands for nothing, and what `Select` found -> boxes, classes,
+        scores, image, masks of what is left.
+        """
+        masks = mask_logits.sigmoid()[:-1]
+        if not self.predict.mask_scoring:
+            return boxes, classes, scores, image, masks
+        inside = (masks >= 0.5).float()
+        scores = scores * (masks * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)
+        order = (2 * image.double() - scores.double()).argsort()  # image by image, best first: a score is at most 1
+        kept = order[scores[order] >= self.predict.score_threshold]
+        return boxes[kept], classes[kept], scores[kept], image[kept], masks[kept]
+
+
 class _Pool(nn.Module):
     """RoIAlign of each box from the map of its level, by the rules of `model/pooling.py`."""
 

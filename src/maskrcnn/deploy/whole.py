@@ -1,6 +1,6 @@
 """One ONNX graph from pictures to detections: the network's three graphs, joined by those of `deploy/glue.py`.
 
-images -> fit -> trunk -> propose -> box head -> select -> mask head -> boxes, classes, scores, image, masks
+images -> fit -> trunk -> propose -> box head -> select -> mask head -> finish -> boxes, classes, scores, image, masks
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from maskrcnn.deploy.convert import OPSET, traced
-from maskrcnn.deploy.glue import Fit, Propose, Select
+from maskrcnn.deploy.glue import Finish, Fit, Propose, Select
 from maskrcnn.errors import UserError
 from maskrcnn.inference.graphs import graphs_of
 from maskrcnn.inference.predictor import Predictor
@@ -64,9 +63,6 @@ def whole_graph(model: Predictor, graphs: dict[str, Any], description: dict[str,
         nodes += graph.node
         constants += graph.initializer
         parts.append(part)
-    make = onnx.helper.make_node
-    nodes += [make("Sigmoid", ["mask_logits"], ["grids"]), make("Slice", ["grids", "first", "last"], ["masks"])]
-    constants += [onnx.numpy_helper.from_array(np.array([k]), name) for name, k in (("first", 0), ("last", -1))]
     value, kinds, cells = onnx.helper.make_tensor_value_info, onnx.TensorProto, model.config.model.mask_size
     graph = onnx.helper.make_graph(
         nodes,
@@ -109,9 +105,15 @@ def _steps(model: Predictor) -> list[_Step]:
             "select",
             Select(config, anchors, conventions, model.config.predict),
             ["images", "hw", "class_logits", "box_deltas", "regions", "region_image", *maps],
-            ["boxes", "classes", "scores", "image", "labels", "features"],
+            ["found_boxes", "found_classes", "found_scores", "found_image", "labels", "features"],
         ),
         _Step("mask_head", parts["mask_head"], ["features", "labels"], ["mask_logits"]),
+        _Step(
+            "finish",
+            Finish(model.config.predict),
+            ["mask_logits", "found_boxes", "found_classes", "found_scores", "found_image"],
+            ["boxes", "classes", "scores", "image", "masks"],
+        ),
     ]
 
 
