@@ -14,7 +14,7 @@ from maskrcnn.checkpoints.native import read_model
 from maskrcnn.config import AugmentConfig, ModelConfig, TrainConfig
 from maskrcnn.data.formats import open_dataset
 from maskrcnn.data.synthetic import write_shapes
-from maskrcnn.training import loop
+from maskrcnn.training import budget, learner
 from maskrcnn.training.checkpoint import RunFolder
 
 TINY = Config(
@@ -112,16 +112,16 @@ def test_a_run_goes_on_with_its_own_data_only(run, shapes):
 @pytest.mark.parametrize("moment", [1, 3, 7])
 def test_an_interrupted_run_ends_where_the_other_did(run, shapes, tmp_path, monkeypatch, moment):
     """SIGTERM after a step, then resume: the same bytes as the run that was left alone."""
-    taken = loop._Trainer._step
+    learn = learner.Learner.learn
 
-    def interrupting(self, batch):
-        result = taken(self, batch)
-        if self.progress.step + 1 == moment:
+    def interrupting(self, batch, step, total):
+        result = learn(self, batch, step, total)
+        if step + 1 == moment:
             signal.raise_signal(signal.SIGTERM)
         return result
 
     parts = shapes.split(0.3)
-    monkeypatch.setattr(loop._Trainer, "_step", interrupting)
+    monkeypatch.setattr(learner.Learner, "learn", interrupting)
     first = maskrcnn.train(*parts, out=tmp_path / "two", config=TINY)
     assert not first.finished
     monkeypatch.undo()
@@ -137,7 +137,7 @@ def test_an_interrupted_run_ends_where_the_other_did(run, shapes, tmp_path, monk
 
 
 def test_a_loss_that_is_not_finite_is_skipped_and_counted(shapes, tmp_path, monkeypatch):
-    forward = loop.Criterion.forward
+    forward = learner.Criterion.forward
     calls = []
 
     def poisoned(self, *arguments):
@@ -145,7 +145,7 @@ def test_a_loss_that_is_not_finite_is_skipped_and_counted(shapes, tmp_path, monk
         calls.append(1)
         return {k: v * float("nan") for k, v in losses.items()} if len(calls) == 2 else losses
 
-    monkeypatch.setattr(loop.Criterion, "forward", poisoned)
+    monkeypatch.setattr(learner.Criterion, "forward", poisoned)
     done = maskrcnn.train(shapes, None, out=tmp_path / "run", config=TINY)
     assert done.finished
     lines = metrics(done.path)
@@ -156,9 +156,9 @@ def test_a_loss_that_is_not_finite_is_skipped_and_counted(shapes, tmp_path, monk
 
 
 def test_losses_that_stay_wrong_end_the_run_with_the_images(shapes, tmp_path, monkeypatch):
-    forward = loop.Criterion.forward
+    forward = learner.Criterion.forward
     monkeypatch.setattr(
-        loop.Criterion,
+        learner.Criterion,
         "forward",
         lambda self, *a: {k: v * float("inf") for k, v in forward(self, *a).items()},
     )
@@ -180,8 +180,8 @@ def test_unreadable_images_do_not_stop_a_run(shapes, tmp_path):
 
 
 def test_a_budget_becomes_a_number_of_steps_once(shapes, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "WARMUP_STEPS", 4)
-    monkeypatch.setattr(loop, "steps_for", lambda *a: 3)
+    monkeypatch.setattr(budget, "WARMUP_STEPS", 4)
+    monkeypatch.setattr(budget, "steps_for", lambda *a: 3)
     done = maskrcnn.train(*shapes.split(0.3), out=tmp_path / "run", config=TINY, budget="10m")
     assert done.finished
     progress, *_ = RunFolder(done.path).load_state()

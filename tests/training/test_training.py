@@ -12,11 +12,12 @@ from maskrcnn.model.conventions import NATIVE
 from maskrcnn.model.mask_rcnn import build_model
 from maskrcnn.rle import RLE
 from maskrcnn.structures import Placement, Proposals
+from maskrcnn.training.budget import steps_for
 from maskrcnn.training.criterion import LOSSES, Criterion
 from maskrcnn.training.matcher import NEGATIVE, NEITHER, POSITIVE, match
 from maskrcnn.training.plan import fill_in
 from maskrcnn.training.sampler import sample_labels
-from maskrcnn.training.schedule import WeightAverage, build_optimizer, lr_factor, steps_for
+from maskrcnn.training.schedule import WeightAverage, build_optimizer, lr_factor
 from maskrcnn.training.targets import Truth, mask_targets, sample_anchors, sample_regions
 
 TINY = Config(

@@ -5,11 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,20 +27,14 @@ from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.runtimes.torch import TorchRuntime
 from maskrcnn.model.conventions import NATIVE, Conventions
 from maskrcnn.model.mask_rcnn import MaskRCNN, build_model
+from maskrcnn.training.budget import Budget
 from maskrcnn.training.checkpoint import Progress, RunFolder, read_conventions, require_space, restore_optimizer
-from maskrcnn.training.criterion import Criterion
 from maskrcnn.training.initial import on_top_of, open_initial, take_over
+from maskrcnn.training.learner import Learner
 from maskrcnn.training.plan import fill_in
-from maskrcnn.training.progress import ProgressDisplay, describe_scores
-from maskrcnn.training.schedule import (
-    WARMUP_STEPS,
-    WeightAverage,
-    build_optimizer,
-    lr_factor,
-    set_lr,
-    steps_for,
-)
-from maskrcnn.training.targets import Truth
+from maskrcnn.training.progress import ProgressDisplay
+from maskrcnn.training.record import Record, read_validation
+from maskrcnn.training.stopping import stop_on_signals
 
 STATE_SECONDS = 120.0
 """A killed run loses at most about this much work."""
@@ -53,8 +43,6 @@ FIRST_TRAINED_STAGE = {"all": 1, "3+": 3, "4+": 4, "5+": 5, "heads": 6}
 """Of the backbone, for each value of ``freeze``; stage 6 is behind it."""
 
 MOST_SKIPPED_IN_A_ROW = 5
-MEASURING_SHARE = 0.15
-"""A budget is turned into steps at the end of the warm-up, or after this share of it."""
 
 
 @dataclass(frozen=True)
@@ -139,11 +127,9 @@ class _Trainer:
             display.say(f"backbone {config.model.backbone}: {model.backbone.load_weights(config.model.weights)}")
         model.backbone.freeze_below(FIRST_TRAINED_STAGE[config.train.freeze])
         self.model = model.to(self.device)
-        self.criterion = Criterion(self.model, config.train)
-        self.optimizer = build_optimizer(self.model, config.train)
-        self.average = WeightAverage(self.model, config.train.ema)
+        self.learner = Learner(self.model, config.train)
         self.progress = Progress()
-        self.budget = seconds(config.train.budget) if config.train.budget else None
+        self.budget = Budget(seconds(config.train.budget)) if config.train.budget else None
         passes = max(len(train_data), config.train.epoch_images)
         self.steps_per_epoch = math.ceil(passes / config.train.batch_size)
         if self.budget is None:
@@ -154,9 +140,8 @@ class _Trainer:
             self._restore()
         else:
             self._write_description()
-            folder.save_state(self.progress, self.model.state_dict(), self.average.average, self.optimizer)
+            self._save_state()
         self.validator = self._build(conventions).to(self.device)
-        self.stop = threading.Event()
 
     def _build(self, conventions: Conventions) -> MaskRCNN:
         n_classes = len(self.data.class_ids)
@@ -165,154 +150,112 @@ class _Trainer:
     # ---- the run --------------------------------------------------------------------------------------------------
 
     def run(self) -> Run:
-        last_step = self.progress.total if self.progress.total is not None else 2**40
-        finished = self.progress.finished
+        progress = self.progress
+        last_step = progress.total if progress.total is not None else 2**40
+        finished = progress.finished
         skipped_in_a_row = 0
-        step_times: list[float] = []
         saved = time.monotonic()
-        with _stop_on_signals(self.stop), self._tensorboard() as board:
-            stream = batches(self.data, self.progress.step, last_step, self.config)
+        with stop_on_signals() as stop, Record(self.folder, progress, self.display) as record:
+            stream = batches(self.data, progress.step, last_step, self.config)
             while not finished:
                 began = time.monotonic()
                 batch = next(stream)
                 self._note_unreadable(batch)
-                losses, lr = self._step(batch)
-                skipped_in_a_row = 0 if losses else skipped_in_a_row + 1
-                if skipped_in_a_row > MOST_SKIPPED_IN_A_ROW:
-                    self._give_up(batch)
-                self.progress.step += 1
-                step_times.append(time.monotonic() - began)
-                self._record(board, losses, lr, step_times[-1], len(batch))
-                planned = self.progress.total is None and self._measured()
-                if planned:
-                    self.progress.total = self._plan_steps(step_times)
-                finished = self.progress.step == self.progress.total
-                if finished or self._epoch_ends():
-                    finished = self._validate_and_save(board) or finished
-                self.progress.finished = finished
-                if self.stop.is_set() or planned or finished or time.monotonic() - saved > STATE_SECONDS:
+                step = self.learner.learn(batch, progress.step, progress.total)
+                progress.step += 1
+                skipped_in_a_row = 0 if step.losses else skipped_in_a_row + 1
+                if not step.losses:
+                    self._skip(batch, skipped_in_a_row)
+                step_seconds = time.monotonic() - began
+                record.step(step.losses, step.lr, step_seconds, len(batch))
+                planned = progress.total is None and self._plan(step_seconds)
+                finished = progress.step == progress.total
+                if finished or progress.step % self.steps_per_epoch == 0:
+                    finished = self._validate_and_save(record) or finished
+                progress.finished = finished
+                if stop.is_set() or planned or finished or time.monotonic() - saved > STATE_SECONDS:
                     self._save_state()
                     saved = time.monotonic()
-                if self.stop.is_set() and not finished:
+                if stop.is_set() and not finished:
                     self._write_model(self.folder.last, self._average_predictor(), None)
                     break
             stream.close()
         if not finished:
-            self.display.say(f"stopped at step {self.progress.step}; go on with --resume {self.folder.path}")
-        return Run(self.folder.path, self._best_scores(), finished)
+            self.display.say(f"stopped at step {progress.step}; go on with --resume {self.folder.path}")
+        return Run(self.folder.path, read_validation(self.folder, progress.best_step), finished)
 
-    def _step(self, batch: Batch) -> tuple[dict[str, float], float]:
-        """One optimizer step; no losses come back where one was not finite and the step was skipped."""
-        config, step = self.config.train, self.progress.step
-        lr = set_lr(self.optimizer, lr_factor(step, self.progress.total, config))
-        if len(batch) == 0:
-            return {}, lr
-        self.model.train()
-        windows = torch.from_numpy(batch.windows).to(self.device)
-        images = self.model.normalize(torch.from_numpy(batch.pixels).to(self.device), windows)
-        generator = torch.Generator(self.device).manual_seed(config.seed * 1_000_003 + step)
-        losses = self.criterion(images, windows, Truth.of(batch.targets, self.device), generator)
-        self.optimizer.zero_grad(set_to_none=True)
-        values = {name: float(value.detach()) for name, value in losses.items()}
-        if math.isfinite(values["loss"]):
-            losses["loss"].backward()
-            trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-            norm = torch.nn.utils.clip_grad_norm_(trained, config.clip)
-            if bool(torch.isfinite(norm)):
-                self.optimizer.step()
-                self.average.update(self.model, step)
-                return values, lr
-        self.progress.skipped += 1
-        # A forward pass that went wrong has also been through batch norm's running statistics, where they move.
-        average = self.average.average
-        self.model.load_state_dict({n: average[n] for n, _ in self.model.named_buffers() if n in average}, strict=False)
-        self.display.say(
-            f"step {step + 1}: a loss or gradient was not finite; skipped. Images: {', '.join(batch.names)}"
-        )
-        return {}, lr
-
-    def _give_up(self, batch: Batch) -> None:
+    def _skip(self, batch: Batch, in_a_row: int) -> None:
+        """Count a step that moved nothing; too many of them end the run."""
+        if batch.names:
+            self.progress.skipped += 1
+            self.display.say(
+                f"step {self.progress.step}: a loss or gradient was not finite; skipped. "
+                f"Images: {', '.join(batch.names)}"
+            )
+        if in_a_row <= MOST_SKIPPED_IN_A_ROW:
+            return
         if not batch.names:
             raise UserError(
-                f"{MOST_SKIPPED_IN_A_ROW + 1} steps in a row had no readable image, the last {batch.unreadable[0]}: "
+                f"{in_a_row} steps in a row had no readable image, the last {batch.unreadable[0]}: "
                 "is the folder of images still there?"
             )
         raise UserError(
-            f"{MOST_SKIPPED_IN_A_ROW + 1} steps in a row had a loss or gradient that is not finite, the last at step "
-            f"{self.progress.step + 1} with {', '.join(batch.names)}. The model files hold the weights from before. "
+            f"{in_a_row} steps in a row had a loss or gradient that is not finite, the last at step "
+            f"{self.progress.step} with {', '.join(batch.names)}. The model files hold the weights from before. "
             "Try a lower --lr, or look at those images"
         )
-
-    def _epoch_ends(self) -> bool:
-        return self.progress.step % self.steps_per_epoch == 0
 
     # ---- budget ---------------------------------------------------------------------------------------------------
 
     def _elapsed(self) -> float:
         return self.progress.seconds + time.monotonic() - self.started
 
-    def _measured(self) -> bool:
+    def _plan(self, step_seconds: float) -> bool:
+        """Turn what is left of the budget into steps when the pace is known; true when that was done."""
         assert self.budget is not None
-        return self.progress.step >= WARMUP_STEPS or (
-            self.progress.step >= 3 and self._elapsed() > MEASURING_SHARE * self.budget
+        self.budget.step_times.append(step_seconds)
+        if not self.budget.measured(self.progress.step, self._elapsed()):
+            return False
+        validation_seconds = self._time_validation()
+        self.progress.total = self.progress.step + self.budget.more_steps(
+            self._elapsed(), validation_seconds, self.steps_per_epoch
         )
-
-    def _plan_steps(self, step_times: list[float]) -> int:
-        """Turn what is left of the budget into steps, once; the number is then part of the run's state."""
-        assert self.budget is not None
-        measured = step_times[min(3, len(step_times) - 1) :]
-        step_seconds = sum(measured) / len(measured)
-        validation_seconds = 0.0
-        if self.val_data is not None:
-            sample = self.val_data.take(range(min(4, len(self.val_data))))
-            began = time.monotonic()
-            evaluate(self._average_predictor(), sample)
-            validation_seconds = (time.monotonic() - began) / len(sample) * len(self.val_data)
-        left = self.budget - self._elapsed() - validation_seconds  # the last validation is always due
-        more = steps_for(left, step_seconds, validation_seconds, self.steps_per_epoch)
-        total = self.progress.step + more
         self.display.say(
-            f"budget {self.config.train.budget}: {total} steps, at {step_seconds:.2f} s a step and about "
-            f"{validation_seconds:.0f} s a validation every {self.steps_per_epoch} steps"
+            f"budget {self.config.train.budget}: {self.progress.total} steps, at {self.budget.step_seconds:.2f} s a "
+            f"step and about {validation_seconds:.0f} s a validation every {self.steps_per_epoch} steps"
         )
-        return total
+        return True
+
+    def _time_validation(self) -> float:
+        """Seconds that a validation will take, from a few of its images."""
+        if self.val_data is None:
+            return 0.0
+        sample = self.val_data.take(range(min(4, len(self.val_data))))
+        began = time.monotonic()
+        evaluate(self._average_predictor(), sample)
+        return (time.monotonic() - began) / len(sample) * len(self.val_data)
 
     # ---- validation and files -------------------------------------------------------------------------------------
 
     def _average_predictor(self) -> Predictor:
-        weights = self.average.average if self.config.train.ema else self.model.state_dict()
+        weights = self.learner.average.average if self.config.train.ema else self.model.state_dict()
         self.validator.load_state_dict(weights)
         runtime = TorchRuntime(self.validator, self.device)
         return Predictor(runtime, self.config, self.data.class_ids, self.data.class_names)
 
-    def _validate_and_save(self, board: Any) -> bool:
+    def _validate_and_save(self, record: Record) -> bool:
         """Score the averaged weights, keep them as last and, if they are, as best; true when patience has run out."""
-        progress = self.progress
-        predictor = self._average_predictor()
+        progress, predictor = self.progress, self._average_predictor()
         scores: dict[str, Any] | None = None
         if self.val_data is not None:
             total = len(self.val_data)
             scores = evaluate(predictor, self.val_data, on_image=lambda n: self.display.validating(n, total))
             for path in scores["unreadable"]:
                 self.display.say(f"validation leaves out {path}")
-            entry = {
-                "kind": "validation",
-                "step": progress.step,
-                "epoch": progress.step / self.steps_per_epoch,
-                **scores,
-            }
-            self.folder.append_metrics(entry)
             group, key = self.config.train.select_by.split(".")
-            chosen = scores[group][key]
-            value = -1.0 if chosen is None else chosen
-            for kind in ("box", "mask"):
-                for name, number in scores[kind].items():
-                    if isinstance(number, float):
-                        board.add_scalar(f"{kind}/{name}", number, progress.step)
-            board.add_scalar("kaggle/mean", scores["kaggle"]["mean"], progress.step)
+            value = -1.0 if scores[group][key] is None else scores[group][key]
             better = progress.best is None or value > progress.best
-            mark = " (best)" if better else ""
-            self.display.say(f"step {progress.step}: {describe_scores(scores)}{mark}")
+            record.validation(scores, progress.step / self.steps_per_epoch, better)
             if better:
                 progress.best, progress.best_step, progress.since_best = value, progress.step, 0
                 self._write_model(self.folder.best, predictor, scores)
@@ -355,7 +298,8 @@ class _Trainer:
     def _save_state(self) -> None:
         self.progress.seconds = self._elapsed()
         self.started = time.monotonic()
-        self.folder.save_state(self.progress, self.model.state_dict(), self.average.average, self.optimizer)
+        learner = self.learner
+        self.folder.save_state(self.progress, self.model.state_dict(), learner.average.average, learner.optimizer)
 
     def _restore(self) -> None:
         progress, weights, average, optimizer = self.folder.load_state()
@@ -365,13 +309,11 @@ class _Trainer:
                 "and a run can only go on with the same"
             )
         load_weights(self.model, weights, str(self.folder.state))
-        self.average.average = {name: tensor.to(self.device) for name, tensor in average.items()}
-        restore_optimizer(self.optimizer, optimizer)
+        self.learner.average.average = {name: tensor.to(self.device) for name, tensor in average.items()}
+        restore_optimizer(self.learner.optimizer, optimizer)
         self.progress = progress
         self.folder.rewind_metrics(progress.step)
         self.display.say(f"resumed at step {progress.step}" + (f" of {progress.total}" if progress.total else ""))
-
-    # ---- the record -----------------------------------------------------------------------------------------------
 
     def _write_description(self) -> None:
         weights = sum(t.numel() * t.element_size() for t in self.model.state_dict().values())
@@ -381,57 +323,8 @@ class _Trainer:
         write_text(json.dumps(classes, indent=1), self.folder.classes)
         write_text(json.dumps(self.model.conventions.to_dict()), self.folder.conventions)
 
-    def _record(self, board: Any, losses: dict[str, float], lr: float, step_seconds: float, images: int) -> None:
-        progress = self.progress
-        entry = {"kind": "step", "step": progress.step, **losses, "lr": lr, "seconds": round(step_seconds, 3)}
-        self.folder.append_metrics({**entry, "images": images, "skipped": progress.skipped})
-        for name, value in losses.items():
-            board.add_scalar(f"loss/{name}", value, progress.step)
-        board.add_scalar("lr", lr, progress.step)
-        self.display.step(progress.step, progress.total, losses)
-
     def _note_unreadable(self, batch: Batch) -> None:
         for message in batch.unreadable:
             if message not in self.progress.unreadable:
                 self.progress.unreadable.append(message)
                 self.display.say(f"left out ({len(self.progress.unreadable)} so far): {message}")
-
-    def _best_scores(self) -> dict[str, Any] | None:
-        if not self.folder.metrics.exists():
-            return None
-        entries = (json.loads(line) for line in self.folder.metrics.read_text("utf-8").splitlines())
-        wanted = (e for e in entries if e["kind"] == "validation" and e["step"] == self.progress.best_step)
-        return next(wanted, None)
-
-    @contextmanager
-    def _tensorboard(self) -> Iterator[Any]:
-        from torch.utils.tensorboard import SummaryWriter
-
-        board = SummaryWriter(
-            str(self.folder.path / "tensorboard"), purge_step=self.progress.step + 1 if self.progress.step else None
-        )
-        try:
-            yield board
-        finally:
-            board.close()
-
-
-@contextmanager
-def _stop_on_signals(stop: threading.Event) -> Iterator[None]:
-    """SIGINT and SIGTERM set `stop` once; a second SIGINT interrupts at once. Only the main thread can listen."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def request(number: int, frame: Any) -> None:
-        stop.set()
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, request)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

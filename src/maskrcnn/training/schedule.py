@@ -1,4 +1,4 @@
-"""Learning rate over the steps, parameter groups, and how many steps a time budget buys."""
+"""Learning rate over the steps, parameter groups, and the running average of the weights."""
 
 from __future__ import annotations
 
@@ -59,11 +59,6 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> float:
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor
     return max(group["lr"] for group in optimizer.param_groups)
-
-
-def steps_for(seconds_left: float, step_seconds: float, validation_seconds: float, steps_per_epoch: int) -> int:
-    """Steps that fit into the time left when each epoch also validates."""
-    return max(int(seconds_left / (step_seconds + validation_seconds / steps_per_epoch)), 1)
 
 
 class WeightAverage:
