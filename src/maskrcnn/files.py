@@ -33,6 +33,13 @@ def atomic(path: str | Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
+def remove_unfinished(*folders: Path) -> None:
+    """Delete what processes that were killed had begun to write in `folders`, where nobody is writing now."""
+    for folder in folders:
+        for beside in folder.glob(".*.part*"):
+            beside.unlink()
+
+
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
     try:

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from maskrcnn.errors import UserError
-from maskrcnn.files import atomic
+from maskrcnn.files import atomic, remove_unfinished
 from maskrcnn.model.conventions import Conventions
 
 
@@ -31,9 +31,11 @@ from maskrcnn.model.conventions import Conventions
 class Progress:
     """Where a run stands.
 
-    `step` counts finished steps; `total` is None while a budget is still being measured; `data` holds fingerprints.
+    `step` counts finished steps, each of `step_images` images over all processes; `total` is None while a budget is
+    still being measured; `data` holds fingerprints; `scaler` is the loss scale of float16.
     """
 
+    step_images: int
     step: int = 0
     total: int | None = None
     seconds: float = 0.0
@@ -44,6 +46,7 @@ class Progress:
     finished: bool = False
     data: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
+    scaler: dict[str, Any] = field(default_factory=dict)
 
 
 class RunFolder:
@@ -63,14 +66,18 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process; a second process is refused."""
+        lock = FileLock(self.path / "state" / "lock", timeout=0)
         try:
             self.state.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.path / "state" / "lock", timeout=0):
-                yield
+            lock.acquire()
         except Timeout:
             raise UserError(f"another process is training in {self.path}") from None
-        except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        except OSError as error:
             raise UserError(f"{self.path} cannot be a run folder: {error.strerror}") from None
+        with lock:
+            lock.release()  # `with` has taken it a second time
+            remove_unfinished(self.path, self.state.parent)
+            yield
 
     def save_state(
         self,

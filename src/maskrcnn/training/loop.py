@@ -6,6 +6,7 @@ import json
 import math
 import platform
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,13 @@ from rich.console import Console
 
 from maskrcnn import __version__
 from maskrcnn.checkpoints import load
-from maskrcnn.checkpoints.native import load_weights, pick_device, write_model
+from maskrcnn.checkpoints.native import load_weights, write_model
 from maskrcnn.config import Config, seconds
-from maskrcnn.data.batch import Batch, batches
+from maskrcnn.data.batch import Batch, Share, batches
 from maskrcnn.data.images import SUFFIXES
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError
-from maskrcnn.evaluation import evaluate
+from maskrcnn.evaluation import evaluate, find, score_found
 from maskrcnn.files import write_text
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.runtimes.torch import TorchRuntime
@@ -29,8 +30,10 @@ from maskrcnn.model.conventions import NATIVE, Conventions
 from maskrcnn.model.mask_rcnn import MaskRCNN, build_model
 from maskrcnn.training.budget import Budget
 from maskrcnn.training.checkpoint import Progress, RunFolder, read_conventions, require_space, restore_optimizer
+from maskrcnn.training.distributed import World, joined, pick_own_device, restarted
 from maskrcnn.training.initial import on_top_of, open_initial, take_over
-from maskrcnn.training.learner import Learner
+from maskrcnn.training.learner import Learner, Step
+from maskrcnn.training.numerics import deterministic
 from maskrcnn.training.plan import fill_in
 from maskrcnn.training.progress import ProgressDisplay
 from maskrcnn.training.record import Record, read_validation
@@ -74,21 +77,37 @@ def train(
 
     `budget` ("30m") takes the place of the configuration's epochs. `resume` goes on with the run in `out`, whose
     configuration then holds. `source` is kept as ``state/data.json``: how the data was opened. Progress is shown on
-    `console`. SIGINT and SIGTERM save the state and end the run. Raises `UserError`.
+    `console`. SIGINT and SIGTERM save the state and end the run. Processes that torchrun started train together, and
+    one that it has started again goes on from the last state. Raises `UserError`.
     """
     folder = RunFolder(Path(out))
     config = config or Config()
     if budget is not None:
         config = config.changed(train={"budget": budget})
-    if resume and not folder.state.exists():
-        raise UserError(f"there is nothing to resume in {out}: {folder.state} does not exist")
-    if not resume and (folder.state.exists() or folder.metrics.exists()):
-        raise UserError(f"{out} already holds a run; go on with it by --resume {out}, or choose another folder")
-    with folder.locked(), ProgressDisplay(console) as display:
-        if source is not None and not resume:
-            write_text(json.dumps(source), folder.data)
-        trainer = _Trainer(folder, train_data, val_data, config, resume, display)
-        return trainer.run()
+    with joined() as world, ExitStack() as held:
+
+        def begin() -> bool:
+            goes_on = resume or (restarted() and _is_run_of(folder, config))
+            if goes_on and not folder.state.exists():
+                raise UserError(f"there is nothing to resume in {out}: {folder.state} does not exist")
+            if not goes_on and (folder.state.exists() or folder.metrics.exists()):
+                raise UserError(f"{out} already holds a run; go on with it by --resume {out}, or choose another folder")
+            held.enter_context(folder.locked())
+            if source is not None and not goes_on:
+                write_text(json.dumps(source), folder.data)
+            return goes_on
+
+        goes_on = world.from_first(begin)
+        with ProgressDisplay(console if world.first else None) as display:
+            return _Trainer(folder, train_data, val_data, config, goes_on, display, world).run()
+
+
+def _is_run_of(folder: RunFolder, config: Config) -> bool:
+    """Whether `folder` holds the state of a run in which all that is set in `config` is the same."""
+    if not folder.state.exists():
+        return False
+    own = Config.load(folder.config)
+    return own.changed(**config.model_dump(exclude_unset=True)) == own
 
 
 class _Trainer:
@@ -100,9 +119,10 @@ class _Trainer:
         config: Config,
         resume: bool,
         display: ProgressDisplay,
+        world: World,
     ) -> None:
         self.started = time.monotonic()
-        self.folder, self.data, self.val_data, self.display = folder, train_data, val_data, display
+        self.folder, self.data, self.val_data, self.display, self.world = folder, train_data, val_data, display, world
         if len(train_data) == 0:
             raise UserError("there are no images to train on")
         initial: Predictor | None = None
@@ -118,7 +138,7 @@ class _Trainer:
             for reason in reasons:
                 display.say(reason)
         self.config = config
-        self.device = pick_device(config.train.device)
+        self.device = pick_own_device(config.train.device)
         torch.manual_seed(config.train.seed)
         model = self._build(conventions)
         if initial is not None:
@@ -127,21 +147,30 @@ class _Trainer:
             display.say(f"backbone {config.model.backbone}: {model.backbone.load_weights(config.model.weights)}")
         model.backbone.freeze_below(FIRST_TRAINED_STAGE[config.train.freeze])
         self.model = model.to(self.device)
-        self.learner = Learner(self.model, config.train)
-        self.progress = Progress()
+        self.learner = Learner(self.model, config.train, world)
+        self.progress = Progress(step_images=config.train.batch_size * config.train.accumulate * world.size)
         self.budget = Budget(seconds(config.train.budget)) if config.train.budget else None
-        passes = max(len(train_data), config.train.epoch_images)
-        self.steps_per_epoch = math.ceil(passes / config.train.batch_size)
         if self.budget is None:
             self.progress.total = config.train.epochs * self.steps_per_epoch
         self.fingerprint = train_data.fingerprint()
         self.progress.data = [self.fingerprint] + ([val_data.fingerprint()] if val_data is not None else [])
+        if any(data != self.progress.data for data in world.gather(self.progress.data)):
+            raise UserError("the processes see different data: give all of them the same files, by the same names")
         if resume:
             self._restore()
         else:
-            self._write_description()
+            world.from_first(self._write_description)
             self._save_state()
+        if self.progress.step_images < world.size:
+            raise UserError(f"{world.size} processes cannot share a step of {self.progress.step_images} images")
+        if world.size > 1:
+            display.say(f"{world.size} processes, {self.progress.step_images} images a step")
         self.validator = self._build(conventions).to(self.device)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps between two validations."""
+        return math.ceil(max(len(self.data), self.config.train.epoch_images) / self.progress.step_images)
 
     def _build(self, conventions: Conventions) -> MaskRCNN:
         n_classes = len(self.data.class_ids)
@@ -150,60 +179,69 @@ class _Trainer:
     # ---- the run --------------------------------------------------------------------------------------------------
 
     def run(self) -> Run:
-        progress = self.progress
+        progress, world = self.progress, self.world
         last_step = progress.total if progress.total is not None else 2**40
-        finished = progress.finished
+        share = Share.of(progress.step_images, world.rank, world.size)
+        finished, stopping = progress.finished, False
         skipped_in_a_row = 0
         saved = time.monotonic()
-        with stop_on_signals() as stop, Record(self.folder, progress, self.display) as record:
-            stream = batches(self.data, progress.step, last_step, self.config)
-            while not finished:
+        folder = self.folder if world.first else None
+        exact = deterministic(self.config.train.deterministic)
+        with stop_on_signals() as stop, Record(folder, progress, self.display) as record, exact:
+            stream = batches(self.data, progress.step, last_step, self.config, share)
+            while not finished and not stopping:
                 began = time.monotonic()
                 batch = next(stream)
-                self._note_unreadable(batch)
                 step = self.learner.learn(batch, progress.step, progress.total)
                 progress.step += 1
                 skipped_in_a_row = 0 if step.losses else skipped_in_a_row + 1
-                if not step.losses:
-                    self._skip(batch, skipped_in_a_row)
+                if not step.losses or step.images < progress.step_images:
+                    self._note_bad_luck(batch, step, skipped_in_a_row)
                 step_seconds = time.monotonic() - began
-                record.step(step.losses, step.lr, step_seconds, len(batch))
+                record.step(step.losses, step.lr, step_seconds, step.images)
                 planned = progress.total is None and self._plan(step_seconds)
                 finished = progress.step == progress.total
                 if finished or progress.step % self.steps_per_epoch == 0:
                     finished = self._validate_and_save(record) or finished
                 progress.finished = finished
-                if stop.is_set() or planned or finished or time.monotonic() - saved > STATE_SECONDS:
+                stopping = world.any(stop.is_set())
+                if stopping or planned or finished or time.monotonic() - saved > STATE_SECONDS:
                     self._save_state()
                     saved = time.monotonic()
-                if stop.is_set() and not finished:
-                    self._write_model(self.folder.last, self._average_predictor(), None)
-                    break
             stream.close()
         if not finished:
+            self._write_model(self.folder.last, self._average_predictor(), None)
             self.display.say(f"stopped at step {progress.step}; go on with --resume {self.folder.path}")
-        return Run(self.folder.path, read_validation(self.folder, progress.best_step), finished)
+        scores = world.from_first(lambda: read_validation(self.folder, progress.best_step))
+        return Run(self.folder.path, scores, finished)
 
-    def _skip(self, batch: Batch, in_a_row: int) -> None:
-        """Count a step that moved nothing; too many of them end the run."""
-        if batch.names:
-            self.progress.skipped += 1
-            self.display.say(
-                f"step {self.progress.step}: a loss or gradient was not finite; skipped. "
-                f"Images: {', '.join(batch.names)}"
-            )
-        if in_a_row <= MOST_SKIPPED_IN_A_ROW:
-            return
-        if not batch.names:
+    def _note_bad_luck(self, batch: Batch, step: Step, skipped_in_a_row: int) -> None:
+        """Tell of images that could not be read and of a step that moved nothing; too many of those end the run."""
+        progress = self.progress
+        everywhere = self.world.gather((batch.names, batch.unreadable))
+        names = [name for part, _ in everywhere for name in part]
+        unreadable = [message for _, part in everywhere for message in part]
+        for message in unreadable:
+            if message not in progress.unreadable:
+                progress.unreadable.append(message)
+                self.display.say(f"left out ({len(progress.unreadable)} so far): {message}")
+        too_many = skipped_in_a_row > MOST_SKIPPED_IN_A_ROW
+        if too_many and not names:
             raise UserError(
-                f"{in_a_row} steps in a row had no readable image, the last {batch.unreadable[0]}: "
+                f"{skipped_in_a_row} steps in a row had no readable image, the last {unreadable[0]}: "
                 "is the folder of images still there?"
             )
-        raise UserError(
-            f"{in_a_row} steps in a row had a loss or gradient that is not finite, the last at step "
-            f"{self.progress.step} with {', '.join(batch.names)}. The model files hold the weights from before. "
-            "Try a lower --lr, or look at those images"
-        )
+        if too_many:
+            raise UserError(
+                f"{skipped_in_a_row} steps in a row had a loss or gradient that is not finite, the last at step "
+                f"{progress.step} with {', '.join(names)}. The model files hold the weights from before. "
+                "Try a lower --lr, or look at those images"
+            )
+        if names and not step.losses:
+            progress.skipped += 1
+            self.display.say(
+                f"step {progress.step}: a loss or gradient was not finite; skipped. Images: {', '.join(names)}"
+            )
 
     # ---- budget ---------------------------------------------------------------------------------------------------
 
@@ -212,19 +250,22 @@ class _Trainer:
 
     def _plan(self, step_seconds: float) -> bool:
         """Turn what is left of the budget into steps when the pace is known; true when that was done."""
+        self.progress.total = self.world.from_first(lambda: self._planned_total(step_seconds))
+        return self.progress.total is not None
+
+    def _planned_total(self, step_seconds: float) -> int | None:
         assert self.budget is not None
         self.budget.step_times.append(step_seconds)
         if not self.budget.measured(self.progress.step, self._elapsed()):
-            return False
+            return None
         validation_seconds = self._time_validation()
-        self.progress.total = self.progress.step + self.budget.more_steps(
-            self._elapsed(), validation_seconds, self.steps_per_epoch
-        )
+        more = self.budget.more_steps(self._elapsed(), validation_seconds, self.steps_per_epoch)
+        total = self.progress.step + more
         self.display.say(
-            f"budget {self.config.train.budget}: {self.progress.total} steps, at {self.budget.step_seconds:.2f} s a "
-            f"step and about {validation_seconds:.0f} s a validation every {self.steps_per_epoch} steps"
+            f"budget {self.config.train.budget}: {total} steps, at {self.budget.step_seconds:.2f} s a step and about "
+            f"{validation_seconds:.0f} s a validation every {self.steps_per_epoch} steps"
         )
-        return True
+        return total
 
     def _time_validation(self) -> float:
         """Seconds that a validation will take, from a few of its images."""
@@ -233,7 +274,7 @@ class _Trainer:
         sample = self.val_data.take(range(min(4, len(self.val_data))))
         began = time.monotonic()
         evaluate(self._average_predictor(), sample)
-        return (time.monotonic() - began) / len(sample) * len(self.val_data)
+        return (time.monotonic() - began) / len(sample) * len(self.val_data) / self.world.size
 
     # ---- validation and files -------------------------------------------------------------------------------------
 
@@ -248,8 +289,7 @@ class _Trainer:
         progress, predictor = self.progress, self._average_predictor()
         scores: dict[str, Any] | None = None
         if self.val_data is not None:
-            total = len(self.val_data)
-            scores = evaluate(predictor, self.val_data, on_image=lambda n: self.display.validating(n, total))
+            scores = self._evaluate(predictor, self.val_data)
             for path in scores["unreadable"]:
                 self.display.say(f"validation leaves out {path}")
             group, key = self.config.train.select_by.split(".")
@@ -268,7 +308,17 @@ class _Trainer:
             return True
         return False
 
+    def _evaluate(self, predictor: Predictor, data: Dataset) -> dict[str, Any]:
+        """`evaluate`, the images dealt out to the processes."""
+        began = time.monotonic()
+        own = range(self.world.rank, len(data), self.world.size)
+        found = find(predictor, data, own, on_image=lambda n: self.display.validating(n, len(own)))
+        everywhere = {i: one for part in self.world.gather(found) for i, one in part.items()}
+        return self.world.from_first(lambda: score_found(predictor, data, everywhere, time.monotonic() - began))
+
     def _write_model(self, path: Path, predictor: Predictor, scores: dict[str, Any] | None) -> None:
+        if not self.world.first:
+            return
         provenance: dict[str, Any] = {
             "step": self.progress.step,
             "data": {
@@ -298,8 +348,10 @@ class _Trainer:
     def _save_state(self) -> None:
         self.progress.seconds = self._elapsed()
         self.started = time.monotonic()
-        learner = self.learner
-        self.folder.save_state(self.progress, self.model.state_dict(), learner.average.average, learner.optimizer)
+        self.progress.scaler = self.learner.scaler.state_dict()
+        if self.world.first:
+            learner = self.learner
+            self.folder.save_state(self.progress, self.model.state_dict(), learner.average.average, learner.optimizer)
 
     def _restore(self) -> None:
         progress, weights, average, optimizer = self.folder.load_state()
@@ -311,8 +363,10 @@ class _Trainer:
         load_weights(self.model, weights, str(self.folder.state))
         self.learner.average.average = {name: tensor.to(self.device) for name, tensor in average.items()}
         restore_optimizer(self.learner.optimizer, optimizer)
+        self.learner.scaler.load_state_dict(progress.scaler)
         self.progress = progress
-        self.folder.rewind_metrics(progress.step)
+        if self.world.first:
+            self.folder.rewind_metrics(progress.step)
         self.display.say(f"resumed at step {progress.step}" + (f" of {progress.total}" if progress.total else ""))
 
     def _write_description(self) -> None:
@@ -322,9 +376,3 @@ class _Trainer:
         classes = [{"id": c, "name": n} for c, n in zip(self.data.class_ids, self.data.class_names, strict=True)]
         write_text(json.dumps(classes, indent=1), self.folder.classes)
         write_text(json.dumps(self.model.conventions.to_dict()), self.folder.conventions)
-
-    def _note_unreadable(self, batch: Batch) -> None:
-        for message in batch.unreadable:
-            if message not in self.progress.unreadable:
-                self.progress.unreadable.append(message)
-                self.display.say(f"left out ({len(self.progress.unreadable)} so far): {message}")
