@@ -2,7 +2,10 @@
 
 import json
 import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ from maskrcnn.checkpoints.native import read_model
 from maskrcnn.config import AugmentConfig, ModelConfig, TrainConfig
 from maskrcnn.data.formats import open_dataset
 from maskrcnn.data.synthetic import write_shapes
-from maskrcnn.training import budget, learner
+from maskrcnn.training import budget, learner, loop
 from maskrcnn.training.checkpoint import RunFolder
 
 TINY = Config(
@@ -214,3 +217,67 @@ def test_files_that_are_no_models_are_refused(tmp_path, run):
         maskrcnn.load(tmp_path)
     with pytest.raises(UserError, match="cannot be resumed"):
         RunFolder(run.path / "state").load_state()
+
+
+def test_a_run_that_is_killed_twice_ends_in_the_same_bytes():
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / "kills.py"
+    arguments = ["--kills", "2", "--steps", "24", "--json"]
+    done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["kills"] == 2
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_twenty_times_ends_in_the_same_bytes():
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / "kills.py"
+    done = subprocess.run([sys.executable, str(script), "--kills", "20"], capture_output=True, text=True, timeout=1500)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# TensorBoard writes in a thread of its own, whose failure reaches us only as a warning.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_disk_that_fills_up_ends_the_run_with_its_state_whole(shapes, tmp_path, monkeypatch):
+    """The system refuses to let any file grow beyond a limit, as a full disk does; then there is room again."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    learn = learner.Learner.learn
+
+    def filling_up(self, batch, step, total):
+        if step == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        return learn(self, batch, step, total)
+
+    monkeypatch.setattr(loop, "STATE_SECONDS", 0.0)
+    monkeypatch.setattr(learner.Learner, "learn", filling_up)
+    parts = shapes.split(0.3)
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*: .*[Ff]ile too large"):
+            maskrcnn.train(*parts, out=tmp_path / "run", config=TINY)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    monkeypatch.undo()
+    progress, *_ = RunFolder(tmp_path / "run").load_state()
+    assert progress.step == 2
+    assert not list((tmp_path / "run").rglob("*.part*"))
+    assert maskrcnn.train(*parts, out=tmp_path / "run", config=TINY, resume=True).finished
+
+
+def test_a_folder_that_cannot_be_written_is_named_at_once(shapes, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="cannot be a run folder"):
+        maskrcnn.train(shapes, None, out=tmp_path / "file", config=TINY)
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(UserError, match="cannot be a run folder: Permission denied"):
+        maskrcnn.train(shapes, None, out=tmp_path / "run", config=TINY)
+
+
+def test_what_a_killed_process_had_begun_to_write_is_cleared_away(run, shapes):
+    left = [run.path / ".last.safetensors.77.part.safetensors", run.path / "state" / ".state.safetensors.77.part"]
+    for path in left:
+        path.write_bytes(b"half")
+    maskrcnn.train(*shapes.split(0.3), out=run.path, config=TINY, resume=True)
+    assert not any(path.exists() for path in left)

@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from maskrcnn.checkpoints.native import write_tensors
 from maskrcnn.errors import UserError
-from maskrcnn.files import atomic, remove_unfinished
+from maskrcnn.files import atomic, named, remove_unfinished
 from maskrcnn.model.conventions import Conventions
 
 
@@ -97,8 +97,7 @@ class RunFolder:
                 if value is not None:
                     tensors[f"optimizer/{index}/{name}"] = torch.as_tensor(value)
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        with atomic(self.state) as beside:
-            save_file(tensors, beside, {"progress": json.dumps(asdict(progress))})
+        write_tensors(tensors, self.state, {"progress": json.dumps(asdict(progress))})
 
     def load_state(self) -> tuple[Progress, dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
         """Progress, weights, average and the optimizer's state by parameter index."""
@@ -120,7 +119,7 @@ class RunFolder:
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Add one line to the record."""
-        with open(self.metrics, "a", encoding="utf-8") as file:
+        with named(self.metrics), open(self.metrics, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def rewind_metrics(self, step: int) -> None:

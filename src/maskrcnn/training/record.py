@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
+from maskrcnn.files import named
 from maskrcnn.training.checkpoint import Progress, RunFolder
 from maskrcnn.training.progress import ProgressDisplay, describe_scores
 
@@ -28,7 +30,8 @@ class Record:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.folder is not None:
-            self.board.close()
+            with suppress(OSError) if error is not None else named(self.folder.path / "tensorboard"):
+                self.board.close()
 
     def step(self, losses: dict[str, float], lr: float, seconds: float, images: int) -> None:
         """A step is done; without losses it was skipped."""
@@ -55,8 +58,9 @@ class Record:
         if self.folder is None:
             return
         self.folder.append_metrics(entry)
-        for name, value in scalars.items():
-            self.board.add_scalar(name, value, self.progress.step)
+        with named(self.folder.path / "tensorboard"):
+            for name, value in scalars.items():
+                self.board.add_scalar(name, value, self.progress.step)
 
 
 def read_validation(folder: RunFolder, step: int) -> dict[str, Any] | None:
