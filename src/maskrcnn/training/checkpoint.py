@@ -105,7 +105,7 @@ class RunFolder:
             with safe_open(self.state, "pt") as file:
                 progress = Progress(**json.loads(file.metadata()["progress"]))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, TypeError, ValueError) as error:
             raise UserError(f"{self.path} cannot be resumed: {self.state} is not readable ({error})") from None
         parts: dict[str, dict[str, Tensor]] = {"weights": {}, "average": {}, "optimizer": {}}
         for name, tensor in tensors.items():
