@@ -9,6 +9,7 @@ metrics.jsonl             one line a step and one a validation
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,10 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from maskrcnn import __version__
 from maskrcnn.checkpoints.native import write_tensors
+from maskrcnn.data.images import SUFFIXES
+from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError
 from maskrcnn.files import atomic, named, remove_unfinished
 from maskrcnn.model.conventions import Conventions
@@ -159,3 +163,24 @@ def read_conventions(folder: RunFolder) -> Conventions:
         return Conventions.from_dict(json.loads(folder.conventions.read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         raise UserError(f"{folder.path} cannot be resumed: {folder.conventions} is missing or damaged") from None
+
+
+def provenance(data: Dataset, fingerprint: str, step: int, scores: dict[str, Any] | None) -> dict[str, Any]:
+    """What a model file tells of where it comes from."""
+    told: dict[str, Any] = {
+        "step": step,
+        "data": {
+            "images": len(data),
+            "instances": data.n_instances,
+            "sha256": fingerprint,
+            "names": "name" if Path(data.names[0]).suffix.lower() in SUFFIXES else "stem",
+        },
+        "versions": {
+            "maskrcnn": __version__,
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+        },
+    }
+    if scores is not None:
+        told["validation"] = {key: scores[key] for key in ("box", "mask", "kaggle", "images")}
+    return told

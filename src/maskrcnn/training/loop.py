@@ -4,46 +4,36 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
-from maskrcnn import __version__
 from maskrcnn.checkpoints import load
 from maskrcnn.checkpoints.native import load_weights, write_model
 from maskrcnn.config import Config, seconds
 from maskrcnn.data.batch import Batch, Share, batches
-from maskrcnn.data.images import SUFFIXES
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation import evaluate, find, score_found
 from maskrcnn.files import write_text
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.runtimes.torch import TorchRuntime
-from maskrcnn.model.conventions import NATIVE, Conventions
-from maskrcnn.model.mask_rcnn import MaskRCNN, build_model
 from maskrcnn.training.budget import Budget
-from maskrcnn.training.checkpoint import Progress, RunFolder, read_conventions, require_space, restore_optimizer
+from maskrcnn.training.checkpoint import Progress, RunFolder, provenance, require_space, restore_optimizer
 from maskrcnn.training.distributed import World, joined, pick_own_device, restarted
-from maskrcnn.training.initial import on_top_of, open_initial, take_over
 from maskrcnn.training.learner import Learner, Step
 from maskrcnn.training.numerics import deterministic
-from maskrcnn.training.plan import fill_in
 from maskrcnn.training.progress import ProgressDisplay
 from maskrcnn.training.record import Record, read_validation
+from maskrcnn.training.start import build, start, start_again
 from maskrcnn.training.stopping import stop_on_signals
 
 STATE_SECONDS = 120.0
 """A killed run loses at most about this much work."""
-
-FIRST_TRAINED_STAGE = {"all": 1, "3+": 3, "4+": 4, "5+": 5, "heads": 6}
-"""Of the backbone, for each value of ``freeze``; stage 6 is behind it."""
 
 MOST_SKIPPED_IN_A_ROW = 5
 
@@ -123,29 +113,12 @@ class _Trainer:
     ) -> None:
         self.started = time.monotonic()
         self.folder, self.data, self.val_data, self.display, self.world = folder, train_data, val_data, display, world
-        if len(train_data) == 0:
-            raise UserError("there are no images to train on")
-        initial: Predictor | None = None
         if resume:
-            config = Config.load(folder.config)
-            conventions = read_conventions(folder)
+            self.config, model = start_again(train_data, folder)
         else:
-            conventions = NATIVE
-            if config.train.init:
-                initial = open_initial(config.train.init)
-                config, conventions = on_top_of(initial, config), initial.model.conventions
-            config, reasons = fill_in(config, train_data)
-            for reason in reasons:
-                display.say(reason)
-        self.config = config
+            self.config, model = start(train_data, config, display.say)
+        config = self.config
         self.device = pick_own_device(config.train.device)
-        torch.manual_seed(config.train.seed)
-        model = self._build(conventions)
-        if initial is not None:
-            display.say(f"starts from {config.train.init}: {take_over(model, initial, train_data.class_names)}")
-        elif not resume:
-            display.say(f"backbone {config.model.backbone}: {model.backbone.load_weights(config.model.weights)}")
-        model.backbone.freeze_below(FIRST_TRAINED_STAGE[config.train.freeze])
         self.model = model.to(self.device)
         self.learner = Learner(self.model, config.train, world)
         self.progress = Progress(step_images=config.train.batch_size * config.train.accumulate * world.size)
@@ -165,16 +138,12 @@ class _Trainer:
             raise UserError(f"{world.size} processes cannot share a step of {self.progress.step_images} images")
         if world.size > 1:
             display.say(f"{world.size} processes, {self.progress.step_images} images a step")
-        self.validator = self._build(conventions).to(self.device)
+        self.validator = build(config, train_data, model.conventions).to(self.device)
 
     @property
     def steps_per_epoch(self) -> int:
         """Steps between two validations."""
         return math.ceil(max(len(self.data), self.config.train.epoch_images) / self.progress.step_images)
-
-    def _build(self, conventions: Conventions) -> MaskRCNN:
-        n_classes = len(self.data.class_ids)
-        return build_model(self.config.model, n_classes, conventions, freeze_norm=self.config.train.freeze_norm)
 
     # ---- the run --------------------------------------------------------------------------------------------------
 
@@ -319,22 +288,6 @@ class _Trainer:
     def _write_model(self, path: Path, predictor: Predictor, scores: dict[str, Any] | None) -> None:
         if not self.world.first:
             return
-        provenance: dict[str, Any] = {
-            "step": self.progress.step,
-            "data": {
-                "images": len(self.data),
-                "instances": self.data.n_instances,
-                "sha256": self.fingerprint,
-                "names": "name" if Path(self.data.names[0]).suffix.lower() in SUFFIXES else "stem",
-            },
-            "versions": {
-                "maskrcnn": __version__,
-                "torch": str(torch.__version__),
-                "python": platform.python_version(),
-            },
-        }
-        if scores is not None:
-            provenance["validation"] = {k: scores[k] for k in ("box", "mask", "kaggle", "images")}
         write_model(
             path,
             predictor.model.state_dict(),
@@ -342,7 +295,7 @@ class _Trainer:
             conventions=self.model.conventions,
             class_ids=self.data.class_ids,
             class_names=self.data.class_names,
-            provenance=provenance,
+            provenance=provenance(self.data, self.fingerprint, self.progress.step, scores),
         )
 
     def _save_state(self) -> None:
