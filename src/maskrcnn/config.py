@@ -113,13 +113,17 @@ class TrainConfig(_Group):
     epoch_images: Count = 200
     """An epoch is at least so many images: a smaller data set is gone through several times."""
     batch_size: Count = 2
-    """Images a step."""
+    """Images that go through the network at once, in each process."""
+    accumulate: Count = 1
+    """Such batches a step, their gradients added up: the step of a larger batch in the memory of a small one."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """AdamW, or SGD with momentum 0.9."""
     lr: Positive | None = None
     """Learning rate at its peak. None: 5e-4 for AdamW, 5e-3 for SGD."""
     backbone_lr: Positive = 0.5
     """Factor on the learning rate of the pretrained backbone."""
+    layer_lr_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Further factor for each of its stages, from C5 down: what lies deeper changes less. 1 treats all alike."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     """Decay of weights (not of biases and norms)."""
     decay: Literal["cosine", "step", "none"] = "cosine"
@@ -166,6 +170,10 @@ class TrainConfig(_Group):
     """Threads that prepare images; 0 prepares them between the steps."""
     device: str = "auto"
     """Where to train: auto, cpu, cuda, cuda:1, mps."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Numbers that the network computes in; weights and losses stay fp32. auto: bf16 on a GPU that can, else fp32."""
+    deterministic: bool = False
+    """Only algorithms that give the same bits every time. For GPUs, and slower; a CPU does so anyway."""
 
     @field_validator("budget")
     @classmethod

@@ -20,11 +20,11 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a path beside `path` to write to; it takes that name when the block ends well, else it is removed."""
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
-    with _named(path):
+    with named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield beside
-        with _named(path):
+        with named(path):
             with open(beside, "rb+") as written:
                 os.fsync(written.fileno())
             beside.chmod(_permissions(path))
@@ -33,8 +33,16 @@ def atomic(path: str | Path) -> Iterator[Path]:
         beside.unlink(missing_ok=True)
 
 
+def remove_unfinished(*folders: Path) -> None:
+    """Delete what processes that were killed had begun to write in `folders`, where nobody is writing now."""
+    for folder in folders:
+        for beside in folder.glob(".*.part*"):
+            beside.unlink()
+
+
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def named(path: Path) -> Iterator[None]:
+    """An `OSError` in this context becomes a `UserError` that names `path`."""
     try:
         yield
     except OSError as error:
@@ -48,11 +56,11 @@ def _permissions(path: Path) -> int:
 
 def write_text(text: str, path: str | Path) -> None:
     """Write UTF-8 text atomically."""
-    with atomic(path) as beside, _named(Path(path)):
+    with atomic(path) as beside, named(Path(path)):
         beside.write_text(text, "utf-8")
 
 
 def write_image(image: Image.Image, path: str | Path) -> None:
     """Write a picture atomically, in the format that the suffix names."""
-    with atomic(path) as beside, _named(Path(path)):
+    with atomic(path) as beside, named(Path(path)):
         image.save(beside)

@@ -42,6 +42,11 @@ class Placement:
         x1, y1, x2, y2 = self.window
         return np.array([self.hw[1] / (x2 - x1), self.hw[0] / (y2 - y1)])
 
+    @property
+    def input_hw(self) -> tuple[int, int]:
+        """Height and width of what comes out, after the turns."""
+        return self.hw if self.turns % 2 == 0 else (self.hw[1], self.hw[0])
+
     def boxes_to_input(self, boxes: np.ndarray) -> np.ndarray:
         """(N, 4) xyxy in source pixels -> float64 in pixels of the network's input."""
         factor = np.tile(self.scale_wh, 2)
@@ -57,7 +62,7 @@ class Placement:
     def boxes_to_source(self, boxes: np.ndarray) -> np.ndarray:
         """The inverse of `boxes_to_input`."""
         boxes = np.asarray(boxes, np.float64)
-        h, w = self.hw if self.turns % 2 == 0 else self.hw[::-1]
+        h, w = self.input_hw
         for _ in range(self.turns % 4):
             boxes = np.stack([h - boxes[:, 3], boxes[:, 0], h - boxes[:, 1], boxes[:, 2]], 1)
             h, w = w, h

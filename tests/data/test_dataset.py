@@ -6,11 +6,12 @@ import pytest
 from maskrcnn import UserError
 from maskrcnn.config import Config
 from maskrcnn.data.augment import draw_placement, fit
-from maskrcnn.data.batch import batches, image_order, make_batch
+from maskrcnn.data.batch import Share, batches, image_order, make_batch
 from maskrcnn.data.dataset import place, swapped_labels, targets_of
 from maskrcnn.structures import Placement
 
 SMALL = Config().changed(model={"image_size": 96})
+TWO = Share.of(2)
 
 
 def test_split_is_by_image_complete_and_repeatable(shapes):
@@ -109,23 +110,23 @@ def test_a_crop_keeps_the_scale_that_prediction_has(rng):
 
 def test_a_sample_depends_on_seed_pass_and_image_alone(shapes):
     for step in (0, 3, 40):
-        first, second = make_batch(shapes, step, SMALL), make_batch(shapes, step, SMALL)
+        first, second = make_batch(shapes, step, SMALL, TWO), make_batch(shapes, step, SMALL, TWO)
         assert np.array_equal(first.pixels, second.pixels)
         assert all(np.array_equal(a.boxes, b.boxes) for a, b in zip(first.targets, second.targets, strict=True))
     other = SMALL.changed(train={"seed": 5})
-    assert not np.array_equal(make_batch(shapes, 0, SMALL).pixels, make_batch(shapes, 0, other).pixels)
+    assert not np.array_equal(make_batch(shapes, 0, SMALL, TWO).pixels, make_batch(shapes, 0, other, TWO).pixels)
 
 
 def test_batches_do_not_depend_on_threads_or_on_where_they_start(shapes):
-    alone = list(batches(shapes, 0, 9, SMALL.changed(train={"workers": 0})))
-    threaded = list(batches(shapes, 4, 9, SMALL.changed(train={"workers": 3})))
+    alone = list(batches(shapes, 0, 9, SMALL.changed(train={"workers": 0}), TWO))
+    threaded = list(batches(shapes, 4, 9, SMALL.changed(train={"workers": 3}), TWO))
     for a, b in zip(alone[4:], threaded, strict=True):
         assert a.names == b.names
         assert np.array_equal(a.pixels, b.pixels)
 
 
 def test_a_pass_shows_every_image_once(shapes):
-    shown = [name for batch in batches(shapes, 0, len(shapes) // 2, SMALL) for name in batch.names]
+    shown = [name for batch in batches(shapes, 0, len(shapes) // 2, SMALL, TWO) for name in batch.names]
     assert sorted(shown) == sorted(shapes.names)
     assert not np.array_equal(image_order(50, 0, 0), image_order(50, 1, 0))
 
@@ -135,7 +136,7 @@ def test_an_unreadable_image_is_left_out_of_its_batch_and_named(shapes, tmp_path
 
     files = [tmp_path / "gone.png", *shapes.files[1:]]
     broken = dataclasses.replace(shapes, files=files)
-    steps = list(batches(broken, 0, 6, SMALL))
+    steps = list(batches(broken, 0, 6, SMALL, TWO))
     assert sum(len(b) for b in steps) == 11
     assert [m for b in steps for m in b.unreadable] == [f"{tmp_path / 'gone.png'}: there is no such file"]
 

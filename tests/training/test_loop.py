@@ -2,7 +2,10 @@
 
 import json
 import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +17,7 @@ from maskrcnn.checkpoints.native import read_model
 from maskrcnn.config import AugmentConfig, ModelConfig, TrainConfig
 from maskrcnn.data.formats import open_dataset
 from maskrcnn.data.synthetic import write_shapes
-from maskrcnn.training import loop
+from maskrcnn.training import budget, learner, loop
 from maskrcnn.training.checkpoint import RunFolder
 
 TINY = Config(
@@ -132,16 +135,16 @@ def test_a_run_goes_on_with_its_own_data_only(run, shapes):
 @pytest.mark.parametrize("moment", [1, 3, 7])
 def test_an_interrupted_run_ends_where_the_other_did(run, shapes, tmp_path, monkeypatch, moment):
     """SIGTERM after a step, then resume: the same bytes as the run that was left alone."""
-    taken = loop._Trainer._step
+    learn = learner.Learner.learn
 
-    def interrupting(self, batch):
-        result = taken(self, batch)
-        if self.progress.step + 1 == moment:
+    def interrupting(self, batch, step, total):
+        result = learn(self, batch, step, total)
+        if step + 1 == moment:
             signal.raise_signal(signal.SIGTERM)
         return result
 
     parts = shapes.split(0.3)
-    monkeypatch.setattr(loop._Trainer, "_step", interrupting)
+    monkeypatch.setattr(learner.Learner, "learn", interrupting)
     first = maskrcnn.train(*parts, out=tmp_path / "two", config=TINY)
     assert not first.finished
     monkeypatch.undo()
@@ -157,7 +160,7 @@ def test_an_interrupted_run_ends_where_the_other_did(run, shapes, tmp_path, monk
 
 
 def test_a_loss_that_is_not_finite_is_skipped_and_counted(shapes, tmp_path, monkeypatch):
-    forward = loop.Criterion.forward
+    forward = learner.Criterion.forward
     calls = []
 
     def poisoned(self, *arguments):
@@ -165,7 +168,7 @@ def test_a_loss_that_is_not_finite_is_skipped_and_counted(shapes, tmp_path, monk
         calls.append(1)
         return {k: v * float("nan") for k, v in losses.items()} if len(calls) == 2 else losses
 
-    monkeypatch.setattr(loop.Criterion, "forward", poisoned)
+    monkeypatch.setattr(learner.Criterion, "forward", poisoned)
     done = maskrcnn.train(shapes, None, out=tmp_path / "run", config=TINY)
     assert done.finished
     lines = metrics(done.path)
@@ -176,9 +179,9 @@ def test_a_loss_that_is_not_finite_is_skipped_and_counted(shapes, tmp_path, monk
 
 
 def test_losses_that_stay_wrong_end_the_run_with_the_images(shapes, tmp_path, monkeypatch):
-    forward = loop.Criterion.forward
+    forward = learner.Criterion.forward
     monkeypatch.setattr(
-        loop.Criterion,
+        learner.Criterion,
         "forward",
         lambda self, *a: {k: v * float("inf") for k, v in forward(self, *a).items()},
     )
@@ -200,8 +203,8 @@ def test_unreadable_images_do_not_stop_a_run(shapes, tmp_path):
 
 
 def test_a_budget_becomes_a_number_of_steps_once(shapes, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "WARMUP_STEPS", 4)
-    monkeypatch.setattr(loop, "steps_for", lambda *a: 3)
+    monkeypatch.setattr(budget, "WARMUP_STEPS", 4)
+    monkeypatch.setattr(budget, "steps_for", lambda *a: 3)
     done = maskrcnn.train(*shapes.split(0.3), out=tmp_path / "run", config=TINY, budget="10m")
     assert done.finished
     progress, *_ = RunFolder(done.path).load_state()
@@ -234,3 +237,67 @@ def test_files_that_are_no_models_are_refused(tmp_path, run):
         maskrcnn.load(tmp_path)
     with pytest.raises(UserError, match="cannot be resumed"):
         RunFolder(run.path / "state").load_state()
+
+
+def test_a_run_that_is_killed_twice_ends_in_the_same_bytes():
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / "kills.py"
+    arguments = ["--kills", "2", "--steps", "24", "--json"]
+    done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(done.stdout)["kills"] == 2
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_twenty_times_ends_in_the_same_bytes():
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / "kills.py"
+    done = subprocess.run([sys.executable, str(script), "--kills", "20"], capture_output=True, text=True, timeout=1500)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# TensorBoard writes in a thread of its own, whose failure reaches us only as a warning.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_disk_that_fills_up_ends_the_run_with_its_state_whole(shapes, tmp_path, monkeypatch):
+    """The system refuses to let any file grow beyond a limit, as a full disk does; then there is room again."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    learn = learner.Learner.learn
+
+    def filling_up(self, batch, step, total):
+        if step == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        return learn(self, batch, step, total)
+
+    monkeypatch.setattr(loop, "STATE_SECONDS", 0.0)
+    monkeypatch.setattr(learner.Learner, "learn", filling_up)
+    parts = shapes.split(0.3)
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*: .*[Ff]ile too large"):
+            maskrcnn.train(*parts, out=tmp_path / "run", config=TINY)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    monkeypatch.undo()
+    progress, *_ = RunFolder(tmp_path / "run").load_state()
+    assert progress.step == 2
+    assert not list((tmp_path / "run").rglob("*.part*"))
+    assert maskrcnn.train(*parts, out=tmp_path / "run", config=TINY, resume=True).finished
+
+
+def test_a_folder_that_cannot_be_written_is_named_at_once(shapes, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="cannot be a run folder"):
+        maskrcnn.train(shapes, None, out=tmp_path / "file", config=TINY)
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(UserError, match="cannot be a run folder: Permission denied"):
+        maskrcnn.train(shapes, None, out=tmp_path / "run", config=TINY)
+
+
+def test_what_a_killed_process_had_begun_to_write_is_cleared_away(run, shapes):
+    left = [run.path / ".last.safetensors.77.part.safetensors", run.path / "state" / ".state.safetensors.77.part"]
+    for path in left:
+        path.write_bytes(b"half")
+    maskrcnn.train(*shapes.split(0.3), out=run.path, config=TINY, resume=True)
+    assert not any(path.exists() for path in left)

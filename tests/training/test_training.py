@@ -7,7 +7,7 @@ from PIL import Image
 
 from maskrcnn import UserError, open_dataset
 from maskrcnn.config import Config, ModelConfig, TrainConfig, seconds
-from maskrcnn.data.batch import make_batch
+from maskrcnn.data.batch import Share, make_batch
 from maskrcnn.data.dataset import place, targets_of
 from maskrcnn.data.formats import encoded_pixels
 from maskrcnn.files import write_image
@@ -15,11 +15,12 @@ from maskrcnn.model.conventions import NATIVE
 from maskrcnn.model.mask_rcnn import build_model
 from maskrcnn.rle import RLE
 from maskrcnn.structures import Placement, Proposals
+from maskrcnn.training.budget import steps_for
 from maskrcnn.training.criterion import LOSSES, Criterion
 from maskrcnn.training.matcher import NEGATIVE, NEITHER, POSITIVE, match
 from maskrcnn.training.plan import fill_in
 from maskrcnn.training.sampler import sample_labels
-from maskrcnn.training.schedule import WeightAverage, build_optimizer, lr_factor, steps_for
+from maskrcnn.training.schedule import WeightAverage, build_optimizer, lr_factor
 from maskrcnn.training.targets import Truth, mask_targets, sample_anchors, sample_regions
 
 TINY = Config(
@@ -30,6 +31,7 @@ TINY = Config(
     train=TrainConfig(roi_batch=32, rpn_batch=32),
 )  # fmt: skip
 CPU = torch.device("cpu")
+GENERATORS = [torch.Generator().manual_seed(n) for n in range(2)]
 
 
 def test_matching():
@@ -75,7 +77,7 @@ def test_mask_targets_follow_the_picture(shapes, mirrored, turns):
         truth.boxes + torch.tensor([-2.0, 1.0, 1.5, 3.0]), torch.zeros(truth.labels.shape), truth.valid
     )
     config = TrainConfig(roi_batch=64, roi_positive_fraction=1.0, roi_positive_iou=0.3)
-    regions = sample_regions(proposals, truth, config, NATIVE, torch.Generator().manual_seed(0))
+    regions = sample_regions(proposals, truth, config, NATIVE, GENERATORS)
     positive = regions.labels.nonzero()[:, 0]
     covered = mask_targets(
         regions.boxes[positive], regions.image_index[positive], regions.instance[positive], truth, 14
@@ -97,11 +99,11 @@ def test_mask_targets_follow_the_picture(shapes, mirrored, turns):
 
 def test_anchor_samples_point_at_what_they_say(shapes):
     model = build_model(TINY.model, 4)
-    batch = make_batch(shapes, 0, TINY)
+    batch = make_batch(shapes, 0, TINY, Share.of(2))
     truth = Truth.of(batch.targets, CPU)
     features = [torch.zeros(2, 16, 96 // s, 96 // s) for s in (4, 8, 16, 32)] + [torch.zeros(2, 16, 2, 2)]
     anchors = model.grid(features, (96, 96))
-    sample = sample_anchors(anchors, truth, TINY.train, NATIVE, torch.Generator().manual_seed(0))
+    sample = sample_anchors(anchors, truth, TINY.train, NATIVE, GENERATORS)
     grid = torch.cat(anchors)
     from maskrcnn.model.boxes import decode_boxes, iou
 
@@ -118,13 +120,13 @@ def losses_of(model, batch, config=TINY):
     criterion = Criterion(model.train(), config.train)
     windows = torch.from_numpy(batch.windows)
     images = model.normalize(torch.from_numpy(batch.pixels), windows)
-    return criterion(images, windows, Truth.of(batch.targets, CPU), torch.Generator().manual_seed(0))
+    return criterion(images, windows, Truth.of(batch.targets, CPU), GENERATORS, 2)
 
 
 def test_the_five_losses_and_their_sum(shapes):
     torch.manual_seed(0)
     config = TINY.changed(train={"mrcnn_mask_weight": 2.0, "rpn_bbox_weight": 0.0})
-    losses = losses_of(build_model(TINY.model, 4), make_batch(shapes, 0, TINY), config)
+    losses = losses_of(build_model(TINY.model, 4), make_batch(shapes, 0, TINY, Share.of(2)), config)
     assert set(losses) == {*LOSSES, "loss"}
     expected = sum(losses[n] for n in LOSSES) + losses["mrcnn_mask_loss"] - losses["rpn_bbox_loss"]
     assert torch.allclose(losses["loss"], expected)
@@ -148,7 +150,7 @@ def test_images_without_instances_train(shapes, empty):
         )  # fmt: skip
     else:
         bare = dataclasses.replace(bare, names=["a", "b"], files=bare.files * 2, sizes=np.repeat(bare.sizes, 2, 0))
-    batch = make_batch(bare, 0, TINY)
+    batch = make_batch(bare, 0, TINY, Share.of(2))
     losses = losses_of(model, batch)
     losses["loss"].backward()
     assert all(torch.isfinite(v) for v in losses.values())

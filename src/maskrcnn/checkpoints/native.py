@@ -57,8 +57,16 @@ def write_model(
         "provenance": json.dumps(provenance),
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    with atomic(path) as beside:
-        save_file(tensors, beside, header)
+    write_tensors(tensors, path, header)
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path, header: dict[str, str]) -> None:
+    """Write a safetensors file atomically. Raises `UserError` where the disk does not take it."""
+    try:
+        with atomic(path) as beside:
+            save_file(tensors, beside, header)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"cannot write {path}: {error}") from error
 
 
 def save(predictor: Predictor, path: Path) -> None:

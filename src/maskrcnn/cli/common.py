@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,10 @@ from maskrcnn.errors import UserError
 if TYPE_CHECKING:
     from maskrcnn.data.table import Dataset
 
-talk = Console(stderr=True, highlight=False)
+FIRST_PROCESS = os.environ.get("RANK", "0") == "0"
+"""Of those that torchrun starts, which numbers them, one speaks for all."""
+
+talk = Console(stderr=True, highlight=False, quiet=not FIRST_PROCESS)
 """Words for people go to standard error; standard output is for results."""
 
 
@@ -33,8 +37,9 @@ def say(line: str) -> None:
 
 def print_json(value: Any) -> None:
     """One JSON object on one line of standard output."""
-    sys.stdout.write(json.dumps(value) + "\n")
-    sys.stdout.flush()
+    if FIRST_PROCESS:
+        sys.stdout.write(json.dumps(value) + "\n")
+        sys.stdout.flush()
 
 
 @contextmanager

@@ -43,10 +43,17 @@ def targets_of(data: Dataset, i: int, placement: Placement, labels: np.ndarray |
     return Targets(boxes[kept].astype(np.float32), labels[kept], runs.take(kept), hw, placement)
 
 
+def training_placement(
+    data: Dataset, i: int, pass_number: int, config: Config
+) -> tuple[Placement, np.random.Generator]:
+    """How pass `pass_number` shows image i, found without a look at its pixels, and the generator for the rest."""
+    rng = generator(config.train.seed, 1, pass_number, i)
+    return draw_placement(data.hw(i), config.model.image_size, config.augment, rng), rng
+
+
 def training_sample(data: Dataset, i: int, pass_number: int, config: Config) -> tuple[np.ndarray, Targets]:
     """Image i as pass `pass_number` shows it: (h, w, 3) uint8, at most the input's size, and its targets."""
-    rng = generator(config.train.seed, 1, pass_number, i)
-    placement = draw_placement(data.hw(i), config.model.image_size, config.augment, rng)
+    placement, rng = training_placement(data, i, pass_number, config)
     pixels = place(read_pixels(data, i), placement)
     pixels = vary_colors(pixels, config.augment.color, rng)
     labels = data.labels[data.instances(i)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -59,32 +59,51 @@ def examine(
     on_image: Callable[[int], None] | None = None,
 ) -> Evaluation:
     """`evaluate`, with the detections handed over too."""
+    started = time.perf_counter()
+    found = find(model, data, range(len(data)), on_image=on_image)
+    return judge_found(model, data, found, time.perf_counter() - started)
+
+
+def find(
+    model: Predictor,
+    data: Dataset,
+    images: Sequence[int],
+    *,
+    on_image: Callable[[int], None] | None = None,
+) -> dict[int, Detections | str]:
+    """What `model` finds in some `images` of `data`, by their index; the error of those that cannot be read."""
     known, wanted = {str(c) for c in model.class_ids}, {str(c) for c in data.class_ids}
     if not known & wanted:
         raise UserError(
             f"the model's class ids ({', '.join(sorted(known)[:5])}) and those of {data.source} "
             f"({', '.join(sorted(wanted)[:5])}) have nothing in common"
         )
-    threshold = model.config.predict.score_threshold
-    searching = model.changed(score_threshold=min(EVALUATION_SCORE, threshold))
-    started = time.perf_counter()
-    unreadable: list[str] = []
-    detections: list[Detections] = []
-    images: list[int] = []
-    for i, path in enumerate(data.files):
+    threshold = min(EVALUATION_SCORE, model.config.predict.score_threshold)
+    searching = model.changed(score_threshold=threshold)
+    result: dict[int, Detections | str] = {}
+    for done, i in enumerate(images, 1):
+        path = data.files[i]
         try:
             found = searching.predict(path, keep_pixels=False)
             if found.hw != data.hw(i):
                 raise ImageError(f"{path}: is now {found.hw} (height, width); it was {data.hw(i)}")
-            detections.append(found)
-            images.append(i)
+            result[i] = found
         except ImageError as error:
-            unreadable.append(str(error))
+            result[i] = str(error)
         if on_image is not None:
-            on_image(i + 1)
-    inference_seconds = time.perf_counter() - started
-    seen = data if not unreadable else data.take(images)
-    scores, image_scores = _score(seen, detections, threshold)
+            on_image(done)
+    return result
+
+
+def judge_found(
+    model: Predictor, data: Dataset, found: dict[int, Detections | str], inference_seconds: float
+) -> Evaluation:
+    """What `examine` returns, from what `find` found in all images, in whatever order."""
+    read = {i: dets for i, dets in sorted(found.items()) if isinstance(dets, Detections)}
+    seen = data if len(read) == len(data) else data.take(list(read))
+    detections = list(read.values())
+    scores, image_scores = _score(seen, detections, model.config.predict.score_threshold)
+    unreadable = [message for _, message in sorted(found.items()) if isinstance(message, str)]
     scores |= {"inference_seconds": inference_seconds, "unreadable": unreadable}
     return Evaluation(scores, seen, detections, image_scores)
 

@@ -23,6 +23,11 @@ class RPNOutput:
     anchor_deltas: list[Tensor]
     cells: list[tuple[int, int]]
 
+    def float(self) -> RPNOutput:
+        """The same in float32."""
+        logits, deltas = ([t.float() for t in level] for level in (self.objectness_logits, self.anchor_deltas))
+        return RPNOutput(logits, deltas, self.cells)
+
     def class_probabilities(self, level: int) -> Tensor:
         """(B, M, N, 2A) background and foreground of each anchor: the two-way softmax that the one logit stands for."""
         logits = self.objectness_logits[level]

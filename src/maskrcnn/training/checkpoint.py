@@ -9,6 +9,7 @@ metrics.jsonl             one line a step and one a validation
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,11 +20,14 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from maskrcnn import __version__
+from maskrcnn.checkpoints.native import write_tensors
+from maskrcnn.data.images import SUFFIXES
+from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError
-from maskrcnn.files import atomic
+from maskrcnn.files import atomic, named, remove_unfinished
 from maskrcnn.model.conventions import Conventions
 
 
@@ -31,9 +35,11 @@ from maskrcnn.model.conventions import Conventions
 class Progress:
     """Where a run stands.
 
-    `step` counts finished steps; `total` is None while a budget is still being measured; `data` holds fingerprints.
+    `step` counts finished steps, each of `step_images` images over all processes; `total` is None while a budget is
+    still being measured; `data` holds fingerprints; `scaler` is the loss scale of float16.
     """
 
+    step_images: int
     step: int = 0
     total: int | None = None
     seconds: float = 0.0
@@ -44,6 +50,7 @@ class Progress:
     finished: bool = False
     data: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
+    scaler: dict[str, Any] = field(default_factory=dict)
 
 
 class RunFolder:
@@ -63,14 +70,18 @@ class RunFolder:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder for this process; a second process is refused."""
+        lock = FileLock(self.path / "state" / "lock", timeout=0)
         try:
             self.state.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.path / "state" / "lock", timeout=0):
-                yield
+            lock.acquire()
         except Timeout:
             raise UserError(f"another process is training in {self.path}") from None
-        except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        except OSError as error:
             raise UserError(f"{self.path} cannot be a run folder: {error.strerror}") from None
+        with lock:
+            lock.release()  # `with` has taken it a second time
+            remove_unfinished(self.path, self.state.parent)
+            yield
 
     def save_state(
         self,
@@ -90,8 +101,7 @@ class RunFolder:
                 if value is not None:
                     tensors[f"optimizer/{index}/{name}"] = torch.as_tensor(value)
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-        with atomic(self.state) as beside:
-            save_file(tensors, beside, {"progress": json.dumps(asdict(progress))})
+        write_tensors(tensors, self.state, {"progress": json.dumps(asdict(progress))})
 
     def load_state(self) -> tuple[Progress, dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
         """Progress, weights, average and the optimizer's state by parameter index."""
@@ -99,7 +109,7 @@ class RunFolder:
             with safe_open(self.state, "pt") as file:
                 progress = Progress(**json.loads(file.metadata()["progress"]))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        except (SafetensorError, OSError) as error:
+        except (SafetensorError, OSError, TypeError, ValueError) as error:
             raise UserError(f"{self.path} cannot be resumed: {self.state} is not readable ({error})") from None
         parts: dict[str, dict[str, Tensor]] = {"weights": {}, "average": {}, "optimizer": {}}
         for name, tensor in tensors.items():
@@ -113,7 +123,7 @@ class RunFolder:
 
     def append_metrics(self, line: dict[str, Any]) -> None:
         """Add one line to the record."""
-        with open(self.metrics, "a", encoding="utf-8") as file:
+        with named(self.metrics), open(self.metrics, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
     def rewind_metrics(self, step: int) -> None:
@@ -153,3 +163,24 @@ def read_conventions(folder: RunFolder) -> Conventions:
         return Conventions.from_dict(json.loads(folder.conventions.read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         raise UserError(f"{folder.path} cannot be resumed: {folder.conventions} is missing or damaged") from None
+
+
+def provenance(data: Dataset, fingerprint: str, step: int, scores: dict[str, Any] | None) -> dict[str, Any]:
+    """What a model file tells of where it comes from."""
+    told: dict[str, Any] = {
+        "step": step,
+        "data": {
+            "images": len(data),
+            "instances": data.n_instances,
+            "sha256": fingerprint,
+            "names": "name" if Path(data.names[0]).suffix.lower() in SUFFIXES else "stem",
+        },
+        "versions": {
+            "maskrcnn": __version__,
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+        },
+    }
+    if scores is not None:
+        told["validation"] = {key: scores[key] for key in ("box", "mask", "kaggle", "images")}
+    return told

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -16,35 +17,56 @@ LOSSES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_los
 
 
 class Criterion(nn.Module):
-    """The network with its losses. What `forward` returns can be back-propagated and nothing else."""
+    """The network with its losses. What `forward` returns can be back-propagated and nothing else.
 
-    def __init__(self, model: MaskRCNN, config: TrainConfig) -> None:
+    With `computed_in`, bfloat16 or float16, the network computes in that type where autocast finds it safe; boxes,
+    targets and losses stay float32.
+    """
+
+    def __init__(self, model: MaskRCNN, config: TrainConfig, computed_in: torch.dtype | None = None) -> None:
         super().__init__()
         self.model = model
         self.config = config
+        self.computed_in = computed_in
         self.weights = {name: float(getattr(config, name.replace("_loss", "_weight"))) for name in LOSSES}
 
-    def forward(self, images: Tensor, windows: Tensor, truth: Truth, generator: torch.Generator) -> dict[str, Tensor]:
-        """Normalised images (B, 3, H, W) -> the five losses and "loss", their weighted sum."""
+    def forward(
+        self,
+        images: Tensor,
+        windows: Tensor,
+        truth: Truth,
+        generators: Sequence[torch.Generator],
+        n_images: int,
+    ) -> dict[str, Tensor]:
+        """Normalised images (B, 3, H, W) -> the five losses and "loss", their weighted sum.
+
+        What is sampled from an image comes from its own generator. `n_images` are those of the whole step: the losses
+        of its batches add up to those of the step.
+        """
         model, config = self.model, self.config
-        features = model.extract(images)
+        # One context for each part: autocast keeps the weights it has cast, and those cast without gradients would
+        # serve the later parts too.
+        with self._autocast(images):
+            features = model.extract(images)
         input_hw = (images.shape[-2], images.shape[-1])
         anchors = model.grid(features, input_hw)
         truth = replace(truth, boxes=model.to_units(truth.boxes, input_hw))
-        with torch.no_grad():
+        with torch.no_grad(), self._autocast(images):
             rpn = model.rpn(features)
-        anchor_sample = sample_anchors(anchors, truth, config, model.conventions, generator)
-        objectness, anchor_deltas = model.rpn.at(features, anchor_sample.image_index, anchor_sample.anchor_index)
+        anchor_sample = sample_anchors(anchors, truth, config, model.conventions, generators)
+        with self._autocast(images):
+            objectness, anchor_deltas = model.rpn.at(features, anchor_sample.image_index, anchor_sample.anchor_index)
 
-        proposals = model.propose(rpn, anchors, windows, input_hw)
-        regions = sample_regions(proposals, truth, config, model.conventions, generator)
+        proposals = model.propose(rpn.float(), anchors, windows, input_hw)
+        regions = sample_regions(proposals, truth, config, model.conventions, generators)
         positive = regions.labels.nonzero()[:, 0]
         labels = regions.labels[positive]
-        class_logits, box_deltas = model.classify(features, regions.boxes, regions.image_index)
         masked = first_of_each_image(positive, regions.image_index, config.mask_batch)
-        mask_logits = model.segment(
-            features, regions.boxes[masked], regions.image_index[masked], regions.labels[masked]
-        )
+        with self._autocast(images):
+            class_logits, box_deltas = model.classify(features, regions.boxes, regions.image_index)
+            mask_logits = model.segment(
+                features, regions.boxes[masked], regions.image_index[masked], regions.labels[masked]
+            )
         covered = mask_targets(
             model.to_pixels(regions.boxes[masked], input_hw),
             regions.image_index[masked],
@@ -54,13 +76,19 @@ class Criterion(nn.Module):
         )
 
         hit = anchor_sample.labels > 0
-        n_anchors, n_regions = len(anchor_sample.labels), len(regions.labels)
+        anchor_weights = losses.image_weights(anchor_sample.image_index, n_images)
+        region_weights = losses.image_weights(regions.image_index, n_images)
+        mask_weights = losses.image_weights(regions.image_index[masked], n_images)
+        anchor_deltas, box_deltas = anchor_deltas[hit].float(), box_deltas[positive, labels].float()
         result = {
-            "rpn_class_loss": losses.class_logit_loss(objectness, anchor_sample.labels),
-            "rpn_bbox_loss": losses.box_loss(anchor_deltas[hit], anchor_sample.deltas[hit], n_anchors),
-            "mrcnn_class_loss": losses.class_loss(class_logits, regions.labels),
-            "mrcnn_bbox_loss": losses.box_loss(box_deltas[positive, labels], regions.deltas[positive], n_regions),
-            "mrcnn_mask_loss": losses.mask_loss(mask_logits, covered),
+            "rpn_class_loss": losses.class_logit_loss(objectness.float(), anchor_sample.labels, anchor_weights),
+            "rpn_bbox_loss": losses.box_loss(anchor_deltas, anchor_sample.deltas[hit], anchor_weights[hit]),
+            "mrcnn_class_loss": losses.class_loss(class_logits.float(), regions.labels, region_weights),
+            "mrcnn_bbox_loss": losses.box_loss(box_deltas, regions.deltas[positive], region_weights[positive]),
+            "mrcnn_mask_loss": losses.mask_loss(mask_logits.float(), covered, mask_weights),
         }
         result["loss"] = torch.stack([self.weights[name] * result[name] for name in LOSSES]).sum()
         return result
+
+    def _autocast(self, images: Tensor) -> torch.autocast:
+        return torch.autocast(images.device.type, self.computed_in, enabled=self.computed_in is not None)

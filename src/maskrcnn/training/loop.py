@@ -4,58 +4,39 @@ from __future__ import annotations
 
 import json
 import math
-import platform
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
-from maskrcnn import __version__
 from maskrcnn.checkpoints import load
-from maskrcnn.checkpoints.native import load_weights, pick_device, write_model
+from maskrcnn.checkpoints.native import load_weights, write_model
 from maskrcnn.config import Config, seconds
-from maskrcnn.data.batch import Batch, batches
-from maskrcnn.data.images import SUFFIXES
+from maskrcnn.data.batch import Batch, Share, batches
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError
-from maskrcnn.evaluation import Evaluation, evaluate, examine
+from maskrcnn.evaluation import Evaluation, evaluate, find, judge_found
 from maskrcnn.files import write_text
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.runtimes.torch import TorchRuntime
 from maskrcnn.inspection.report import write_run_report
-from maskrcnn.model.conventions import NATIVE, Conventions
-from maskrcnn.model.mask_rcnn import MaskRCNN, build_model
-from maskrcnn.training.checkpoint import Progress, RunFolder, read_conventions, require_space, restore_optimizer
-from maskrcnn.training.criterion import Criterion
-from maskrcnn.training.initial import on_top_of, open_initial, take_over
-from maskrcnn.training.plan import fill_in
-from maskrcnn.training.progress import ProgressDisplay, describe_scores
-from maskrcnn.training.schedule import (
-    WARMUP_STEPS,
-    WeightAverage,
-    build_optimizer,
-    lr_factor,
-    set_lr,
-    steps_for,
-)
-from maskrcnn.training.targets import Truth
+from maskrcnn.training.budget import Budget
+from maskrcnn.training.checkpoint import Progress, RunFolder, provenance, require_space, restore_optimizer
+from maskrcnn.training.distributed import World, joined, pick_own_device, restarted
+from maskrcnn.training.learner import Learner, Step
+from maskrcnn.training.numerics import deterministic
+from maskrcnn.training.progress import ProgressDisplay
+from maskrcnn.training.record import Record, read_validation
+from maskrcnn.training.start import build, start, start_again
+from maskrcnn.training.stopping import stop_on_signals
 
 STATE_SECONDS = 120.0
 """A killed run loses at most about this much work."""
 
-FIRST_TRAINED_STAGE = {"all": 1, "3+": 3, "4+": 4, "5+": 5, "heads": 6}
-"""Of the backbone, for each value of ``freeze``; stage 6 is behind it."""
-
 MOST_SKIPPED_IN_A_ROW = 5
-MEASURING_SHARE = 0.15
-"""A budget is turned into steps at the end of the warm-up, or after this share of it."""
 
 
 @dataclass(frozen=True)
@@ -87,21 +68,37 @@ def train(
 
     `budget` ("30m") takes the place of the configuration's epochs. `resume` goes on with the run in `out`, whose
     configuration then holds. `source` is kept as ``state/data.json``: how the data was opened. Progress is shown on
-    `console`. SIGINT and SIGTERM save the state and end the run. Raises `UserError`.
+    `console`. SIGINT and SIGTERM save the state and end the run. Processes that torchrun started train together, and
+    one that it has started again goes on from the last state. Raises `UserError`.
     """
     folder = RunFolder(Path(out))
     config = config or Config()
     if budget is not None:
         config = config.changed(train={"budget": budget})
-    if resume and not folder.state.exists():
-        raise UserError(f"there is nothing to resume in {out}: {folder.state} does not exist")
-    if not resume and (folder.state.exists() or folder.metrics.exists()):
-        raise UserError(f"{out} already holds a run; go on with it by --resume {out}, or choose another folder")
-    with folder.locked(), ProgressDisplay(console) as display:
-        if source is not None and not resume:
-            write_text(json.dumps(source), folder.data)
-        trainer = _Trainer(folder, train_data, val_data, config, resume, display)
-        return trainer.run()
+    with joined() as world, ExitStack() as held:
+
+        def begin() -> bool:
+            goes_on = resume or (restarted() and _is_run_of(folder, config))
+            if goes_on and not folder.state.exists():
+                raise UserError(f"there is nothing to resume in {out}: {folder.state} does not exist")
+            if not goes_on and (folder.state.exists() or folder.metrics.exists()):
+                raise UserError(f"{out} already holds a run; go on with it by --resume {out}, or choose another folder")
+            held.enter_context(folder.locked())
+            if source is not None and not goes_on:
+                write_text(json.dumps(source), folder.data)
+            return goes_on
+
+        goes_on = world.from_first(begin)
+        with ProgressDisplay(console if world.first else None) as display:
+            return _Trainer(folder, train_data, val_data, config, goes_on, display, world).run()
+
+
+def _is_run_of(folder: RunFolder, config: Config) -> bool:
+    """Whether `folder` holds the state of a run in which all that is set in `config` is the same."""
+    if not folder.state.exists():
+        return False
+    own = Config.load(folder.config)
+    return own.changed(**config.model_dump(exclude_unset=True)) == own
 
 
 class _Trainer:
@@ -113,211 +110,165 @@ class _Trainer:
         config: Config,
         resume: bool,
         display: ProgressDisplay,
+        world: World,
     ) -> None:
         self.started = time.monotonic()
-        self.folder, self.data, self.val_data, self.display = folder, train_data, val_data, display
-        if len(train_data) == 0:
-            raise UserError("there are no images to train on")
-        initial: Predictor | None = None
+        self.folder, self.data, self.val_data, self.display, self.world = folder, train_data, val_data, display, world
         if resume:
-            config = Config.load(folder.config)
-            conventions = read_conventions(folder)
+            self.config, model = start_again(train_data, folder)
         else:
-            conventions = NATIVE
-            if config.train.init:
-                initial = open_initial(config.train.init)
-                config, conventions = on_top_of(initial, config), initial.model.conventions
-            config, reasons = fill_in(config, train_data)
-            for reason in reasons:
-                display.say(reason)
-        self.config = config
-        self.device = pick_device(config.train.device)
-        torch.manual_seed(config.train.seed)
-        model = self._build(conventions)
-        if initial is not None:
-            display.say(f"starts from {config.train.init}: {take_over(model, initial, train_data.class_names)}")
-        elif not resume:
-            display.say(f"backbone {config.model.backbone}: {model.backbone.load_weights(config.model.weights)}")
-        model.backbone.freeze_below(FIRST_TRAINED_STAGE[config.train.freeze])
+            self.config, model = start(train_data, config, display.say)
+        config = self.config
+        self.device = pick_own_device(config.train.device)
         self.model = model.to(self.device)
-        self.criterion = Criterion(self.model, config.train)
-        self.optimizer = build_optimizer(self.model, config.train)
-        self.average = WeightAverage(self.model, config.train.ema)
-        self.progress = Progress()
-        self.budget = seconds(config.train.budget) if config.train.budget else None
-        passes = max(len(train_data), config.train.epoch_images)
-        self.steps_per_epoch = math.ceil(passes / config.train.batch_size)
+        self.learner = Learner(self.model, config.train, world)
+        self.progress = Progress(step_images=config.train.batch_size * config.train.accumulate * world.size)
+        self.budget = Budget(seconds(config.train.budget)) if config.train.budget else None
         if self.budget is None:
             self.progress.total = config.train.epochs * self.steps_per_epoch
         self.fingerprint = train_data.fingerprint()
         self.progress.data = [self.fingerprint] + ([val_data.fingerprint()] if val_data is not None else [])
+        if any(data != self.progress.data for data in world.gather(self.progress.data)):
+            raise UserError("the processes see different data: give all of them the same files, by the same names")
         if resume:
             self._restore()
         else:
-            self._write_description()
-            folder.save_state(self.progress, self.model.state_dict(), self.average.average, self.optimizer)
-        self.validator = self._build(conventions).to(self.device)
+            world.from_first(self._write_description)
+            self._save_state()
+        if self.progress.step_images < world.size:
+            raise UserError(f"{world.size} processes cannot share a step of {self.progress.step_images} images")
+        if world.size > 1:
+            display.say(f"{world.size} processes, {self.progress.step_images} images a step")
+        self.validator = build(config, train_data, model.conventions).to(self.device)
         self.evaluation: Evaluation | None = None
-        self.stop = threading.Event()
 
-    def _build(self, conventions: Conventions) -> MaskRCNN:
-        n_classes = len(self.data.class_ids)
-        return build_model(self.config.model, n_classes, conventions, freeze_norm=self.config.train.freeze_norm)
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps between two validations."""
+        return math.ceil(max(len(self.data), self.config.train.epoch_images) / self.progress.step_images)
 
     # ---- the run --------------------------------------------------------------------------------------------------
 
     def run(self) -> Run:
-        last_step = self.progress.total if self.progress.total is not None else 2**40
-        finished = self.progress.finished
+        progress, world = self.progress, self.world
+        last_step = progress.total if progress.total is not None else 2**40
+        share = Share.of(progress.step_images, world.rank, world.size)
+        finished, stopping = progress.finished, False
         skipped_in_a_row = 0
-        step_times: list[float] = []
         saved = time.monotonic()
-        with _stop_on_signals(self.stop), self._tensorboard() as board:
-            stream = batches(self.data, self.progress.step, last_step, self.config)
-            while not finished:
+        folder = self.folder if world.first else None
+        exact = deterministic(self.config.train.deterministic)
+        with stop_on_signals() as stop, Record(folder, progress, self.display) as record, exact:
+            stream = batches(self.data, progress.step, last_step, self.config, share)
+            while not finished and not stopping:
                 began = time.monotonic()
                 batch = next(stream)
-                self._note_unreadable(batch)
-                losses, lr = self._step(batch)
-                skipped_in_a_row = 0 if losses else skipped_in_a_row + 1
-                if skipped_in_a_row > MOST_SKIPPED_IN_A_ROW:
-                    self._give_up(batch)
-                self.progress.step += 1
-                step_times.append(time.monotonic() - began)
-                self._record(board, losses, lr, step_times[-1], len(batch))
-                planned = self.progress.total is None and self._measured()
-                if planned:
-                    self.progress.total = self._plan_steps(step_times)
-                finished = self.progress.step == self.progress.total
-                if finished or self._epoch_ends():
-                    finished = self._validate_and_save(board) or finished
-                self.progress.finished = finished
-                if self.stop.is_set() or planned or finished or time.monotonic() - saved > STATE_SECONDS:
+                step = self.learner.learn(batch, progress.step, progress.total)
+                progress.step += 1
+                skipped_in_a_row = 0 if step.losses else skipped_in_a_row + 1
+                if not step.losses or step.images < progress.step_images:
+                    self._note_bad_luck(batch, step, skipped_in_a_row)
+                step_seconds = time.monotonic() - began
+                record.step(step.losses, step.lr, step_seconds, step.images)
+                planned = progress.total is None and self._plan(step_seconds)
+                finished = progress.step == progress.total
+                if finished or progress.step % self.steps_per_epoch == 0:
+                    finished = self._validate_and_save(record) or finished
+                progress.finished = finished
+                stopping = world.any(stop.is_set())
+                if stopping or planned or finished or time.monotonic() - saved > STATE_SECONDS:
                     self._save_state()
                     saved = time.monotonic()
-                if finished or self._epoch_ends():
+                if world.first and (finished or progress.step % self.steps_per_epoch == 0):
                     write_run_report(self.folder.path, self.evaluation, self.display.say)
-                if self.stop.is_set() and not finished:
-                    self._write_model(self.folder.last, self._average_predictor(), None)
-                    break
             stream.close()
         if not finished:
-            self.display.say(f"stopped at step {self.progress.step}; go on with --resume {self.folder.path}")
-        return Run(self.folder.path, self._best_scores(), finished)
+            self._write_model(self.folder.last, self._average_predictor(), None)
+            self.display.say(f"stopped at step {progress.step}; go on with --resume {self.folder.path}")
+        scores = world.from_first(lambda: read_validation(self.folder, progress.best_step))
+        return Run(self.folder.path, scores, finished)
 
-    def _step(self, batch: Batch) -> tuple[dict[str, float], float]:
-        """One optimizer step; no losses come back where one was not finite and the step was skipped."""
-        config, step = self.config.train, self.progress.step
-        lr = set_lr(self.optimizer, lr_factor(step, self.progress.total, config))
-        if len(batch) == 0:
-            return {}, lr
-        self.model.train()
-        windows = torch.from_numpy(batch.windows).to(self.device)
-        images = self.model.normalize(torch.from_numpy(batch.pixels).to(self.device), windows)
-        generator = torch.Generator(self.device).manual_seed(config.seed * 1_000_003 + step)
-        losses = self.criterion(images, windows, Truth.of(batch.targets, self.device), generator)
-        self.optimizer.zero_grad(set_to_none=True)
-        values = {name: float(value.detach()) for name, value in losses.items()}
-        if math.isfinite(values["loss"]):
-            losses["loss"].backward()
-            trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-            norm = torch.nn.utils.clip_grad_norm_(trained, config.clip)
-            if bool(torch.isfinite(norm)):
-                self.optimizer.step()
-                self.average.update(self.model, step)
-                return values, lr
-        self.progress.skipped += 1
-        # A forward pass that went wrong has also been through batch norm's running statistics, where they move.
-        average = self.average.average
-        self.model.load_state_dict({n: average[n] for n, _ in self.model.named_buffers() if n in average}, strict=False)
-        self.display.say(
-            f"step {step + 1}: a loss or gradient was not finite; skipped. Images: {', '.join(batch.names)}"
-        )
-        return {}, lr
-
-    def _give_up(self, batch: Batch) -> None:
-        if not batch.names:
+    def _note_bad_luck(self, batch: Batch, step: Step, skipped_in_a_row: int) -> None:
+        """Tell of images that could not be read and of a step that moved nothing; too many of those end the run."""
+        progress = self.progress
+        everywhere = self.world.gather((batch.names, batch.unreadable))
+        names = [name for part, _ in everywhere for name in part]
+        unreadable = [message for _, part in everywhere for message in part]
+        for message in unreadable:
+            if message not in progress.unreadable:
+                progress.unreadable.append(message)
+                self.display.say(f"left out ({len(progress.unreadable)} so far): {message}")
+        too_many = skipped_in_a_row > MOST_SKIPPED_IN_A_ROW
+        if too_many and not names:
             raise UserError(
-                f"{MOST_SKIPPED_IN_A_ROW + 1} steps in a row had no readable image, the last {batch.unreadable[0]}: "
+                f"{skipped_in_a_row} steps in a row had no readable image, the last {unreadable[0]}: "
                 "is the folder of images still there?"
             )
-        raise UserError(
-            f"{MOST_SKIPPED_IN_A_ROW + 1} steps in a row had a loss or gradient that is not finite, the last at step "
-            f"{self.progress.step + 1} with {', '.join(batch.names)}. The model files hold the weights from before. "
-            "Try a lower --lr, or look at those images"
-        )
-
-    def _epoch_ends(self) -> bool:
-        return self.progress.step % self.steps_per_epoch == 0
+        if too_many:
+            raise UserError(
+                f"{skipped_in_a_row} steps in a row had a loss or gradient that is not finite, the last at step "
+                f"{progress.step} with {', '.join(names)}. The model files hold the weights from before. "
+                "Try a lower --lr, or look at those images"
+            )
+        if names and not step.losses:
+            progress.skipped += 1
+            self.display.say(
+                f"step {progress.step}: a loss or gradient was not finite; skipped. Images: {', '.join(names)}"
+            )
 
     # ---- budget ---------------------------------------------------------------------------------------------------
 
     def _elapsed(self) -> float:
         return self.progress.seconds + time.monotonic() - self.started
 
-    def _measured(self) -> bool:
-        assert self.budget is not None
-        return self.progress.step >= WARMUP_STEPS or (
-            self.progress.step >= 3 and self._elapsed() > MEASURING_SHARE * self.budget
-        )
+    def _plan(self, step_seconds: float) -> bool:
+        """Turn what is left of the budget into steps when the pace is known; true when that was done."""
+        self.progress.total = self.world.from_first(lambda: self._planned_total(step_seconds))
+        return self.progress.total is not None
 
-    def _plan_steps(self, step_times: list[float]) -> int:
-        """Turn what is left of the budget into steps, once; the number is then part of the run's state."""
+    def _planned_total(self, step_seconds: float) -> int | None:
         assert self.budget is not None
-        measured = step_times[min(3, len(step_times) - 1) :]
-        step_seconds = sum(measured) / len(measured)
-        validation_seconds = 0.0
-        if self.val_data is not None:
-            sample = self.val_data.take(range(min(4, len(self.val_data))))
-            began = time.monotonic()
-            evaluate(self._average_predictor(), sample)
-            validation_seconds = (time.monotonic() - began) / len(sample) * len(self.val_data)
-        left = self.budget - self._elapsed() - validation_seconds  # the last validation is always due
-        more = steps_for(left, step_seconds, validation_seconds, self.steps_per_epoch)
+        self.budget.step_times.append(step_seconds)
+        if not self.budget.measured(self.progress.step, self._elapsed()):
+            return None
+        validation_seconds = self._time_validation()
+        more = self.budget.more_steps(self._elapsed(), validation_seconds, self.steps_per_epoch)
         total = self.progress.step + more
         self.display.say(
-            f"budget {self.config.train.budget}: {total} steps, at {step_seconds:.2f} s a step and about "
+            f"budget {self.config.train.budget}: {total} steps, at {self.budget.step_seconds:.2f} s a step and about "
             f"{validation_seconds:.0f} s a validation every {self.steps_per_epoch} steps"
         )
         return total
 
+    def _time_validation(self) -> float:
+        """Seconds that a validation will take, from a few of its images."""
+        if self.val_data is None:
+            return 0.0
+        sample = self.val_data.take(range(min(4, len(self.val_data))))
+        began = time.monotonic()
+        evaluate(self._average_predictor(), sample)
+        return (time.monotonic() - began) / len(sample) * len(self.val_data) / self.world.size
+
     # ---- validation and files -------------------------------------------------------------------------------------
 
     def _average_predictor(self) -> Predictor:
-        weights = self.average.average if self.config.train.ema else self.model.state_dict()
+        weights = self.learner.average.average if self.config.train.ema else self.model.state_dict()
         self.validator.load_state_dict(weights)
         runtime = TorchRuntime(self.validator, self.device)
         return Predictor(runtime, self.config, self.data.class_ids, self.data.class_names)
 
-    def _validate_and_save(self, board: Any) -> bool:
+    def _validate_and_save(self, record: Record) -> bool:
         """Score the averaged weights, keep them as last and, if they are, as best; true when patience has run out."""
-        progress = self.progress
-        predictor = self._average_predictor()
+        progress, predictor = self.progress, self._average_predictor()
         scores: dict[str, Any] | None = None
         if self.val_data is not None:
-            total = len(self.val_data)
-            self.evaluation = examine(predictor, self.val_data, on_image=lambda n: self.display.validating(n, total))
-            scores = self.evaluation.scores
+            scores = self._evaluate(predictor, self.val_data)
             for path in scores["unreadable"]:
                 self.display.say(f"validation leaves out {path}")
-            entry = {
-                "kind": "validation",
-                "step": progress.step,
-                "epoch": progress.step / self.steps_per_epoch,
-                **scores,
-            }
-            self.folder.append_metrics(entry)
             group, key = self.config.train.select_by.split(".")
-            chosen = scores[group][key]
-            value = -1.0 if chosen is None else chosen
-            for kind in ("box", "mask"):
-                for name, number in scores[kind].items():
-                    if isinstance(number, float):
-                        board.add_scalar(f"{kind}/{name}", number, progress.step)
-            board.add_scalar("kaggle/mean", scores["kaggle"]["mean"], progress.step)
+            value = -1.0 if scores[group][key] is None else scores[group][key]
             better = progress.best is None or value > progress.best
-            mark = " (best)" if better else ""
-            self.display.say(f"step {progress.step}: {describe_scores(scores)}{mark}")
+            record.validation(scores, progress.step / self.steps_per_epoch, better)
             if better:
                 progress.best, progress.best_step, progress.since_best = value, progress.step, 0
                 self._write_model(self.folder.best, predictor, scores)
@@ -330,23 +281,22 @@ class _Trainer:
             return True
         return False
 
+    def _evaluate(self, predictor: Predictor, data: Dataset) -> dict[str, Any]:
+        """`evaluate`, the images dealt out to the processes."""
+        began = time.monotonic()
+        own = range(self.world.rank, len(data), self.world.size)
+        found = find(predictor, data, own, on_image=lambda n: self.display.validating(n, len(own)))
+        everywhere = {i: one for part in self.world.gather(found) for i, one in part.items()}
+
+        def judge() -> dict[str, Any]:
+            self.evaluation = judge_found(predictor, data, everywhere, time.monotonic() - began)
+            return self.evaluation.scores
+
+        return self.world.from_first(judge)
+
     def _write_model(self, path: Path, predictor: Predictor, scores: dict[str, Any] | None) -> None:
-        provenance: dict[str, Any] = {
-            "step": self.progress.step,
-            "data": {
-                "images": len(self.data),
-                "instances": self.data.n_instances,
-                "sha256": self.fingerprint,
-                "names": "name" if Path(self.data.names[0]).suffix.lower() in SUFFIXES else "stem",
-            },
-            "versions": {
-                "maskrcnn": __version__,
-                "torch": str(torch.__version__),
-                "python": platform.python_version(),
-            },
-        }
-        if scores is not None:
-            provenance["validation"] = {k: scores[k] for k in ("box", "mask", "kaggle", "images")}
+        if not self.world.first:
+            return
         write_model(
             path,
             predictor.model.state_dict(),
@@ -354,13 +304,16 @@ class _Trainer:
             conventions=self.model.conventions,
             class_ids=self.data.class_ids,
             class_names=self.data.class_names,
-            provenance=provenance,
+            provenance=provenance(self.data, self.fingerprint, self.progress.step, scores),
         )
 
     def _save_state(self) -> None:
         self.progress.seconds = self._elapsed()
         self.started = time.monotonic()
-        self.folder.save_state(self.progress, self.model.state_dict(), self.average.average, self.optimizer)
+        self.progress.scaler = self.learner.scaler.state_dict()
+        if self.world.first:
+            learner = self.learner
+            self.folder.save_state(self.progress, self.model.state_dict(), learner.average.average, learner.optimizer)
 
     def _restore(self) -> None:
         progress, weights, average, optimizer = self.folder.load_state()
@@ -370,13 +323,13 @@ class _Trainer:
                 "and a run can only go on with the same"
             )
         load_weights(self.model, weights, str(self.folder.state))
-        self.average.average = {name: tensor.to(self.device) for name, tensor in average.items()}
-        restore_optimizer(self.optimizer, optimizer)
+        self.learner.average.average = {name: tensor.to(self.device) for name, tensor in average.items()}
+        restore_optimizer(self.learner.optimizer, optimizer)
+        self.learner.scaler.load_state_dict(progress.scaler)
         self.progress = progress
-        self.folder.rewind_metrics(progress.step)
+        if self.world.first:
+            self.folder.rewind_metrics(progress.step)
         self.display.say(f"resumed at step {progress.step}" + (f" of {progress.total}" if progress.total else ""))
-
-    # ---- the record -----------------------------------------------------------------------------------------------
 
     def _write_description(self) -> None:
         weights = sum(t.numel() * t.element_size() for t in self.model.state_dict().values())
@@ -385,58 +338,3 @@ class _Trainer:
         classes = [{"id": c, "name": n} for c, n in zip(self.data.class_ids, self.data.class_names, strict=True)]
         write_text(json.dumps(classes, indent=1), self.folder.classes)
         write_text(json.dumps(self.model.conventions.to_dict()), self.folder.conventions)
-
-    def _record(self, board: Any, losses: dict[str, float], lr: float, step_seconds: float, images: int) -> None:
-        progress = self.progress
-        entry = {"kind": "step", "step": progress.step, **losses, "lr": lr, "seconds": round(step_seconds, 3)}
-        self.folder.append_metrics({**entry, "images": images, "skipped": progress.skipped})
-        for name, value in losses.items():
-            board.add_scalar(f"loss/{name}", value, progress.step)
-        board.add_scalar("lr", lr, progress.step)
-        self.display.step(progress.step, progress.total, losses)
-
-    def _note_unreadable(self, batch: Batch) -> None:
-        for message in batch.unreadable:
-            if message not in self.progress.unreadable:
-                self.progress.unreadable.append(message)
-                self.display.say(f"left out ({len(self.progress.unreadable)} so far): {message}")
-
-    def _best_scores(self) -> dict[str, Any] | None:
-        if not self.folder.metrics.exists():
-            return None
-        entries = (json.loads(line) for line in self.folder.metrics.read_text("utf-8").splitlines())
-        wanted = (e for e in entries if e["kind"] == "validation" and e["step"] == self.progress.best_step)
-        return next(wanted, None)
-
-    @contextmanager
-    def _tensorboard(self) -> Iterator[Any]:
-        from torch.utils.tensorboard import SummaryWriter
-
-        board = SummaryWriter(
-            str(self.folder.path / "tensorboard"), purge_step=self.progress.step + 1 if self.progress.step else None
-        )
-        try:
-            yield board
-        finally:
-            board.close()
-
-
-@contextmanager
-def _stop_on_signals(stop: threading.Event) -> Iterator[None]:
-    """SIGINT and SIGTERM set `stop` once; a second SIGINT interrupts at once. Only the main thread can listen."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def request(number: int, frame: Any) -> None:
-        stop.set()
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in before:
-        signal.signal(number, request)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""Learning rate over the steps, parameter groups, and how many steps a time budget buys."""
+"""Learning rate over the steps, parameter groups, and the running average of the weights."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ WARMUP_STEPS = 60
 """Steps during which the rate rises. Under a budget, the steps are counted at their end."""
 
 DEFAULT_LR = {"adamw": 5e-4, "sgd": 5e-3}
+LAST_STAGE = 5
+"""Of the backbone: C5."""
+
 MILESTONES = (2 / 3, 8 / 9)
 
 
@@ -34,20 +37,23 @@ def warmup_steps(total: int | None) -> int:
 
 
 def build_optimizer(model: MaskRCNN, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW or SGD; the backbone's rate is scaled, and vectors (biases, norms) do not decay."""
+    """AdamW or SGD; the backbone's rate is scaled stage by stage, and vectors (biases, norms) do not decay."""
     peak = config.lr or DEFAULT_LR[config.optimizer]
-    backbone = {id(p) for p in model.backbone.parameters()}
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    factors = {
+        id(parameter): config.backbone_lr * config.layer_lr_decay ** (LAST_STAGE - stage)
+        for stage, parameter in model.backbone.parameters_by_stage()
+    }
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
-            groups.setdefault((id(parameter) in backbone, parameter.ndim > 1), []).append(parameter)
+            groups.setdefault((factors.get(id(parameter), 1.0), parameter.ndim > 1), []).append(parameter)
     settings = [
         {
             "params": parameters,
-            "peak_lr": peak * (config.backbone_lr if in_backbone else 1.0),
+            "peak_lr": peak * factor,
             "weight_decay": config.weight_decay if is_matrix else 0.0,
         }
-        for (in_backbone, is_matrix), parameters in sorted(groups.items())
+        for (factor, is_matrix), parameters in sorted(groups.items())
     ]
     if config.optimizer == "sgd":
         return torch.optim.SGD(settings, lr=peak, momentum=0.9)
@@ -59,11 +65,6 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> float:
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor
     return max(group["lr"] for group in optimizer.param_groups)
-
-
-def steps_for(seconds_left: float, step_seconds: float, validation_seconds: float, steps_per_epoch: int) -> int:
-    """Steps that fit into the time left when each epoch also validates."""
-    return max(int(seconds_left / (step_seconds + validation_seconds / steps_per_epoch)), 1)
 
 
 class WeightAverage:

@@ -77,9 +77,9 @@ def sample_anchors(
     truth: Truth,
     config: TrainConfig,
     conventions: Conventions,
-    generator: torch.Generator,
+    generators: Sequence[torch.Generator],
 ) -> AnchorSample:
-    """Match the anchors of all levels with the instances of each image and draw `rpn_batch` of them."""
+    """Match the anchors of all levels with each image's instances and draw `rpn_batch` of them by its generator."""
     grid = torch.cat(anchors)  # (K, 4)
     columns: list[tuple[Tensor, ...]] = []
     for b in range(len(truth.targets)):
@@ -90,7 +90,7 @@ def sample_anchors(
             negative=config.rpn_negative_iou,
             best_counts=True,
         )
-        positives, negatives = sample_labels(label, config.rpn_batch, ANCHOR_POSITIVE_FRACTION, generator)
+        positives, negatives = sample_labels(label, config.rpn_batch, ANCHOR_POSITIVE_FRACTION, generators[b])
         chosen = torch.cat([positives, negatives])
         deltas = grid.new_zeros(len(chosen), 4)
         if len(positives):
@@ -106,9 +106,9 @@ def sample_regions(
     truth: Truth,
     config: TrainConfig,
     conventions: Conventions,
-    generator: torch.Generator,
+    generators: Sequence[torch.Generator],
 ) -> RegionSample:
-    """Match proposals, and the true boxes themselves, with the instances and draw `roi_batch` of each image.
+    """Match proposals, and the true boxes themselves, with each image's instances; draw `roi_batch` by its generator.
 
     True boxes are among the regions so that the heads see good ones from the first step on.
     """
@@ -122,7 +122,7 @@ def sample_regions(
             negative=config.roi_positive_iou,
             best_counts=False,
         )
-        positives, negatives = sample_labels(label, config.roi_batch, config.roi_positive_fraction, generator)
+        positives, negatives = sample_labels(label, config.roi_batch, config.roi_positive_fraction, generators[b])
         chosen = torch.cat([positives, negatives])
         boxes, which = regions[chosen], instance[chosen]
         classes = torch.zeros_like(which)

@@ -1,0 +1,126 @@
+"""Several processes, one run: what they agree on, and how gradients are added up.
+
+``torchrun`` starts them; each holds the whole network and takes its share of every step's images. Gradients are added
+up by torch's DistributedDataParallel, which sends them while the backward pass still computes. The `Criterion`, whose
+`forward` makes the losses, is the module that it wraps. Everything else that processes tell one another is small and
+goes through `World`, over gloo.
+
+Only the first process writes files and speaks. What depends on time, files or luck (a stop, a budget's plan, an image
+that cannot be read) is agreed on, so that all processes take the same turns.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from maskrcnn.checkpoints.native import pick_device
+from maskrcnn.errors import UserError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run, of which this is number `rank`. All of them must call a method for any to return."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.rank == 0
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all processes, on the CPU."""
+        values = values.cpu()
+        if self.size > 1:
+            distributed.all_reduce(values)
+        return values
+
+    def any(self, here: bool) -> bool:
+        """Whether it is so in any process."""
+        return bool(self.sum(torch.tensor(float(here))))
+
+    def gather(self, value: T) -> list[T]:
+        """Every process's value, in order of rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        distributed.all_gather_object(values, value)
+        return values
+
+    def from_first(self, make: Callable[[], T]) -> T:
+        """What `make` returns in the first process; where it raises `UserError` there, all do."""
+        if self.size == 1:
+            return make()
+        box: list[Any] = [None]
+        if self.first:
+            try:
+                box = [make()]
+            except UserError as error:
+                box = [error]
+        distributed.broadcast_object_list(box)
+        if isinstance(box[0], UserError):
+            raise box[0]
+        return box[0]
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """`module`, whose gradients are from now on the means over all processes; weights become the first's.
+
+        A step in which no image has a mask leaves the mask head without gradients, so what is unused is looked for.
+        """
+        if self.size == 1:
+            return module
+        return DistributedDataParallel(module, find_unused_parameters=True, broadcast_buffers=False)
+
+    def apart(self, module: nn.Module) -> AbstractContextManager[None]:
+        """Gradients of a backward pass in this context stay here, until those of one outside are added up."""
+        return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
+
+    def average(self, tensors: list[Tensor]) -> None:
+        """Replace each tensor by its mean over all processes."""
+        if self.size > 1 and tensors:
+            flat = torch.cat([tensor.flatten() for tensor in tensors])
+            distributed.all_reduce(flat)
+            parts = (flat / self.size).split([tensor.numel() for tensor in tensors])
+            for tensor, part in zip(tensors, parts, strict=True):
+                tensor.copy_(part.view_as(tensor))
+
+
+@contextmanager
+def joined() -> Iterator[World]:
+    """The processes that torchrun started or that the caller has already joined; else this one alone."""
+    if distributed.is_initialized():
+        yield World(distributed.get_rank(), distributed.get_world_size())
+    elif int(os.environ.get("WORLD_SIZE", "1")) > 1 and "MASTER_ADDR" in os.environ:
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        try:
+            yield World(distributed.get_rank(), distributed.get_world_size())
+        finally:
+            distributed.destroy_process_group()
+    else:
+        yield World()
+
+
+def pick_own_device(name: str) -> torch.device:
+    """`pick_device`, where "auto" and "cuda" stand for the GPU of this process's number on its machine."""
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    device = pick_device(name)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    return device
+
+
+def restarted() -> bool:
+    """Whether torchrun has started this process again after a worker failed."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0

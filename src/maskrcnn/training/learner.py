@@ -1,0 +1,115 @@
+"""One optimizer step: images -> losses -> gradients -> weights and their average.
+
+A step may be cut into batches, one after the other or over processes; gradients and losses are those of the whole.
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from maskrcnn.config import TrainConfig
+from maskrcnn.data.batch import Batch
+from maskrcnn.model.layers import norms
+from maskrcnn.model.mask_rcnn import MaskRCNN
+from maskrcnn.rle import RunTable
+from maskrcnn.structures import Placement, Targets
+from maskrcnn.training.criterion import LOSSES, Criterion
+from maskrcnn.training.distributed import World
+from maskrcnn.training.numerics import half_type
+from maskrcnn.training.schedule import WeightAverage, build_optimizer, lr_factor, set_lr
+from maskrcnn.training.targets import Truth
+
+NAMES = (*LOSSES, "loss")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step did: the losses, none where it was skipped; the highest learning rate; images of all processes."""
+
+    losses: dict[str, float]
+    lr: float
+    images: int
+
+
+class Learner:
+    """`model`, on its device, with all that changes it."""
+
+    def __init__(self, model: MaskRCNN, config: TrainConfig, world: World) -> None:
+        self.model, self.config, self.world = model, config, world
+        self.device = next(model.parameters()).device
+        half = half_type(config.precision, self.device)
+        self.criterion = world.wrap(Criterion(model, config, half))
+        self.optimizer = build_optimizer(model, config)
+        self.average = WeightAverage(model, config.ema)
+        # float16 ends at 6e-8: the loss is scaled up, and down again when a gradient overflows.
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=half == torch.float16)
+
+    def learn(self, batch: Batch, step: int, total: int | None) -> Step:
+        """Take step `step` (0-based) of `total`; `batch` is this process's share of its images.
+
+        The step is skipped, in all processes, where a loss or gradient is not finite.
+        """
+        lr = set_lr(self.optimizer, lr_factor(step, total, self.config))
+        n_images = int(self.world.sum(torch.tensor(len(batch))))
+        if n_images == 0:
+            return Step({}, lr, 0)
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = self._backward(batch, n_images)
+        self.scaler.unscale_(self.optimizer)
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        norm = float(torch.nn.utils.clip_grad_norm_(trained, self.config.clip))
+        overflow = self.scaler.is_enabled() and self.scaler.get_scale() > 1 and math.isfinite(losses["loss"])
+        if math.isfinite(norm) and math.isfinite(losses["loss"]):
+            self.scaler.step(self.optimizer)
+            if not self.config.freeze_norm:
+                self.world.average([b for m in norms(self.model) for b in m.buffers() if b.is_floating_point()])
+            self.average.update(self.model, step)
+        else:
+            self._undo_forward()
+            losses = losses if overflow else {}
+        self.scaler.update()
+        return Step(losses, lr, n_images)
+
+    def _backward(self, batch: Batch, n_images: int) -> dict[str, float]:
+        """Add the gradients of all batches of the step up; returns its losses."""
+        values = torch.zeros(len(NAMES), device=self.device)
+        parts = list(batch.parts(self.config.batch_size))
+        for k, part in enumerate(parts):
+            with nullcontext() if k == len(parts) - 1 else self.world.apart(self.criterion):
+                losses = self._losses(part, n_images)
+                # The mean over processes, which is what comes of it, shall be the sum.
+                self.scaler.scale(losses["loss"] * self.world.size).backward()
+            values += torch.stack([losses[name].detach() for name in NAMES])
+        if not parts:
+            self._losses(_blank(batch), n_images)["loss"].mul(0).backward()
+        return dict(zip(NAMES, self.world.sum(values).tolist(), strict=True))
+
+    def _losses(self, batch: Batch, n_images: int) -> dict[str, Tensor]:
+        windows = torch.from_numpy(batch.windows).to(self.device)
+        images = self.model.normalize(torch.from_numpy(batch.pixels).to(self.device), windows)
+        generators = [torch.Generator(self.device).manual_seed(self.config.seed * 1_000_003 + n) for n in batch.numbers]
+        return self.criterion(images, windows, Truth.of(batch.targets, self.device), generators, n_images)
+
+    def _undo_forward(self) -> None:
+        """A forward pass that went wrong has also been through batch norm's running statistics, where they move."""
+        average = self.average.average
+        buffers = {name: average[name] for name, _ in self.model.named_buffers() if name in average}
+        self.model.load_state_dict(buffers, strict=False)
+
+
+def _blank(batch: Batch) -> Batch:
+    """A black image without instances, of the size of `batch`, which has none: a process that sits a step out would
+    keep the others waiting.
+    """
+    h, w = batch.pixels.shape[1:3]
+    nothing = Targets(
+        np.zeros((0, 4), np.float32), np.zeros(0, np.int64), RunTable.of([]), (h, w), Placement((0, 0, w, h), (h, w))
+    )
+    return Batch(np.zeros((1, h, w, 3), np.uint8), np.array([[0, 0, w, h]]), [nothing], [""], [0], [])

@@ -1,0 +1,147 @@
+"""Steps cut into batches, half precision, clipping and learning rates: what a step computes, and in which numbers."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from maskrcnn.config import Config, ModelConfig, TrainConfig
+from maskrcnn.data.batch import Share, make_batch
+from maskrcnn.model.mask_rcnn import build_model
+from maskrcnn.training.distributed import World
+from maskrcnn.training.learner import Learner
+from maskrcnn.training.numerics import deterministic, half_type
+from maskrcnn.training.schedule import build_optimizer
+
+TINY = Config(
+    model=ModelConfig(
+        backbone="test_resnet", weights="none", image_size=64, channels=16, box_channels=32, mask_channels=16,
+        proposals=40, proposals_per_level=40,
+    ),
+    train=TrainConfig(roi_batch=16, rpn_batch=32, mask_batch=4, optimizer="sgd", batch_size=4),
+)  # fmt: skip
+CPU = torch.device("cpu")
+
+
+def learner_of(config=TINY):
+    torch.manual_seed(0)
+    return Learner(build_model(config.model, 4), config.train, World())
+
+
+def batch_of(data, images=4, step=0):
+    return make_batch(data, step, TINY, Share.of(images))
+
+
+def gradients(learner):
+    return {n: p.grad for n, p in learner.model.named_parameters() if p.grad is not None}
+
+
+def largest_difference(a, b):
+    assert a.keys() == b.keys()
+    scale = max(float(t.abs().max()) for t in a.values())
+    return max(float((a[name] - b[name]).abs().max()) for name in a) / scale
+
+
+@pytest.fixture
+def uneven(shapes):
+    """Images with many, few and no instances: their means differ, and so do their shapes once turned."""
+    kept = ~np.isin(shapes.image_index, [0, 1, 2]) | (np.arange(shapes.n_instances) == 0)
+    return dataclasses.replace(
+        shapes, image_index=shapes.image_index[kept], labels=shapes.labels[kept], rows=shapes.rows[kept],
+        masks=shapes.masks.take(np.flatnonzero(kept)),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_a_step_of_small_batches_is_the_step_of_the_large_one(uneven, at_once):
+    for step in range(2):
+        batch = batch_of(uneven, step=step)
+        whole, cut = learner_of(), learner_of(TINY.changed(train={"batch_size": at_once}))
+        a, b = whole.learn(batch, 0, 10), cut.learn(batch, 0, 10)
+        assert b.losses == pytest.approx(a.losses, rel=1e-5)
+        assert largest_difference(gradients(whole), gradients(cut)) < 1e-5
+
+
+def test_shares_of_a_step_are_its_batch(uneven):
+    """What two processes prepare is, pixel for pixel and padding included, what one would have."""
+    whole = batch_of(uneven)
+    parts = [make_batch(uneven, 0, TINY, Share.of(4, rank, 3)) for rank in range(3)]
+    assert [n for part in parts for n in part.names] == whole.names
+    assert np.array_equal(np.concatenate([part.pixels for part in parts]), whole.pixels)
+    assert [n for part in parts for n in part.numbers] == [0, 1, 2, 3]
+
+
+def test_bfloat16_reaches_the_same_parameters(shapes):
+    batch = batch_of(shapes)
+    exact, half = learner_of(), learner_of(TINY.changed(train={"precision": "bf16"}))
+    seen = []
+    half.model.rpn.convs[0].register_forward_hook(lambda module, given, made: seen.append(made.dtype))
+    a, b = exact.learn(batch, 0, 10), half.learn(batch, 0, 10)
+    assert seen
+    assert set(seen) == {torch.bfloat16}
+    assert b.losses == pytest.approx(a.losses, rel=0.05, abs=0.01)
+    assert b.losses != a.losses
+    assert gradients(exact).keys() == gradients(half).keys()
+    assert all(p.dtype == torch.float32 for p in half.model.parameters())
+
+
+def test_float16_backs_off_when_a_gradient_overflows(shapes):
+    learner = learner_of(TINY.changed(train={"precision": "fp16"}))
+    before = {n: p.detach().clone() for n, p in learner.model.named_parameters()}
+    learner.scaler.load_state_dict({**learner.scaler.state_dict(), "scale": 2.0**40})
+    step = learner.learn(batch_of(shapes), 0, 10)
+    assert step.losses["loss"] > 0  # the network is well; the scale was too high
+    assert all(torch.equal(p, before[n]) for n, p in learner.model.named_parameters())
+    assert learner.scaler.get_scale() == 2.0**39
+    learner.scaler.load_state_dict({**learner.scaler.state_dict(), "scale": 64.0})
+    learner.learn(batch_of(shapes), 1, 10)
+    assert any(not torch.equal(p, before[n]) for n, p in learner.model.named_parameters())
+    learner.scaler.load_state_dict({**learner.scaler.state_dict(), "scale": 1.0})
+    learner.model.rpn.objectness.weight.register_hook(lambda gradient: gradient * float("inf"))
+    assert learner.learn(batch_of(shapes), 2, 10).losses == {}
+
+
+def test_half_precision_is_for_gpus_unless_asked_for():
+    assert half_type("auto", CPU) is None
+    assert half_type("fp32", CPU) is None
+    assert half_type("bf16", CPU) == torch.bfloat16
+    assert half_type("fp16", CPU) == torch.float16
+
+
+def test_a_gradient_that_is_not_finite_moves_nothing(shapes):
+    learner = learner_of(TINY.changed(model={"norm": "batch"}, train={"freeze_norm": False}))
+    learner.model.box_head.class_logits.weight.register_hook(lambda gradient: gradient * float("nan"))
+    before = {n: t.clone() for n, t in learner.model.state_dict().items()}
+    assert learner.learn(batch_of(shapes), 0, 10).losses == {}
+    assert all(torch.equal(t, before[n]) for n, t in learner.model.state_dict().items())
+    assert all(torch.equal(t, before[n]) for n, t in learner.average.average.items())
+
+
+def test_gradients_are_clipped(shapes):
+    long, short = learner_of(TINY.changed(train={"clip": 1e6})), learner_of(TINY.changed(train={"clip": 0.01}))
+    norms = []
+    for learner in (long, short):
+        learner.learn(batch_of(shapes), 0, 10)
+        norms.append(float(torch.cat([g.flatten() for g in gradients(learner).values()]).norm()))
+    assert norms[0] > 0.1
+    assert norms[1] == pytest.approx(0.01, rel=1e-3)
+
+
+def test_deeper_stages_learn_more_slowly():
+    model = build_model(TINY.model, 4)
+    optimizer = build_optimizer(model, TrainConfig(lr=1.0, backbone_lr=0.5, layer_lr_decay=0.1))
+    rate = {id(p): group["peak_lr"] for group in optimizer.param_groups for p in group["params"]}
+    for stage, parameter in model.backbone.parameters_by_stage():
+        if parameter.requires_grad:
+            assert rate[id(parameter)] == pytest.approx(0.5 * 0.1 ** (5 - stage))
+    assert {rate[id(p)] for p in model.rpn.parameters()} == {1.0}
+    assert len({stage for stage, _ in model.backbone.parameters_by_stage()}) >= 3
+
+
+def test_determinism_is_asked_for_and_given_back():
+    with deterministic(True):
+        assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.are_deterministic_algorithms_enabled()
+    with deterministic(False):
+        assert not torch.are_deterministic_algorithms_enabled()
