@@ -19,7 +19,6 @@ import statistics
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -36,7 +35,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 import maskrcnn
 from maskrcnn.checkpoints.foreign import import_checkpoint
 from maskrcnn.config import Config
-from maskrcnn.data.batch import stack
+from maskrcnn.data.batch import Batch, stack
 from maskrcnn.data.dataset import plain_sample
 from maskrcnn.data.synthetic import write_shapes
 from maskrcnn.data.table import Dataset
@@ -44,8 +43,9 @@ from maskrcnn.model.conventions import NATIVE
 from maskrcnn.model.mask_rcnn import MaskRCNN, build_model
 from maskrcnn.structures import Targets
 from maskrcnn.training.criterion import LOSSES, Criterion
+from maskrcnn.training.distributed import World
+from maskrcnn.training.learner import Learner
 from maskrcnn.training.plan import fill_in
-from maskrcnn.training.schedule import WeightAverage, build_optimizer
 from maskrcnn.training.targets import Truth, mask_targets
 
 THREADS = 2
@@ -65,7 +65,8 @@ def samples_of(data: Dataset, count: int) -> list[Sample]:
     """Square pictures of `data`, as prediction sees them, with the most instances first."""
     square = [i for i in np.argsort(-data.counts, kind="stable") if data.hw(i)[0] == data.hw(i)[1]]
     step = max(len(square) // count, 1)
-    return [plain_sample(data, int(i), Config()) for i in square[::step][:count]]
+    samples = (plain_sample(data, int(i), Config()) for i in square[::step][:count])
+    return [(pixels.copy(), target) for pixels, target in samples]
 
 
 def dense(target: Targets) -> dict[str, Tensor]:
@@ -132,50 +133,44 @@ def their_losses(model: detection.MaskRCNN, pictures: list[np.ndarray], targets:
     return {**result, "loss": torch.stack(list(result.values())).sum()}
 
 
-def our_losses(criterion: Criterion, pictures: list[np.ndarray], targets: list[Targets], seed: int) -> Losses:
+def batch_of(samples: list[Sample], first: int) -> Batch:
+    """Samples as a step of ours takes them."""
+    pixels, windows = stack([p for p, _ in samples])
+    numbers = list(range(first, first + len(samples)))
+    return Batch(pixels, windows, [t for _, t in samples], [str(n) for n in numbers], numbers, [])
+
+
+def our_losses(criterion: Criterion, batch: Batch) -> Losses:
     """Ours."""
-    pixels, windows = (torch.from_numpy(a) for a in stack(pictures))
-    images = criterion.model.normalize(pixels, windows)
-    truth = Truth.of(targets, images.device)
-    return criterion(images, windows, truth, torch.Generator().manual_seed(seed))
+    windows = torch.from_numpy(batch.windows)
+    images = criterion.model.normalize(torch.from_numpy(batch.pixels), windows)
+    generators = [torch.Generator().manual_seed(n) for n in batch.numbers]
+    return criterion(images, windows, Truth.of(batch.targets, images.device), generators, len(batch))
 
 
-def same_losses(theirs: detection.MaskRCNN, ours: MaskRCNN, samples: list[Sample]) -> dict[str, float]:
-    """Differences of the five losses, given all anchors, all regions and our mask targets; in parts of the loss."""
-    pictures, targets = [p for p, _ in samples], [t for _, t in samples]
+def same_losses(theirs: detection.MaskRCNN, ours: MaskRCNN, sample: Sample) -> dict[str, float]:
+    """Differences of the five losses of a picture, given all anchors, all regions and our mask targets.
+
+    One picture, as torchvision weighs samples alike and we pictures. Relative to losses above 1.
+    """
+    picture, target = sample
     rpn, heads = theirs.rpn, theirs.roi_heads
     sampled = rpn.fg_bg_sampler.batch_size_per_image, heads.fg_bg_sampler.batch_size_per_image
     rpn.fg_bg_sampler.batch_size_per_image = heads.fg_bg_sampler.batch_size_per_image = ALL
     theirs.train()
     ours.train()
-    numbers = iter(range(len(targets)))
 
     def our_targets(masks: Tensor, boxes: Tensor, instance: Tensor, size: int) -> Tensor:
-        truth = Truth.of([targets[next(numbers)]], boxes.device)
+        truth = Truth.of([target], boxes.device)
         return mask_targets(boxes, torch.zeros_like(instance), instance, truth, size)
 
     with torch.no_grad(), mock.patch.object(detection.roi_heads, "project_masks_on_boxes", our_targets):
-        b = their_losses(theirs, pictures, [dense(t) for t in targets])
+        b = their_losses(theirs, [picture], [dense(target)])
     rpn.fg_bg_sampler.batch_size_per_image, heads.fg_bg_sampler.batch_size_per_image = sampled
     everything = Config().changed(train={"rpn_batch": ALL, "roi_batch": ALL, "mask_batch": ALL}).train
     with torch.no_grad():
-        a = our_losses(Criterion(ours, everything), pictures, targets, 0)
+        a = our_losses(Criterion(ours, everything), batch_of([sample], 0))
     return {name: abs(float(a[name]) - float(b[name])) / max(abs(float(b[name])), 1.0) for name in LOSSES}
-
-
-def stepper(
-    model: nn.Module, optimizer: torch.optim.Optimizer, losses: Callable[[int], Losses]
-) -> Callable[[int], None]:
-    """One step of training: losses, gradients, clipping, optimizer."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-
-    def step(k: int) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        losses(k)["loss"].backward()
-        nn.utils.clip_grad_norm_(trained, 10.0)
-        optimizer.step()
-
-    return step
 
 
 def side_by_side(
@@ -184,28 +179,23 @@ def side_by_side(
     """Medians of both in seconds a step, and how much faster ours is."""
     pairs = [samples[k : k + 2] for k in range(0, len(samples) - 1, 2)]
     dense_pairs = [[dense(t) for _, t in pair] for pair in pairs]
-    criterion = Criterion(ours, config.train)
-    average = WeightAverage(ours, config.train.ema)
+    learner = Learner(ours, config.train, World())
+    trained = [p for p in theirs.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=config.train.lr)
     theirs.train()
-    ours.train()
-    our_step = stepper(
-        ours,
-        build_optimizer(ours, config.train),
-        lambda k: our_losses(criterion, [p for p, _ in pairs[k]], [t for _, t in pairs[k]], k),
-    )
-    their_step = stepper(
-        theirs,
-        torch.optim.AdamW([p for p in theirs.parameters() if p.requires_grad], lr=config.train.lr),
-        lambda k: their_losses(theirs, [p for p, _ in pairs[k]], dense_pairs[k]),
-    )
 
-    def ours_whole(k: int) -> None:
-        our_step(k)
-        average.update(ours, k)
+    def our_step(k: int) -> None:
+        learner.learn(batch_of(pairs[k], 2 * k), k, rounds)
+
+    def their_step(k: int) -> None:
+        optimizer.zero_grad(set_to_none=True)
+        their_losses(theirs, [p for p, _ in pairs[k]], dense_pairs[k])["loss"].backward()
+        nn.utils.clip_grad_norm_(trained, config.train.clip)
+        optimizer.step()
 
     times: dict[str, list[float]] = {"ours": [], "torchvision": []}
     for k in range(-1, rounds):
-        for name, step in (("ours", ours_whole), ("torchvision", their_step)):
+        for name, step in (("ours", our_step), ("torchvision", their_step)):
             began = time.perf_counter()
             step(k % len(pairs))
             if k >= 0:
@@ -246,7 +236,7 @@ def main() -> None:
             for layer in model.modules():
                 if isinstance(layer, nn.BatchNorm2d):
                     layer.requires_grad_(False)
-            differences = same_losses(theirs, model, samples[:2])
+            differences = same_losses(theirs, model, samples[0])
             assert max(differences.values()) < 1e-4, differences
             config = Config.build("resnet50").changed(train={**slow, "roi_batch": 512})
             every_mask = config.changed(train={"mask_batch": 128})
