@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("name")
     parser.add_argument("--classes", nargs="+", required=True, help="names of the classes")
+    parser.add_argument("--score-threshold", type=float, default=0.5)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--val-ids", type=Path, required=True)
@@ -47,7 +48,9 @@ def main() -> None:
     trained = load(args.run, device="cpu")
     weights, bundle = FOLDER / f"{args.name}.safetensors", FOLDER / f"{args.name}-int8"
     # How it was trained stands on the card; as a starting point it brings the ordinary settings.
-    config = trained.config.model_copy(update={"train": TrainConfig()})
+    config = trained.config.model_copy(update={"train": TrainConfig()}).changed(
+        predict={"mask_scoring": True, "score_threshold": args.score_threshold}
+    )
     write_model(
         weights,
         {n: t.half() if t.is_floating_point() else t for n, t in trained.model.state_dict().items()},

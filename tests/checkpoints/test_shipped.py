@@ -1,0 +1,70 @@
+"""The models that come with the package."""
+
+import hashlib
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import maskrcnn
+from maskrcnn import RLE, UserError, iou_matrix
+from maskrcnn.checkpoints.shipped import FOLDER, find_shipped, shipped_names
+
+CARD = (FOLDER / "nuclei.md").read_text("utf-8")
+
+
+def nuclei(rng) -> tuple[np.ndarray, list[RLE]]:
+    """Bright, soft ellipses on a dark, noisy ground, and their masks."""
+    y, x = np.mgrid[:256, :256]
+    image = np.full((256, 256), 12.0)
+    masks = []
+    for cy in range(36, 256, 62):
+        for cx in range(36, 256, 62):
+            a, b, turn = rng.uniform(8, 14), rng.uniform(8, 14), rng.uniform(0, np.pi)
+            dy, dx = y - cy - rng.uniform(-6, 6), x - cx - rng.uniform(-6, 6)
+            u, v = dx * np.cos(turn) + dy * np.sin(turn), dy * np.cos(turn) - dx * np.sin(turn)
+            distance = np.hypot(u / a, v / b)
+            image += 90 / (1 + np.exp((distance - 1) * 12))
+            masks.append(RLE.from_mask(distance <= 1))
+    image = np.clip(image + rng.normal(0, 3, image.shape), 0, 255).astype(np.uint8)
+    return np.repeat(image[..., None], 3, 2), masks
+
+
+@pytest.mark.parametrize("name", ["nuclei", "nuclei-int8"])
+def test_nuclei_are_found(name, rng):
+    picture, truth = nuclei(rng)
+    found = maskrcnn.load(name).predict(picture)
+    overlap = iou_matrix(found.rles, truth)
+    assert set(found.class_names) == {"nucleus"}
+    assert len(found) == len(truth)
+    assert np.median(overlap.max(0)) > 0.85
+
+
+def test_without_torch_the_bundle_answers():
+    code = (
+        "import sys; sys.modules['torch'] = None; import maskrcnn, numpy as np\n"
+        "model = maskrcnn.load('nuclei')\n"
+        "print(model.runtime.name, len(model.predict(np.zeros((64, 64, 3), np.uint8))))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.split()[0] == "openvino"
+
+
+def test_the_card_is_of_these_files():
+    files = [p for p in FOLDER.rglob("*") if p.is_file() and p.suffix != ".md"]
+    listed = dict(re.findall(r"^\| `(.+?)` \| [\d.]+ MB \| `([0-9a-f]{64})` \|$", CARD, re.MULTILINE))
+    assert listed == {str(p.relative_to(FOLDER)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+    assert sum(p.stat().st_size for p in files) <= 25e6
+
+
+def test_names(tmp_path, monkeypatch):
+    assert shipped_names() == ["nuclei", "nuclei-int8"]
+    assert find_shipped("../models/nuclei") is None
+    with pytest.raises(UserError, match="nuclei and nuclei-int8 do"):
+        maskrcnn.load("nucleii")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nuclei").mkdir()
+    with pytest.raises(UserError, match="neither a run folder nor a bundle"):
+        maskrcnn.load("nuclei")
