@@ -1,4 +1,4 @@
-"""One side of `inference.py` in a process of its own: predicts a few pictures and prints its peak memory in MB.
+"""One side of `inference.py` in a process of its own: predicts a few pictures and prints its peak memory in MB (Linux).
 
 python benchmarks/alone.py ours BUNDLE PICTURES.npy
 python benchmarks/alone.py torchvision STATE.pth PICTURES.npy
@@ -6,8 +6,9 @@ python benchmarks/alone.py torchvision STATE.pth PICTURES.npy
 
 from __future__ import annotations
 
-import resource
+import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -54,4 +55,5 @@ def torchvision(state: str, pictures: np.ndarray) -> None:
 if __name__ == "__main__":
     side, model_path, pictures_path = sys.argv[1:]
     {"ours": ours, "torchvision": torchvision}[side](model_path, np.load(pictures_path))
-    print(round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024))
+    # Not getrusage: its maximum counts the process that started this one, too.
+    print(int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) // 1024)
