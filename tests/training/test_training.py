@@ -238,7 +238,7 @@ def circles(folder, side, radius, classes=("a",)):
 
 @pytest.mark.parametrize(
     ("side", "radius", "size", "crop"),
-    [(1024, 20, 896, 512), (1024, 4, 1536, 512), (400, 4, 896, 512), (512, 40, 512, None)],
+    [(1024, 20, 896, 512), (1024, 4, 1536, 512), (400, 4, 1280, 512), (512, 40, 512, None)],
     ids=["small", "tiny", "as far as the pixels go", "large enough"],
 )
 def test_small_objects_raise_the_working_scale(tmp_path, side, radius, size, crop):
