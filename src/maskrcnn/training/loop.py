@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -241,13 +242,15 @@ class _Trainer:
         return total
 
     def _time_validation(self) -> float:
-        """Seconds that a validation will take, from a few of its images."""
+        """Seconds that a validation will take, from a few of its images; the first one also compiles kernels."""
         if self.val_data is None:
             return 0.0
-        sample = self.val_data.take(range(min(4, len(self.val_data))))
-        began = time.monotonic()
-        evaluate(self._average_predictor(), sample)
-        return (time.monotonic() - began) / len(sample) * len(self.val_data) / self.world.size
+        predictor, times = self._average_predictor(), []
+        for i in range(min(5, len(self.val_data))):
+            began = time.monotonic()
+            evaluate(predictor, self.val_data.take([i]))
+            times.append(time.monotonic() - began)
+        return statistics.median(times) * len(self.val_data) / self.world.size
 
     # ---- validation and files -------------------------------------------------------------------------------------
 
