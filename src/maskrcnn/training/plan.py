@@ -20,9 +20,9 @@ from maskrcnn.data.table import Dataset
 from maskrcnn.model.anchors import DEFAULT_ANCHOR_SIZES
 
 LEAST_SIDE = 32.0
-"""The median instance should measure so many input pixels; on nuclei of 23 px, scaling up to 34 won 0.01 mask AP."""
+"""The median instance should measure so many input pixels: below eight strides of P2 its outline blurs."""
 LARGEST_SCALE = 3.0
-"""Of an image's own pixels: the nuclei's 256 became 768; beyond that nothing was measured."""
+"""Of an image's own pixels; more than that was never tried (docs/benchmarks.md)."""
 LARGEST_INPUT = 1536
 """Side up to which the working scale is raised by itself; time goes with its square."""
 SIZE_STEP = 128
@@ -108,7 +108,7 @@ def _detections(config: Config, data: Dataset) -> Choice | None:
 def _mask_scoring(config: Config, data: Dataset) -> Choice | None:
     if "mask_scoring" in config.predict.model_fields_set:
         return None
-    return {"predict": {"mask_scoring": True}}, "scores take in how sure masks are: worth 0.004 mask AP on nuclei"
+    return {"predict": {"mask_scoring": True}}, "scores take in how sure masks are"
 
 
 def _sided_classes(config: Config, data: Dataset) -> Choice | None:
