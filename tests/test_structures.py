@@ -1,11 +1,15 @@
 """Detections: shapes, overlaps, formats."""
 
+import threading
+from pathlib import PurePath
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from maskrcnn import RLE, Detections
-from maskrcnn.inference.outputs import Writer, label_picture
+from maskrcnn.errors import UserError
+from maskrcnn.inference.outputs import MOST_WAITING, Writer, label_picture
 
 HW = (6, 8)
 
@@ -83,17 +87,54 @@ def test_label_pictures_hold_instance_numbers():
 
 
 def test_the_writer_leaves_nothing_behind_when_it_fails(tmp_path):
-    from pathlib import Path
-
     writer = Writer(tmp_path, overlays=False, labels=False, with_class=True)
     with pytest.raises(KeyError), writer.open(submission=True, coco=True):
-        writer.add(Path("a.png"), "a.png", detections())
+        writer.add(PurePath("a.png"), "a.png", detections())
         raise KeyError("stop")
     assert list(tmp_path.iterdir()) == []
     with Writer(tmp_path, overlays=False, labels=False, with_class=True).open(submission=True, coco=True) as writer:
-        writer.add(Path("a.png"), "a.png", detections())
-        writer.add(Path("b.png"), "b.png", detections()[:0])
+        writer.add(PurePath("a.png"), "a.png", detections())
+        writer.add(PurePath("b.png"), "b.png", detections()[:0])
     rows = (tmp_path / "submission.csv").read_text().splitlines()
     assert rows[0] == "ImageId,EncodedPixels,ClassId"
     assert len(rows) == 4
     assert rows[3] == "b.png,,"
+
+
+def test_the_writer_tells_of_a_picture_that_could_not_be_written(tmp_path):
+    (tmp_path / "overlays").write_text("a file where the folder should be")
+    with (
+        pytest.raises(UserError, match=r"overlays.*a\.png"),
+        Writer(tmp_path, overlays=True, labels=False, with_class=False).open(submission=True, coco=False) as writer,
+    ):
+        writer.add(PurePath("a.png"), "a.png", detections())
+    assert not (tmp_path / "submission.csv").exists()
+
+
+def test_the_writer_keeps_the_order_and_lets_few_images_wait(tmp_path, monkeypatch):
+    started, go_on = [], threading.Event()
+    write = Writer._write
+
+    def slow(self, name, image_id, found):
+        started.append(image_id)
+        assert go_on.wait(10)
+        write(self, name, image_id, found)
+
+    monkeypatch.setattr(Writer, "_write", slow)
+    added = []
+
+    def add_all(writer):
+        for i in range(20):
+            writer.add(PurePath(f"{i}.png"), f"{i}.png", detections()[:1])
+            added.append(i)
+
+    with Writer(tmp_path, overlays=False, labels=False, with_class=False).open(submission=True, coco=False) as writer:
+        adding = threading.Thread(target=add_all, args=[writer])
+        adding.start()
+        adding.join(0.5)
+        assert len(started) == 1
+        assert len(added) == MOST_WAITING
+        go_on.set()
+        adding.join(10)
+    rows = (tmp_path / "submission.csv").read_text().splitlines()[1:]
+    assert [row.partition(",")[0] for row in rows] == [f"{i}.png" for i in range(20)]

@@ -50,7 +50,7 @@ NO_TORCH = """
 import sys
 class Refuse:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "torchvision", "timm", "nncf", "h5py"):
+        if name.partition(".")[0] in ("torch", "torchvision", "timm", "nncf", "h5py", "polars"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Refuse())
 from maskrcnn.cli import main

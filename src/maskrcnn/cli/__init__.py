@@ -41,6 +41,7 @@ app.command("maskrcnn.cli.predict:predict", name="predict", help="Find instances
 
 INTERRUPTED = 130
 EXTRA_OF = {
+    "polars": "data",
     **dict.fromkeys(("torch", "torchvision", "timm", "tensorboard", "filelock"), "train"),
     **dict.fromkeys(("openvino", "onnxruntime", "onnx", "nncf"), "export"),
 }

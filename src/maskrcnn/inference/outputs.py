@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePath
 from typing import Any, TextIO
@@ -20,9 +22,15 @@ from maskrcnn.structures import Detections
 MOST_LABELS = 65535
 """Instances that a 16-bit label picture can tell apart."""
 
+MOST_WAITING = 4
+"""Images that may wait to be written; a faster network then waits for the disk."""
+
 
 class Writer:
-    """Writes the detections of one image after the other; files appear under their names when all is done."""
+    """Writes the detections of one image after the other in a thread of its own, while the next ones are found.
+
+    The CSV and the JSON file appear under their names when all is done.
+    """
 
     def __init__(self, folder: Path, *, overlays: bool, labels: bool, with_class: bool) -> None:
         self.folder = folder
@@ -32,6 +40,7 @@ class Writer:
         self._csv: Any = None
         self._coco: TextIO | None = None
         self._results = 0
+        self._waiting: deque[Future[None]] = deque()
 
     @contextmanager
     def open(self, *, submission: bool, coco: bool) -> Iterator[Writer]:
@@ -46,12 +55,26 @@ class Writer:
                 beside = stack.enter_context(atomic(self.folder / "coco.json"))
                 self._coco = stack.enter_context(open(beside, "w", encoding="utf-8"))
                 self._coco.write("[")
+            self._thread = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="maskrcnn-write"))
             yield self
+            self.wait()
             if self._coco is not None:
                 self._coco.write("\n]\n")
 
     def add(self, name: PurePath, image_id: str, detections: Detections) -> None:
-        """`name` is the picture's path under the output folder, `image_id` what the submission calls it."""
+        """`name` is the picture's path under the output folder, `image_id` what the submission calls it.
+
+        Raises what went wrong with this image or one before it: `UserError` where a file cannot be written.
+        """
+        self._waiting.append(self._thread.submit(self._write, name, image_id, detections))
+        self.wait(until=MOST_WAITING)
+
+    def wait(self, until: int = 0) -> None:
+        """Until at most so many images are still to be written. Raises as `add` does."""
+        while len(self._waiting) > until:
+            self._waiting.popleft().result()
+
+    def _write(self, name: PurePath, image_id: str, detections: Detections) -> None:
         if self._csv is not None or self.labels:
             apart = detections.without_overlaps()
             if self._csv is not None:

@@ -1,0 +1,77 @@
+"""Pictures from files to a submission and overlays: one after the other, against `predict_many` and its writer.
+
+    python benchmarks/throughput.py MODEL PICTURES... [--rounds 3] [--no-overlays] [--json]
+
+Both ways read the same files with the same model in one process and write the same results, in alternation; the rates
+are those of the medians. `one` reads, predicts and writes a picture before it opens the next.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import maskrcnn
+from maskrcnn.inference.outputs import Writer
+from maskrcnn.inference.predictor import Predictor
+
+
+def one_after_the_other(model: Predictor, pictures: list[Path], out: Path, overlays: bool) -> None:
+    """Each picture is finished, its files too, before the next one is read."""
+    writer = Writer(out, overlays=overlays, labels=False, with_class=False)
+    with writer.open(submission=True, coco=False):
+        for path in pictures:
+            writer.add(Path(path.name), path.name, model.predict(path, keep_pixels=overlays))
+            writer.wait()
+
+
+def streamed(model: Predictor, pictures: list[Path], out: Path, overlays: bool) -> None:
+    """As `maskrcnn predict` does it."""
+    writer = Writer(out, overlays=overlays, labels=False, with_class=False)
+    with writer.open(submission=True, coco=False):
+        found = model.predict_many(pictures, keep_pixels=overlays)
+        for path, detections in zip(pictures, found, strict=True):
+            writer.add(Path(path.name), path.name, detections)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("pictures", nargs="+", type=Path)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--no-overlays", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    model = maskrcnn.load(options.model)
+    ways = {"one": one_after_the_other, "streamed": streamed}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    written: dict[str, bytes] = {}
+    for round_number in range(options.rounds + 1):
+        for name, way in ways.items():
+            with tempfile.TemporaryDirectory() as folder:
+                began = time.perf_counter()
+                way(model, options.pictures, Path(folder), not options.no_overlays)
+                if round_number:  # the first one warms up
+                    seconds[name].append(time.perf_counter() - began)
+                written[name] = (Path(folder) / "submission.csv").read_bytes()
+    rates = {name: len(options.pictures) / statistics.median(times) for name, times in seconds.items()}
+    result = {
+        "pictures": len(options.pictures),
+        "one_per_second": rates["one"],
+        "streamed_per_second": rates["streamed"],
+        "ratio": rates["streamed"] / rates["one"],
+        "same_submission": written["one"] == written["streamed"],
+    }
+    if options.json:
+        print(json.dumps(result))
+        return
+    print(f"one after the other {rates['one']:.2f}, streamed {rates['streamed']:.2f} pictures a second")
+    print(f"ratio {result['ratio']:.2f}; same submission: {result['same_submission']}")
+
+
+if __name__ == "__main__":
+    main()
