@@ -1,12 +1,14 @@
 """Splits, placements, samples and batches."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from maskrcnn import UserError
 from maskrcnn.config import Config
 from maskrcnn.data.augment import draw_placement, fit
-from maskrcnn.data.batch import Share, batches, image_order, make_batch
+from maskrcnn.data.batch import Share, batches, image_order, images_per_pass, make_batch
 from maskrcnn.data.dataset import place, swapped_labels, targets_of
 from maskrcnn.structures import Placement
 
@@ -128,12 +130,32 @@ def test_batches_do_not_depend_on_threads_or_on_where_they_start(shapes):
 def test_a_pass_shows_every_image_once(shapes):
     shown = [name for batch in batches(shapes, 0, len(shapes) // 2, SMALL, TWO) for name in batch.names]
     assert sorted(shown) == sorted(shapes.names)
-    assert not np.array_equal(image_order(50, 0, 0), image_order(50, 1, 0))
+    assert not np.array_equal(image_order(shapes, 0, SMALL), image_order(shapes, 1, SMALL))
+
+
+def test_a_pass_takes_some_of_the_images_without_instances(shapes):
+    with_instances = np.flatnonzero(shapes.counts)[:6]
+    data = shapes.take(with_instances)
+    data = dataclasses.replace(
+        data,
+        names=data.names + [f"empty {k}" for k in range(30)],
+        files=data.files * 6,
+        sizes=np.tile(data.sizes, (6, 1)),
+    )
+    config = SMALL.changed(train={"empty": 0.25})
+    passes = [image_order(data, k, config) for k in range(200)]
+    assert images_per_pass(data, config) == 8
+    for order in passes:
+        assert len(order) == 8
+        assert set(range(6)) <= set(order.tolist())
+    assert set(np.concatenate(passes).tolist()) == set(range(36))
+    assert images_per_pass(data, SMALL) == 36
+    assert images_per_pass(data, SMALL.changed(train={"empty": 0})) == 6
+    nothing = data.take(range(6, 36))
+    assert images_per_pass(nothing, config) == 30
 
 
 def test_an_unreadable_image_is_left_out_of_its_batch_and_named(shapes, tmp_path):
-    import dataclasses
-
     files = [tmp_path / "gone.png", *shapes.files[1:]]
     broken = dataclasses.replace(shapes, files=files)
     steps = list(batches(broken, 0, 6, SMALL, TWO))

@@ -1,5 +1,7 @@
 """Matching, sampling, targets, losses and their edge cases."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -217,19 +219,22 @@ def test_the_plan_measures_the_data(shapes):
     assert config.predict.detections == 100
     assert config.model.image_size == 512
     assert config.predict.mask_scoring
-    assert len(reasons) == 3
+    assert config.train.epochs == 24
+    assert config.augment.rotate
+    assert len(reasons) == 4
     given = Config().changed(
+        train={"epochs": 24},
         model={"anchor_sizes": (1, 2, 3, 4, 5), "image_size": 512, "mask_size": 28},
         predict={"detections": 7, "mask_scoring": False},
     )
     assert fill_in(given, shapes) == (given, [])
 
 
-def circles(folder, side, radius, classes=("a",)):
-    """A data set of one picture with 20 discs of a radius."""
+def circles(folder, side, radius, classes=("a",), stretch=1.0):
+    """A data set of one picture with 20 discs of a radius, or of ellipses `stretch` times as high as wide."""
     y, x = np.mgrid[:side, :side]
     centers = np.random.default_rng(0).integers(radius, side - radius, (20, 2))
-    discs = [RLE.from_mask((x - a) ** 2 + (y - b) ** 2 <= radius**2) for a, b in centers]
+    discs = [RLE.from_mask(((x - a) * stretch) ** 2 + (y - b) ** 2 <= radius**2) for a, b in centers]
     write_image(Image.new("RGB", (side, side)), folder / "images" / "p.png")
     rows = [("p.png", disc, classes[k % len(classes)]) for k, disc in enumerate(discs)]
     encoded_pixels.write(folder / "train.csv", rows, with_class=True)
@@ -255,6 +260,48 @@ def test_a_crop_that_was_asked_for_stays(tmp_path):
 def test_large_objects_have_finer_masks(tmp_path):
     config, _ = fill_in(Config(), circles(tmp_path, 600, 140))
     assert config.model.mask_size == 56
+
+
+@pytest.mark.parametrize(
+    ("classes", "stretch", "turns"), [("a", 1.0, True), ("a", 1.2, True), ("a", 2.0, False), ("abcd", 2.0, True)]
+)
+def test_upright_objects_are_not_turned(tmp_path, classes, stretch, turns):
+    config, reasons = fill_in(Config(), circles(tmp_path, 400, 40, classes, stretch))
+    assert config.augment.rotate == turns  # five of a class are too few to tell
+    assert any("2.0 times as high as wide" in reason for reason in reasons) == (not turns)
+
+
+def test_lying_objects_are_not_turned_unless_asked_for(tmp_path):
+    data = circles(tmp_path, 400, 40, stretch=2.0)
+    assert fill_in(Config().changed(augment={"rotate": True}), data)[0].augment.rotate
+
+
+def test_mostly_empty_data_shows_a_part_of_its_empty_images(shapes):
+    full = np.flatnonzero(shapes.counts)[:4]
+    data = dataclasses.replace(
+        shapes.take(full), names=list("abcdefgh"), files=shapes.files[:8], sizes=np.tile(shapes.sizes[:1], (8, 1))
+    )
+    config, reasons = fill_in(Config(), data)
+    assert config.train.empty == 0.25
+    assert any("50% of the images are without instances" in reason for reason in reasons)
+    assert fill_in(Config(), data.take(range(5)))[0].train.empty == 1
+    assert fill_in(Config().changed(train={"empty": 0.9}), data)[0].train.empty == 0.9
+
+
+@pytest.mark.parametrize(("images", "epochs"), [(100, 24), (4000, 12), (100_000, 6)])
+def test_large_data_sets_are_gone_through_fewer_times(shapes, images, epochs):
+    data = shapes.take(np.zeros(images, int))
+    config, _ = fill_in(Config(), data)
+    assert config.train.epochs == epochs
+    assert fill_in(Config().changed(train={"budget": "20m"}), data)[0].train.epochs == 24
+
+
+def test_going_on_from_a_model_takes_smaller_steps(shapes):
+    config, reasons = fill_in(Config().changed(train={"init": "nuclei"}), shapes)
+    assert (config.train.freeze, config.train.lr) == ("3+", 3e-4)
+    assert any("freeze 3+, lr 0.0003" in reason for reason in reasons)
+    config, _ = fill_in(Config().changed(train={"init": "nuclei", "freeze": "all", "optimizer": "sgd"}), shapes)
+    assert (config.train.freeze, config.train.lr) == ("all", 3e-3)
 
 
 def test_left_and_right_trade_places(tmp_path):

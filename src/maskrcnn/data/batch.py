@@ -1,7 +1,7 @@
 """Batches: an endless, numbered stream of samples, prepared by threads while the model computes.
 
-Sample n of a run shows image ``order(pass)[n % images]`` of pass ``n // images``. Nothing else decides what it looks
-like: not the number of threads or processes, not where a resumed run begins.
+Sample n of a run shows image ``order(pass)[n % images]`` of pass ``n // images``, images being those of a pass. Nothing
+else decides what it looks like: not the number of threads or processes, not where a resumed run begins.
 
     B images, H x W input pixels, G instances of the fullest image
 """
@@ -78,16 +78,38 @@ def stack(images: Sequence[np.ndarray], least_hw: tuple[int, int] = (STRIDE, STR
     return pixels, np.concatenate([np.zeros_like(image_hw), image_hw[:, ::-1]], 1)
 
 
-@lru_cache(maxsize=2)
-def image_order(n_images: int, pass_number: int, seed: int) -> np.ndarray:
-    """(n_images,) the order in which a pass goes through the images."""
-    return generator(seed, 0, pass_number).permutation(n_images)
+def images_per_pass(data: Dataset, config: Config) -> int:
+    """All with instances, and of the others as many as ``train.empty`` lets in; all where there are no instances."""
+    return len(data) - _left_out_of_a_pass(data, config)
+
+
+def image_order(data: Dataset, pass_number: int, config: Config) -> np.ndarray:
+    """(images_per_pass,) the images that a pass shows, in its order."""
+    order = _permutation(len(data), pass_number, config.train.seed)
+    left_out = _left_out_of_a_pass(data, config)
+    if left_out == 0:
+        return order
+    empty = data.counts[order] == 0
+    return order[~empty | (np.cumsum(empty) > left_out)]
 
 
 def shown(data: Dataset, number: int, config: Config) -> tuple[int, int]:
     """Which image sample `number` of the run shows, and in which pass."""
-    pass_number, position = divmod(number, len(data))
-    return int(image_order(len(data), pass_number, config.train.seed)[position]), pass_number
+    pass_number, position = divmod(number, images_per_pass(data, config))
+    return int(image_order(data, pass_number, config)[position]), pass_number
+
+
+@lru_cache(maxsize=2)
+def _permutation(n: int, pass_number: int, seed: int) -> np.ndarray:
+    return generator(seed, 0, pass_number).permutation(n)
+
+
+def _left_out_of_a_pass(data: Dataset, config: Config) -> int:
+    share = config.train.empty
+    with_instances = int(np.count_nonzero(data.counts))
+    if share == 1 or with_instances == 0:
+        return 0
+    return max(len(data) - with_instances - int(with_instances * share / (1 - share)), 0)
 
 
 def make_batch(data: Dataset, step: int, config: Config, share: Share) -> Batch:

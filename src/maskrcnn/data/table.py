@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -81,7 +82,7 @@ class Dataset:
         """(N, 4) int64 xyxy of every instance, derived from its mask."""
         return self.masks.boxes(self.sizes[self.image_index, 0])
 
-    @property
+    @cached_property
     def counts(self) -> np.ndarray:
         """Instances of each image."""
         return np.bincount(self.image_index, minlength=len(self))

@@ -16,7 +16,7 @@ from rich.console import Console
 from maskrcnn.checkpoints import load
 from maskrcnn.checkpoints.native import load_weights, write_model
 from maskrcnn.config import Config, seconds
-from maskrcnn.data.batch import Batch, Share, batches
+from maskrcnn.data.batch import Batch, Share, batches, images_per_pass
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation import Evaluation, evaluate, find, judge_found
@@ -146,7 +146,8 @@ class _Trainer:
     @property
     def steps_per_epoch(self) -> int:
         """Steps between two validations."""
-        return math.ceil(max(len(self.data), self.config.train.epoch_images) / self.progress.step_images)
+        images = max(images_per_pass(self.data, self.config), self.config.train.epoch_images)
+        return math.ceil(images / self.progress.step_images)
 
     # ---- the run --------------------------------------------------------------------------------------------------
 

@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 
 from maskrcnn.config import LEVELS, Config
+from maskrcnn.data.batch import images_per_pass
 from maskrcnn.data.table import Dataset
 from maskrcnn.model.anchors import DEFAULT_ANCHOR_SIZES
+from maskrcnn.training.schedule import DEFAULT_LR
 
 LEAST_SIDE = 32.0
 """The median instance should measure so many input pixels: below eight strides of P2 its outline blurs."""
@@ -29,6 +31,21 @@ SIZE_STEP = 128
 
 FINE_MASK_SIDE = 160.0
 """Median side, in input pixels, from which on a mask of 28 x 28 cells is too coarse: its cells exceed 5 px."""
+
+MOST_EMPTY = 0.25
+"""Part of the images shown that may be without instances: enough to learn what is none."""
+
+LEAST_LEAN = 1.25
+"""Median height over width, or the inverse, from which on instances of a class tell up from sideways."""
+LEAST_LEANING = 20
+"""Instances of a class that are enough to say so."""
+
+PICTURES_SHOWN = 48_000
+FEWEST_EPOCHS = 6
+"""Without a budget: large data sets are gone through until so many pictures have been shown, at least so many times."""
+
+GOING_ON_LR = 0.6
+"""Of the usual learning rate, where a whole model is gone on from: what the shipped one was trained on with."""
 
 DETECTIONS_HEADROOM = 1.25
 SMALLEST_ANCHOR = (8.0, 32.0)
@@ -111,6 +128,63 @@ def _mask_scoring(config: Config, data: Dataset) -> Choice | None:
     return {"predict": {"mask_scoring": True}}, "scores take in how sure masks are"
 
 
+def _empty_images(config: Config, data: Dataset) -> Choice | None:
+    """Data of which most shows nothing: each pass takes a part of that."""
+    part = float(np.mean(data.counts == 0))
+    if "empty" in config.train.model_fields_set or part <= MOST_EMPTY or part == 1:
+        return None
+    return {"train": {"empty": MOST_EMPTY}}, (
+        f"empty {MOST_EMPTY:g}: {part:.0%} of the images are without instances; each pass shows some of them"
+    )
+
+
+def _turns(config: Config, data: Dataset) -> Choice | None:
+    """No quarter turns where most instances are of classes that are mostly upright, or mostly lying."""
+    if "rotate" in config.augment.model_fields_set or not config.augment.rotate:
+        return None
+    boxes = data.boxes
+    lean = np.log((boxes[:, 3] - boxes[:, 1]) / (boxes[:, 2] - boxes[:, 0]))
+    leaning: dict[str, tuple[int, float]] = {}
+    for label, name in enumerate(data.class_names, 1):
+        own = lean[data.labels == label]
+        if len(own) >= LEAST_LEANING and abs(median := float(np.median(own))) >= math.log(LEAST_LEAN):
+            leaning[name] = len(own), median
+    if 2 * sum(n for n, _ in leaning.values()) <= len(lean):
+        return None
+    name, (_, median) = max(leaning.items(), key=lambda item: item[1][0])
+    shape = "high as wide" if median > 0 else "wide as high"
+    return {"augment": {"rotate": False}}, (
+        f"no quarter turns, as up and down matter: {name} is {math.exp(abs(median)):.1f} times as {shape} (median)"
+    )
+
+
+def _epochs(config: Config, data: Dataset) -> Choice | None:
+    """Without a budget, large data sets are gone through fewer times."""
+    if config.train.budget is not None or "epochs" in config.train.model_fields_set:
+        return None
+    images = images_per_pass(data, config)
+    epochs = max(min(config.train.epochs, round(PICTURES_SHOWN / images)), FEWEST_EPOCHS)
+    shown = epochs * max(images, config.train.epoch_images)
+    return {"train": {"epochs": epochs}}, (
+        f"epochs {epochs}: {shown:,} pictures are shown in all; --budget trains for a time instead"
+    )
+
+
+def _going_on(config: Config, data: Dataset) -> Choice | None:
+    """From a whole model: its first stages stay, and steps are smaller."""
+    changes: dict[str, Any] = {}
+    if config.train.init is None:
+        return None
+    if "freeze" not in config.train.model_fields_set:
+        changes["freeze"] = "3+"
+    if "lr" not in config.train.model_fields_set:
+        changes["lr"] = GOING_ON_LR * DEFAULT_LR[config.train.optimizer]
+    if not changes:
+        return None
+    told = ", ".join(f"{name} {value}" for name, value in changes.items())
+    return {"train": changes}, f"{told}: what the model to go on from knows should bend, not break"
+
+
 def _sided_classes(config: Config, data: Dataset) -> Choice | None:
     """Classes such as "left hand" and "right hand" trade places in a mirrored image."""
     if "swap_on_flip" in config.augment.model_fields_set:
@@ -137,6 +211,10 @@ CHOICES: tuple[Callable[[Config, Dataset], Choice | None], ...] = (
     _detections,
     _mask_scoring,
     _sided_classes,
+    _turns,
+    _empty_images,
+    _epochs,
+    _going_on,
 )
 
 
