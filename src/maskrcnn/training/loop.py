@@ -28,6 +28,7 @@ from maskrcnn.training.budget import Budget
 from maskrcnn.training.checkpoint import Progress, RunFolder, provenance, require_space, restore_optimizer
 from maskrcnn.training.distributed import World, joined, pick_own_device, restarted
 from maskrcnn.training.learner import Learner, Step
+from maskrcnn.training.memory import fit_to_memory, free_bytes
 from maskrcnn.training.numerics import deterministic
 from maskrcnn.training.progress import ProgressDisplay
 from maskrcnn.training.record import Record, read_validation
@@ -119,8 +120,10 @@ class _Trainer:
             self.config, model = start_again(train_data, folder)
         else:
             self.config, model = start(train_data, config, display.say)
+        self.device = pick_own_device(self.config.train.device)
+        if not resume:
+            self.config = world.from_first(self._fitted_to_memory)
         config = self.config
-        self.device = pick_own_device(config.train.device)
         self.model = model.to(self.device)
         self.learner = Learner(self.model, config.train, world)
         self.progress = Progress(step_images=config.train.batch_size * config.train.accumulate * world.size)
@@ -252,6 +255,12 @@ class _Trainer:
             evaluate(predictor, self.val_data.take([i]))
             times.append(time.monotonic() - began)
         return statistics.median(times) * len(self.val_data) / self.world.size
+
+    def _fitted_to_memory(self) -> Config:
+        config, reason = fit_to_memory(self.config, len(self.data.class_ids), free_bytes(self.device))
+        if reason is not None:
+            self.display.say(reason)
+        return config
 
     # ---- validation and files -------------------------------------------------------------------------------------
 
