@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import openvino as ov
 
 from maskrcnn.config import ModelConfig
+from maskrcnn.inference.regions import suppress
 from maskrcnn.inference.runtimes import GRAPHS, CpuRuntime, ExportedGraphs
 from maskrcnn.model.conventions import Conventions
 
@@ -32,7 +34,13 @@ class OpenVinoRuntime(CpuRuntime):
         self.pixel_mean = pixel_mean
         core = ov.Core()
         settings = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": streams}
-        self._compiled = {name: core.compile_model(graph, "CPU", settings) for name, graph in models.items()}
+        # Half a second's work, during which numba loads what all of its kernels need.
+        compiling = ThreadPoolExecutor(1, thread_name_prefix="maskrcnn-compile")
+        self.compiled = {
+            name: compiling.submit(core.compile_model, graph, "CPU", settings) for name, graph in models.items()
+        }
+        suppress(np.zeros((1, 4), np.float32), np.zeros(1, np.float32), np.zeros(1, np.int64), 0.5, 1)
+        compiling.shutdown(wait=False)
         self._own = threading.local()
 
     @classmethod
@@ -62,7 +70,7 @@ class _Requests(ExportedGraphs):
 
     def __init__(self, runtime: OpenVinoRuntime) -> None:
         super().__init__(runtime, runtime.pixel_mean)
-        self.requests = {name: graph.create_infer_request() for name, graph in runtime._compiled.items()}
+        self.requests = {name: graph.result().create_infer_request() for name, graph in runtime.compiled.items()}
 
     def run(self, name: str, *values: np.ndarray) -> list[Any]:
         """See `ExportedGraphs`."""
