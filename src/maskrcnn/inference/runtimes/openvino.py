@@ -34,13 +34,13 @@ class OpenVinoRuntime(CpuRuntime):
         self.pixel_mean = pixel_mean
         core = ov.Core()
         settings = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": streams}
-        # Half a second's work, during which numba loads what all of its kernels need.
-        compiling = ThreadPoolExecutor(1, thread_name_prefix="maskrcnn-compile")
-        self.compiled = {
-            name: compiling.submit(core.compile_model, graph, "CPU", settings) for name, graph in models.items()
-        }
-        suppress(np.zeros((1, 4), np.float32), np.zeros(1, np.float32), np.zeros(1, np.int64), 0.5, 1)
-        compiling.shutdown(wait=False)
+        with ThreadPoolExecutor(1) as pool:
+            # Half a second's work, during which numba loads what all of its kernels need: another half.
+            compiling = {
+                name: pool.submit(core.compile_model, graph, "CPU", settings) for name, graph in models.items()
+            }
+            suppress(np.zeros((1, 4), np.float32), np.zeros(1, np.float32), np.zeros(1, np.int64), 0.5, 1)
+            self._compiled = {name: graph.result() for name, graph in compiling.items()}
         self._own = threading.local()
 
     @classmethod
@@ -70,7 +70,7 @@ class _Requests(ExportedGraphs):
 
     def __init__(self, runtime: OpenVinoRuntime) -> None:
         super().__init__(runtime, runtime.pixel_mean)
-        self.requests = {name: graph.result().create_infer_request() for name, graph in runtime.compiled.items()}
+        self.requests = {name: graph.create_infer_request() for name, graph in runtime._compiled.items()}
 
     def run(self, name: str, *values: np.ndarray) -> list[Any]:
         """See `ExportedGraphs`."""
