@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-TIMES = {"seconds", "inference_seconds"}
+TIMES = {"seconds", "waited", "inference_seconds"}
 SAVED_EVERY = 0.5
 """Seconds between two states, in place of minutes: a kill then sets the run back to a new place each time."""
 

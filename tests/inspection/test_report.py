@@ -71,7 +71,7 @@ def nothing(data: Dataset) -> list[Detections]:
 def write_record(folder, steps: int, scores: list[dict]) -> None:
     (folder / "config.yaml").write_text(Config().to_yaml())
     lines = [
-        {"kind": "step", "step": k + 1, **dict.fromkeys(LOSSES, 1 / (k + 1)), "lr": 1e-4, "seconds": 0.5, "images": 2, "skipped": 0}
+        {"kind": "step", "step": k + 1, **dict.fromkeys(LOSSES, 1 / (k + 1)), "lr": 1e-4, "seconds": 0.5, "waited": 0.01, "images": 2, "skipped": 0}
         for k in range(steps)
     ]  # fmt: skip
     lines += [{"kind": "validation", "step": steps, **s} for s in scores]
@@ -101,6 +101,7 @@ def test_a_run_with_its_validation_shows_everything(found, tmp_path):
     for words in (
         *LOSSES,
         "Throughput",
+        "2.0% of the time was spent waiting",
         "Learning rate",
         "expected calibration error",
         "duplicate",

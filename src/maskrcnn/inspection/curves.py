@@ -54,13 +54,13 @@ def training_sections(steps: list[dict[str, Any]], validations: list[dict[str, A
         words += f"<p>{skipped} steps had a loss or gradient that was not finite and were skipped.</p>"
     losses = words + chart_grid(_loss(name, at, _column(steps, name)) for name in LOSSES)
     lr, speed = _column(steps, "lr"), _column(steps, "images") / np.maximum(_column(steps, "seconds"), 1e-3)
+    waited = np.nansum(_column(steps, "waited")) / max(_column(steps, "seconds").sum(), 1e-3)
+    speed_words = f"Median {number(float(np.median(speed)))} images a second. {waited:.1%} of the time was spent waiting for images."
     rate_words = f"Highest {number(lr.max())}, last {number(lr[-1])}."
     figures = [
         _validations(validations),
         line_chart("Learning rate", rate_words, STEP, Axis("", 0), [Series("learning rate", at, lr)]),
-        _smoothed(
-            "Throughput", "images a second", at, speed, f"Median {number(float(np.median(speed)))} images a second."
-        ),
+        _smoothed("Throughput", "images a second", at, speed, speed_words),
     ]
     return [
         Section("losses", "Losses", losses),

@@ -168,13 +168,14 @@ class _Trainer:
             while not finished and not stopping:
                 began = time.monotonic()
                 batch = next(stream)
+                waited = time.monotonic() - began
                 step = self.learner.learn(batch, progress.step, progress.total)
                 progress.step += 1
                 skipped_in_a_row = 0 if step.losses else skipped_in_a_row + 1
                 if not step.losses or step.images < progress.step_images:
                     self._note_bad_luck(batch, step, skipped_in_a_row)
                 step_seconds = time.monotonic() - began
-                record.step(step.losses, step.lr, step_seconds, step.images)
+                record.step(step.losses, step.lr, step_seconds, waited, step.images)
                 planned = progress.total is None and self._plan(step_seconds)
                 finished = progress.step == progress.total
                 if finished or progress.step % self.steps_per_epoch == 0:

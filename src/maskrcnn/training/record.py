@@ -33,10 +33,11 @@ class Record:
             with suppress(OSError) if error is not None else named(self.folder.path / "tensorboard"):
                 self.board.close()
 
-    def step(self, losses: dict[str, float], lr: float, seconds: float, images: int) -> None:
-        """A step is done; without losses it was skipped."""
+    def step(self, losses: dict[str, float], lr: float, seconds: float, waited: float, images: int) -> None:
+        """A step is done, in `seconds`, of which it `waited` for its images; without losses it was skipped."""
         progress = self.progress
-        entry = {"kind": "step", "step": progress.step, **losses, "lr": lr, "seconds": round(seconds, 3)}
+        times = {"seconds": round(seconds, 3), "waited": round(waited, 3)}
+        entry = {"kind": "step", "step": progress.step, **losses, "lr": lr, **times}
         scalars = {**{f"loss/{name}": value for name, value in losses.items()}, "lr": lr}
         self._write({**entry, "images": images, "skipped": progress.skipped}, scalars)
         self.display.step(progress.step, progress.total, losses)
