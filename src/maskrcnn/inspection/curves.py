@@ -55,16 +55,17 @@ def training_sections(steps: list[dict[str, Any]], validations: list[dict[str, A
     losses = words + chart_grid(_loss(name, at, _column(steps, name)) for name in LOSSES)
     lr, speed = _column(steps, "lr"), _column(steps, "images") / np.maximum(_column(steps, "seconds"), 1e-3)
     waited = np.nansum(_column(steps, "waited")) / max(_column(steps, "seconds").sum(), 1e-3)
-    speed_words = f"Median {number(float(np.median(speed)))} images a second. {waited:.1%} of the time was spent waiting for images."
+    pace = number(float(np.median(speed)))
+    speed_words = f"Median {pace} images a second. {waited:.1%} of the time was spent waiting for images."
     rate_words = f"Highest {number(lr.max())}, last {number(lr[-1])}."
     figures = [
         _validations(validations),
         line_chart("Learning rate", rate_words, STEP, Axis("", 0), [Series("learning rate", at, lr)]),
-        _smoothed("Throughput", "images a second", at, speed, speed_words),
+        _smoothed("Throughput", "images a second", at, speed, f"Median {pace} images a second."),
     ]
     return [
         Section("losses", "Losses", losses),
-        Section("progress", "Scores, learning rate and throughput", chart_grid(figures)),
+        Section("progress", "Scores, learning rate and throughput", f"<p>{speed_words}</p>" + chart_grid(figures)),
     ]
 
 
