@@ -5,6 +5,7 @@ The public names are imported when they are first used: ``import maskrcnn`` itse
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from maskrcnn.training.loop import train
 
 __version__ = "0.1.0"
+
+# OpenVINO and NNCF report their use over the network, at import and from a forked process. Where this package of
+# theirs is missing, they do not; nothing that is done here shall leave the machine.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 _HOME = {
     "RLE": "maskrcnn.rle",

@@ -52,6 +52,18 @@ def test_without_torch_the_bundle_answers():
     assert out.split()[0] == "openvino"
 
 
+def test_nobody_is_told():
+    code = (
+        "import maskrcnn, multiprocessing.process as processes\n"
+        "processes.BaseProcess.start = lambda self: print('started', self)\n"
+        "maskrcnn.load('nuclei-int8')\n"
+        "import nncf, openvino.tools.ovc as ovc\n"
+        "print(type(nncf.telemetry.telemetry).__name__, type(ovc.telemetry).__module__)\n"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.split() == ["MagicMock", "openvino.tools.ovc.telemetry_stub"]
+
+
 def test_the_card_is_of_these_files():
     files = [p for p in FOLDER.rglob("*") if p.is_file() and p.suffix != ".md"]
     listed = dict(re.findall(r"^\| `(.+?)` \| [\d.]+ MB \| `([0-9a-f]{64})` \|$", CARD, re.MULTILINE))
