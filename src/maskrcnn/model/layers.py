@@ -21,14 +21,20 @@ def convolution(in_channels: int, out_channels: int, size: int, *, norm: bool) -
 
 
 class _Convolution(nn.Conv2d):
-    """The same numbers as `nn.Conv2d`; on a CPU, large maps train faster."""
+    """`nn.Conv2d`, by `convolve`."""
 
     def forward(self, input: Tensor) -> Tensor:
-        large = self.kernel_size != (1, 1) and input.shape[-2] * input.shape[-1] >= LARGE_MAP
-        on_cpu = input.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-        if large and on_cpu and torch.is_grad_enabled():
-            return _PlainOrderGradient.apply(input, self.weight, self.bias, self.padding)
-        return super().forward(input)
+        return convolve(self, input, self.weight, self.bias)
+
+
+def convolve(conv: nn.Conv2d, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """What `conv` makes of `input` with this weight and bias; on a CPU, large maps train faster."""
+    large = conv.kernel_size != (1, 1) and input.shape[-2] * input.shape[-1] >= LARGE_MAP
+    plain = conv.stride == conv.dilation == (1, 1) and conv.groups == 1
+    on_cpu = input.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    if large and plain and on_cpu and torch.is_grad_enabled():
+        return _PlainOrderGradient.apply(input, weight, bias, conv.padding)
+    return F.conv2d(input, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
 class _PlainOrderGradient(torch.autograd.Function):

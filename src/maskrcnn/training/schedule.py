@@ -56,8 +56,8 @@ def build_optimizer(model: MaskRCNN, config: TrainConfig) -> torch.optim.Optimiz
         for (factor, is_matrix), parameters in sorted(groups.items())
     ]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(settings, lr=peak, momentum=0.9)
-    return torch.optim.AdamW(settings, lr=peak)
+        return torch.optim.SGD(settings, lr=peak, momentum=0.9, fused=True)
+    return torch.optim.AdamW(settings, lr=peak, fused=True)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> float:

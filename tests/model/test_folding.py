@@ -1,0 +1,95 @@
+"""A convolution that takes its frozen norm's part gives the same maps and the same gradients."""
+
+import copy
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from maskrcnn.model.folding import _pairs, fold_frozen_norms
+from maskrcnn.model.layers import norms
+
+NAMES = ["test_resnet", "tf_efficientnet_lite0", "resnetv2_50", "densenet121"]
+
+
+def body(name: str) -> nn.Module:
+    """A network in evaluation mode, its norms as if it had been trained."""
+    torch.manual_seed(0)
+    network = timm.create_model(name, features_only=True, pretrained=False).eval()
+    with torch.no_grad():
+        for norm in norms(network):
+            norm.running_mean.normal_(0, 0.1)
+            norm.running_var.uniform_(0.5, 1.5)
+            norm.weight.uniform_(0.5, 1.5)
+            norm.bias.normal_(0, 0.1)
+    return network
+
+
+def folded(network: nn.Module) -> nn.Module:
+    result = copy.deepcopy(network)
+    fold_frozen_norms(result)
+    return result
+
+
+def close(a: torch.Tensor, b: torch.Tensor, part: float) -> bool:
+    return bool((a - b).abs().max() <= part * b.abs().max() + 1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_maps_and_gradients_are_those_of_two_layers(name):
+    plain = body(name)
+    fast = folded(plain).double()
+    plain.double()
+    images = torch.randn(2, 3, 96, 64, dtype=torch.float64)
+    maps = [network(images) for network in (plain, fast)]
+    for a, b in zip(*maps, strict=True):
+        assert close(b, a, 1e-9)
+    for outputs in maps:
+        sum((m * torch.linspace(-1, 1, m.numel()).view_as(m)).sum() for m in outputs).backward()
+    gradients = [dict(network.named_parameters()) for network in (plain, fast)]
+    for parameter in gradients[0]:
+        assert close(gradients[1][parameter].grad, gradients[0][parameter].grad, 1e-9), parameter
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_gradients_or_with_moving_statistics_nothing_changes(name):
+    plain = body(name)
+    fast = folded(plain)
+    images = torch.randn(2, 3, 96, 64)
+    with torch.no_grad():
+        assert all(torch.equal(a, b) for a, b in zip(plain(images), fast(images), strict=True))
+    plain.train(), fast.train()
+    torch.manual_seed(1)
+    expected = plain(images)
+    torch.manual_seed(1)
+    assert all(torch.equal(a, b) for a, b in zip(expected, fast(images), strict=True))
+    assert all(torch.equal(a.running_var, b.running_var) for a, b in zip(norms(plain), norms(fast), strict=True))
+
+
+class Branches(nn.Module):
+    """The first convolution's output goes past the norm as well, the second's to two norms, the third's to one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(3) for _ in range(4))
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        past = self.convs[0](x)
+        twice = self.convs[1](x)
+        return [past + self.norms[0](past), self.norms[1](twice), self.norms[2](twice), self.norms[3](self.convs[2](x))]
+
+
+def test_an_output_that_others_use_too_keeps_its_norm():
+    network = Branches()
+    assert _pairs(network) == [(network.convs[2], network.norms[3])]
+
+
+def test_copies_are_folded_with_their_own_weights():
+    fast = folded(body("test_resnet"))
+    twin = copy.deepcopy(fast)
+    with torch.no_grad():
+        for parameter in fast.parameters():
+            parameter.zero_()
+    assert all(m.abs().max() > 0 for m in twin(torch.randn(1, 3, 64, 64)))
