@@ -12,6 +12,7 @@ import maskrcnn
 from lively import predictor
 from maskrcnn import UserError
 from maskrcnn.deploy import export as export_module
+from maskrcnn.deploy.quantize import _kept
 from maskrcnn.model.conventions import MATTERPORT, NATIVE, TORCHVISION
 
 VARIANTS = {
@@ -122,6 +123,20 @@ def test_int8_is_measured_before_it_is_written(runtime, shapes, tmp_path, monkey
     with pytest.raises(UserError, match=r"int8 costs 40\.00 points .* nothing was written"):
         maskrcnn.export(predictor(), tmp_path / "poor", **settings)
     assert not (tmp_path / "poor").exists()
+
+
+@pytest.mark.parametrize(("groups", "kept"), [(1, 1), (8, 12)])
+def test_the_first_blocks_of_a_network_of_depthwise_convolutions_stay_in_fp32(groups, kept):
+    from onnx import TensorProto, helper
+
+    values = [helper.make_tensor_value_info(f"v{k}", TensorProto.FLOAT, None) for k in range(21)]
+    convolutions = [
+        helper.make_node("Conv", [f"v{k}", f"w{k}"], [f"v{k + 1}"], name=f"conv{k}", group=groups if k % 3 == 1 else 1)
+        for k in range(20)
+    ]
+    graph = helper.make_model(helper.make_graph(convolutions, "trunk", values[:1], values[-2:]))
+    names = set(_kept("trunk", graph))
+    assert names - {"conv18", "conv19"} == {f"conv{k}" for k in range(kept)}
 
 
 def test_mistakes(tmp_path, shapes):

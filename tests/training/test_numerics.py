@@ -145,3 +145,17 @@ def test_determinism_is_asked_for_and_given_back():
     assert not torch.are_deterministic_algorithms_enabled()
     with deterministic(False):
         assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_every_image_of_a_run_draws_samples_of_its_own(shapes):
+    def draws(config):
+        learner, taken = learner_of(config), []
+        learner.criterion = lambda *given: taken.extend(given[3])
+        for step in range(3):
+            learner._losses(batch_of(shapes, step=step), 4)
+        return [float(torch.rand(1, generator=generator)) for generator in taken]
+
+    first = draws(TINY)
+    assert len(set(first)) == 12
+    assert draws(TINY) == first
+    assert not set(draws(TINY.changed(train={"seed": 1}))) & set(first)
