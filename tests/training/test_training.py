@@ -300,6 +300,9 @@ def test_going_on_from_a_model_takes_smaller_steps(shapes):
     config, reasons = fill_in(Config().changed(train={"init": "nuclei"}), shapes)
     assert (config.train.freeze, config.train.lr) == ("3+", 3e-4)
     assert any("freeze 3+, lr 0.0003" in reason for reason in reasons)
+    assert config.augment.crop is None
+    large, _ = fill_in(Config().changed(train={"init": "nuclei"}, model={"image_size": 768}), shapes)
+    assert large.augment.crop == 512
     config, _ = fill_in(Config().changed(train={"init": "nuclei", "freeze": "all", "optimizer": "sgd"}), shapes)
     assert (config.train.freeze, config.train.lr) == ("all", 3e-3)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from maskrcnn.config import LEVELS, Config
+from maskrcnn.config import LEVELS, Config, ModelConfig
 from maskrcnn.data.batch import images_per_pass
 from maskrcnn.data.table import Dataset
 from maskrcnn.model.anchors import DEFAULT_ANCHOR_SIZES
@@ -28,6 +28,7 @@ LARGEST_SCALE = 3.0
 LARGEST_INPUT = 1536
 """Side up to which the working scale is raised by itself; time goes with its square."""
 SIZE_STEP = 128
+USUAL_SIZE: int = ModelConfig.model_fields["image_size"].default
 
 FINE_MASK_SIDE = 160.0
 """Median side, in input pixels, from which on a mask of 28 x 28 cells is too coarse: its cells exceed 5 px."""
@@ -171,18 +172,18 @@ def _epochs(config: Config, data: Dataset) -> Choice | None:
 
 
 def _going_on(config: Config, data: Dataset) -> Choice | None:
-    """From a whole model: its first stages stay, and steps are smaller."""
-    changes: dict[str, Any] = {}
+    """From a whole model: its first stages stay, steps are smaller, and a large input is trained in windows."""
     if config.train.init is None:
         return None
-    if "freeze" not in config.train.model_fields_set:
-        changes["freeze"] = "3+"
-    if "lr" not in config.train.model_fields_set:
-        changes["lr"] = GOING_ON_LR * DEFAULT_LR[config.train.optimizer]
-    if not changes:
+    train = {"freeze": "3+", "lr": GOING_ON_LR * DEFAULT_LR[config.train.optimizer]}
+    train = {name: value for name, value in train.items() if name not in config.train.model_fields_set}
+    augment = {"crop": USUAL_SIZE}
+    if "crop" in config.augment.model_fields_set or config.model.image_size <= USUAL_SIZE:
+        augment = {}
+    if not train and not augment:
         return None
-    told = ", ".join(f"{name} {value}" for name, value in changes.items())
-    return {"train": changes}, f"{told}: what the model to go on from knows should bend, not break"
+    told = ", ".join(f"{name} {value}" for name, value in (train | augment).items())
+    return {"train": train, "augment": augment}, f"{told}: small, cheap steps, which bend what the model knows"
 
 
 def _sided_classes(config: Config, data: Dataset) -> Choice | None:
