@@ -1,7 +1,8 @@
 """Detections: shapes, overlaps, formats."""
 
 import threading
-from pathlib import PurePath
+from functools import partial
+from pathlib import Path, PurePath
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from maskrcnn import RLE, Detections
 from maskrcnn.errors import UserError
+from maskrcnn.inference import outputs
 from maskrcnn.inference.outputs import MOST_WAITING, Writer, label_picture
 
 HW = (6, 8)
@@ -109,6 +111,19 @@ def test_the_writer_tells_of_a_picture_that_could_not_be_written(tmp_path):
     ):
         writer.add(PurePath("a.png"), "a.png", detections())
     assert not (tmp_path / "submission.csv").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
+@pytest.mark.parametrize("many", [False, True], ids=["at the end", "on the way"])
+@pytest.mark.parametrize("kind", ["submission", "coco"])
+def test_the_writer_tells_of_a_full_disk(tmp_path, monkeypatch, kind, many):
+    full = partial(open, "/dev/full")
+    monkeypatch.setattr(outputs, "open", lambda _, *how, **more: full(*how, **more), raising=False)
+    wanted = {"submission": kind == "submission", "coco": kind == "coco"}
+    writer = Writer(tmp_path, overlays=False, labels=False, with_class=False)
+    with pytest.raises(UserError, match=rf"cannot write .*{kind}"), writer.open(**wanted) as writer:
+        for k in range(400 if many else 1):
+            writer.add(PurePath(f"{k}.png"), f"{k}.png", detections())
 
 
 def test_the_writer_keeps_the_order_and_lets_few_images_wait(tmp_path, monkeypatch):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # OpenVINO and NNCF report their use over the network, at import and from a forked process. Where this package of
-# theirs is missing, they do not; nothing that is done here shall leave the machine.
+# theirs is missing they do not; a program that has imported them before has decided for itself.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 _HOME = {

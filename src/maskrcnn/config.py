@@ -109,13 +109,14 @@ class TrainConfig(_Group):
     budget: str | None = None
     """Train for this long, such as 20m, 1h30m or 90s, schedule included. Takes the place of --epochs."""
     epochs: Count = 24
-    """Passes over the training images."""
+    """Passes over the training images. Left alone: fewer for large data."""
     epoch_images: Count = 200
     """An epoch is at least so many images: a smaller data set is gone through several times."""
     empty: Fraction = 1.0
-    """Largest part of the images shown that may be without instances; passes take turns with them."""
+    """Largest part of the images shown that may be without instances; each pass draws some of them. Left alone: 0.25
+    where the data has more than that."""
     batch_size: Count = 2
-    """Images that go through the network at once, in each process."""
+    """Images that go through the network at once, in each process. Left alone: 1, accumulated, in little memory."""
     accumulate: Count = 1
     """Such batches a step, their gradients added up: the step of a larger batch in the memory of a small one."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -135,7 +136,8 @@ class TrainConfig(_Group):
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.998
     """Decay of the running average of the weights, which is what is validated and kept; 0 turns it off."""
     freeze: Literal["all", "heads", "3+", "4+", "5+"] = "all"
-    """What trains: everything, the parts behind the backbone, or also backbone stages from 3, 4 or 5 on."""
+    """What trains: everything, the parts behind the backbone, or also backbone stages from 3, 4 or 5 on. Left alone: 3+
+    where `init` names a model."""
     freeze_norm: bool = True
     """Keep the backbone's batch norm as pretrained: right for small batches."""
     rpn_batch: Count = 256
@@ -193,7 +195,7 @@ class AugmentConfig(_Group):
     swap_on_flip: tuple[str, ...] = ()
     """Pairs of class names, "left_hand=right_hand", that trade places when an image is mirrored."""
     rotate: bool = True
-    """Turn by a random multiple of 90 degrees. Switch off where up and down matter."""
+    """Turn by a random multiple of 90 degrees. Left alone: off where boxes tell that up and down matter."""
     scale: tuple[Positive, Positive] = (0.7, 1.5)
     """Range of a random factor on the image's scale; what leaves the frame is cropped."""
     crop: Annotated[int, Field(ge=64)] | None = None

@@ -151,6 +151,7 @@ def test_a_pass_takes_some_of_the_images_without_instances(shapes):
     assert set(np.concatenate(passes).tolist()) == set(range(36))
     assert images_per_pass(data, SMALL) == 36
     assert images_per_pass(data, SMALL.changed(train={"empty": 0})) == 6
+    assert images_per_pass(data.take([0, *range(6, 36)]), config) == 2
     nothing = data.take(range(6, 36))
     assert images_per_pass(nothing, config) == 30
 

@@ -101,7 +101,7 @@ def test_a_run_with_its_validation_shows_everything(found, tmp_path):
     for words in (
         *LOSSES,
         "Throughput",
-        "2.0% of the time was spent waiting",
+        "2.0% of the steps' time was spent waiting",
         "Learning rate",
         "expected calibration error",
         "duplicate",

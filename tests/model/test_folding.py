@@ -68,22 +68,33 @@ def test_without_gradients_or_with_moving_statistics_nothing_changes(name):
 
 
 class Branches(nn.Module):
-    """The first convolution's output goes past the norm as well, the second's to two norms, the third's to one."""
+    """Convolutions whose outputs go past the norm as well, to two norms, through an activation, and to one norm; and
+    one that is called twice.
+    """
+
+    pretrained_cfg = {"input_size": (3, 16, 16)}  # noqa: RUF012
 
     def __init__(self) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
-        self.norms = nn.ModuleList(nn.BatchNorm2d(3) for _ in range(4))
+        self.convs = nn.ModuleList(nn.Conv2d(3, 3, 3, padding=1) for _ in range(5))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(3) for _ in range(7))
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        past = self.convs[0](x)
-        twice = self.convs[1](x)
-        return [past + self.norms[0](past), self.norms[1](twice), self.norms[2](twice), self.norms[3](self.convs[2](x))]
+        past, twice, active = (conv(x) for conv in self.convs[:3])
+        return [
+            past + self.norms[0](past),
+            self.norms[1](twice),
+            self.norms[2](twice),
+            self.norms[3](active.relu_()),
+            self.norms[4](self.convs[3](x)),
+            self.norms[5](self.convs[4](x)),
+            self.norms[6](self.convs[4](x + 1)),
+        ]
 
 
-def test_an_output_that_others_use_too_keeps_its_norm():
+def test_only_a_norm_that_takes_a_convolution_alone_is_folded():
     network = Branches()
-    assert _pairs(network) == [(network.convs[2], network.norms[3])]
+    assert _pairs(network) == [(network.convs[3], network.norms[4])]
 
 
 def test_copies_are_folded_with_their_own_weights():

@@ -4,36 +4,44 @@ import pytest
 import torch
 
 from maskrcnn.config import Config
+from maskrcnn.model.mask_rcnn import build_model
 from maskrcnn.training import memory
 from maskrcnn.training.memory import fit_to_memory, free_bytes, training_bytes
 
-LITE = Config().changed(model={"anchor_sizes": (16, 32, 64, 128, 256)})
+SIZES = {"anchor_sizes": (16, 32, 64, 128, 256)}
+LITE = Config().changed(model=SIZES)
 
 
-def test_the_count_grows_with_images_and_pixels():
-    one, two = (training_bytes(LITE, 1, n, 512) for n in (1, 2))
-    large = training_bytes(LITE, 1, 1, 1024)
+@pytest.fixture(scope="module")
+def lite():
+    return build_model(LITE.model, 1)
+
+
+def test_the_count_grows_with_images_and_pixels(lite):
+    one, two = (training_bytes(lite, n, 512) for n in (1, 2))
     weights = 2 * one - two
-    assert 100e6 < weights < 200e6  # 8 million weights, five times
-    assert large - weights == pytest.approx(4 * (one - weights), rel=0.02)
-    resnet50 = Config.build("resnet50").changed(model={"anchor_sizes": (16, 32, 64, 128, 256)})
-    assert training_bytes(resnet50, 1, 1, 512) > 2 * one
+    assert weights == 6 * 4 * sum(parameter.numel() for parameter in lite.parameters())
+    assert training_bytes(lite, 1, 1024) - weights == pytest.approx(4 * (one - weights), rel=0.02)
+    resnet50 = build_model(Config.build("resnet50").changed(model=SIZES).model, 1)
+    assert training_bytes(resnet50, 1, 512) > 2 * one
 
 
-@pytest.mark.parametrize(
-    ("accumulate", "free", "expected"), [(1, 4e9, (2, 1)), (1, 1.5e9, (1, 2)), (3, 1.5e9, (1, 6)), (1, 1e8, (1, 2))]
-)
-def test_a_batch_that_does_not_fit_is_accumulated(accumulate, free, expected):
-    config, reason = fit_to_memory(LITE.changed(train={"accumulate": accumulate}), 1, int(free))
-    assert (config.train.batch_size, config.train.accumulate) == expected
-    assert (reason is None) == (expected[0] == 2)
+@pytest.mark.parametrize(("free", "batch"), [(4e9, (2, 1)), (1.6e9, (1, 2)), (1e8, (1, 2))])
+def test_a_batch_that_does_not_fit_is_accumulated(lite, free, batch):
+    config, reason = fit_to_memory(LITE, lite, int(free))
+    assert (config.train.batch_size, config.train.accumulate) == batch
+    assert (reason is None) == (batch == (2, 1))
     assert ("even one may be too much" in (reason or "")) == (free == 1e8)
 
 
-def test_what_was_set_or_cannot_be_known_stays():
-    given = LITE.changed(train={"batch_size": 8})
-    assert fit_to_memory(given, 1, 1000) == (given, None)
-    assert fit_to_memory(LITE, 1, None) == (LITE, None)
+@pytest.mark.parametrize("given", [{"batch_size": 8}, {"accumulate": 3}, {"freeze_norm": False}])
+def test_what_was_set_or_would_change_the_result_stays(lite, given):
+    config = LITE.changed(train=given)
+    assert fit_to_memory(config, lite, 1000) == (config, None)
+
+
+def test_where_nobody_tells_nothing_changes(lite):
+    assert fit_to_memory(LITE, lite, None) == (LITE, None)
 
 
 def test_a_container_has_its_own_limit(monkeypatch, tmp_path):
@@ -46,5 +54,8 @@ def test_a_container_has_its_own_limit(monkeypatch, tmp_path):
     (tmp_path / "memory.max").write_text("max\n")
     assert free_bytes(cpu) == 5000 * 1024
     (tmp_path / "memory.max").write_text("3000000\n")
-    (tmp_path / "memory.current").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("2900000\n")
+    (tmp_path / "memory.stat").write_text("anon 1000000\ninactive_file 1900000\n")
     assert free_bytes(cpu) == 2000000
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert free_bytes(cpu) == 1000000

@@ -8,6 +8,7 @@ else decides what it looks like: not the number of threads or processes, not whe
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -109,7 +110,8 @@ def _left_out_of_a_pass(data: Dataset, config: Config) -> int:
     with_instances = int(np.count_nonzero(data.counts))
     if share == 1 or with_instances == 0:
         return 0
-    return max(len(data) - with_instances - int(with_instances * share / (1 - share)), 0)
+    shown = math.ceil(with_instances * share / (1 - share))
+    return max(len(data) - with_instances - shown, 0)
 
 
 def make_batch(data: Dataset, step: int, config: Config, share: Share) -> Batch:

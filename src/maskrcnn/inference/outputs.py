@@ -7,7 +7,7 @@ import json
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePath
 from typing import Any, TextIO
 
@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from maskrcnn.errors import UserError
-from maskrcnn.files import atomic, write_image
+from maskrcnn.files import atomic, named, write_image
 from maskrcnn.rle import RLE
 from maskrcnn.structures import Detections
 
@@ -37,6 +37,7 @@ class Writer:
         self.overlays = overlays
         self.labels = labels
         self.with_class = with_class
+        self._submission, self._results_file = folder / "submission.csv", folder / "coco.json"
         self._csv: Any = None
         self._coco: TextIO | None = None
         self._results = 0
@@ -47,19 +48,17 @@ class Writer:
         """Keep ``submission.csv`` and ``coco.json`` open beside their places while images are added."""
         with ExitStack() as stack:
             if submission:
-                beside = stack.enter_context(atomic(self.folder / "submission.csv"))
-                file = stack.enter_context(open(beside, "w", encoding="utf-8", newline=""))
-                self._csv = csv.writer(file, lineterminator="\n")
+                self._csv = csv.writer(stack.enter_context(_written(self._submission)), lineterminator="\n")
                 self._csv.writerow(["ImageId", "EncodedPixels"] + (["ClassId"] if self.with_class else []))
             if coco:
-                beside = stack.enter_context(atomic(self.folder / "coco.json"))
-                self._coco = stack.enter_context(open(beside, "w", encoding="utf-8"))
+                self._coco = stack.enter_context(_written(self._results_file))
                 self._coco.write("[")
             self._thread = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="maskrcnn-write"))
             yield self
             self.wait()
             if self._coco is not None:
-                self._coco.write("\n]\n")
+                with named(self._results_file):
+                    self._coco.write("\n]\n")
 
     def add(self, name: PurePath, image_id: str, detections: Detections) -> None:
         """`name` is the picture's path under the output folder, `image_id` what the submission calls it.
@@ -78,15 +77,17 @@ class Writer:
         if self._csv is not None or self.labels:
             apart = detections.without_overlaps()
             if self._csv is not None:
-                self._add_rows(image_id, apart)
+                with named(self._submission):
+                    self._add_rows(image_id, apart)
             if self.labels:
                 write_image(label_picture(apart), self.folder / "labels" / name.with_suffix(".png"))
         if self._coco is not None:
             numbered = name.stem.isdecimal() and len(name.parts) == 1
             number = int(name.stem) if numbered else image_id
-            for entry in detections.to_coco(number):
-                self._coco.write(("," if self._results else "") + "\n" + json.dumps(entry))
-                self._results += 1
+            with named(self._results_file):
+                for entry in detections.to_coco(number):
+                    self._coco.write(("," if self._results else "") + "\n" + json.dumps(entry))
+                    self._results += 1
         if self.overlays:
             detections.save_overlay(self.folder / "overlays" / name.with_suffix(".png"))
 
@@ -101,6 +102,21 @@ class Writer:
             self._csv.writerow([image_id, text] + ([class_id] if self.with_class else []))
         if not apart.rles:
             self._csv.writerow([image_id, ""] + ([""] if self.with_class else []))
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[TextIO]:
+    """A text file that takes its place at the end; what is still to be written then may not fit on the disk."""
+    with atomic(path) as beside:
+        file = open(beside, "w", encoding="utf-8", newline="")  # noqa: SIM115
+        try:
+            yield file
+        except BaseException:
+            with suppress(OSError):
+                file.close()
+            raise
+        with named(path):
+            file.close()
 
 
 def label_picture(detections: Detections) -> Image.Image:

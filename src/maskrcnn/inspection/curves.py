@@ -54,9 +54,7 @@ def training_sections(steps: list[dict[str, Any]], validations: list[dict[str, A
         words += f"<p>{skipped} steps had a loss or gradient that was not finite and were skipped.</p>"
     losses = words + chart_grid(_loss(name, at, _column(steps, name)) for name in LOSSES)
     lr, speed = _column(steps, "lr"), _column(steps, "images") / np.maximum(_column(steps, "seconds"), 1e-3)
-    waited = np.nansum(_column(steps, "waited")) / max(_column(steps, "seconds").sum(), 1e-3)
     pace = number(float(np.median(speed)))
-    speed_words = f"Median {pace} images a second. {waited:.1%} of the time was spent waiting for images."
     rate_words = f"Highest {number(lr.max())}, last {number(lr[-1])}."
     figures = [
         _validations(validations),
@@ -65,8 +63,17 @@ def training_sections(steps: list[dict[str, Any]], validations: list[dict[str, A
     ]
     return [
         Section("losses", "Losses", losses),
-        Section("progress", "Scores, learning rate and throughput", f"<p>{speed_words}</p>" + chart_grid(figures)),
+        Section("progress", "Scores, learning rate and throughput", _waiting(steps) + chart_grid(figures)),
     ]
+
+
+def _waiting(steps: list[dict[str, Any]]) -> str:
+    """How long steps waited for their images, in words; nothing for a record from before that was kept."""
+    timed = [e for e in steps if "waited" in e]
+    seconds = _column(timed, "seconds").sum()
+    if seconds == 0:
+        return ""
+    return f"<p>{_column(timed, 'waited').sum() / seconds:.1%} of the steps' time was spent waiting for images.</p>"
 
 
 def _validations(validations: list[dict[str, Any]]) -> str:

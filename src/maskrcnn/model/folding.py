@@ -1,4 +1,4 @@
-"""Frozen batch norm costs nothing: while gradients are taken, a convolution and the norm behind it are one convolution.
+"""Frozen batch norm without its passes: while gradients are taken, a convolution and the norm behind it are one.
 
     norm(W x) = (g W) x + b,  g = weight / sqrt(variance + eps),  b = bias - mean g
 
@@ -8,12 +8,15 @@ what they always did, so that predictions keep their last bit.
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from functools import partial
 from typing import Any
 
 import torch
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from maskrcnn.model.layers import convolve, norms
 
@@ -63,31 +66,28 @@ class _Scaled:
 
 
 def _pairs(body: nn.Module) -> list[tuple[nn.Conv2d, nn.Module]]:
-    """Convolutions and the norms that alone take their outputs, read off the graph of one small forward pass.
+    """Convolutions and the norms that alone take their outputs, read off the graph of a forward pass without numbers.
 
     A norm without weights or running statistics has no part to take.
     """
     if next(norms(body), None) is None:
         return []
-    made_by: dict[Tensor, nn.Conv2d] = {}
-    taken_by: list[tuple[Tensor, Any]] = []
-    hooks = [
-        module.register_forward_hook(lambda conv, _, output: made_by.update({output: conv}))
-        for module in body.modules()
-        if isinstance(module, nn.Conv2d)
-    ]
-    hooks += [norm.register_forward_pre_hook(lambda norm, x: taken_by.append((x[0], norm))) for norm in norms(body)]
-    training = body.training
+    twin: Any = copy.deepcopy(body).to("meta").eval()
+    made: list[tuple[Any, str]] = []
+    taken: list[tuple[Any, str]] = []
+    for name, module in twin.named_modules():
+        if type(module) in (nn.Conv2d, Conv2dSame):
+            module.register_forward_hook(lambda _, x, output, name=name: made.append((output.grad_fn, name)))
+        elif isinstance(module, _BatchNorm) and module.affine and module.track_running_stats:
+            module.register_forward_pre_hook(lambda _, x, name=name: taken.append((x[0].grad_fn, name)))
     with torch.enable_grad():
-        maps = body.eval()(torch.zeros(1, 3, 64, 64))
-    body.train(training)
-    for hook in hooks:
-        hook.remove()
-    users = _users(maps)
+        maps = twin(torch.zeros(1, *twin.pretrained_cfg["input_size"], device="meta"))
+    maker, users = dict(made), _users(maps)
+    calls = Counter(name for _, name in [*made, *taken])
     return [
-        (made_by[x], norm)
-        for x, norm in taken_by
-        if x in made_by and users[x.grad_fn] == 1 and norm.affine and norm.track_running_stats
+        (body.get_submodule(maker[node]), body.get_submodule(name))  # type: ignore[misc]
+        for node, name in taken
+        if node in maker and users[node] == calls[maker[node]] == calls[name] == 1
     ]
 
 

@@ -121,10 +121,10 @@ class _Trainer:
         else:
             self.config, model = start(train_data, config, display.say)
         self.device = pick_own_device(self.config.train.device)
+        self.model = model.to(self.device)
         if not resume:
             self.config = world.from_first(self._fitted_to_memory)
         config = self.config
-        self.model = model.to(self.device)
         self.learner = Learner(self.model, config.train, world)
         self.progress = Progress(step_images=config.train.batch_size * config.train.accumulate * world.size)
         self.budget = Budget(seconds(config.train.budget)) if config.train.budget else None
@@ -258,7 +258,7 @@ class _Trainer:
         return statistics.median(times) * len(self.val_data) / self.world.size
 
     def _fitted_to_memory(self) -> Config:
-        config, reason = fit_to_memory(self.config, len(self.data.class_ids), free_bytes(self.device))
+        config, reason = fit_to_memory(self.config, self.model, free_bytes(self.device))
         if reason is not None:
             self.display.say(reason)
         return config

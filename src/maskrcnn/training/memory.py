@@ -1,10 +1,11 @@
-"""Whether a batch fits: what training will hold, counted on a network without numbers, against what is free.
+"""Whether a batch fits: what training holds, counted on a copy of the network without numbers, and what is free.
 
-weights, gradients, moments, average + outputs of all layers -> bytes -> images at once
+weights, gradients, moments, average + outputs of backbone, pyramid and RPN -> bytes -> images at once
 """
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from pathlib import Path
@@ -14,13 +15,13 @@ from torch import Tensor, nn
 
 from maskrcnn.config import Config
 from maskrcnn.data.batch import STRIDE
-from maskrcnn.model.mask_rcnn import build_model
+from maskrcnn.model.mask_rcnn import MaskRCNN
 
-COPIES_OF_WEIGHTS = 5
-"""The weights, their gradients, AdamW's two moments and the running average."""
+COPIES_OF_WEIGHTS = 6
+"""The weights, their gradients, AdamW's two moments, the running average, and the network that is validated."""
 
 PART_OF_FREE = 0.7
-"""Of what is free. The count was up to 1.3 times what was measured, and never below it (docs/benchmarks.md)."""
+"""Of what is free; the heads, the data and other programs need some, too."""
 
 FLOAT = 4
 
@@ -28,43 +29,43 @@ MEMINFO, CONTAINER = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 """Where Linux tells of the machine's memory and of a container's limit (cgroup v2)."""
 
 
-def fit_to_memory(config: Config, n_classes: int, free: int | None) -> tuple[Config, str | None]:
+def fit_to_memory(config: Config, model: MaskRCNN, free: int | None) -> tuple[Config, str | None]:
     """`config`, its batch accumulated image by image where it would not fit into `free` bytes, and why.
 
-    A step keeps its images. A batch that was set on purpose stays, as does any where `free` is not known.
+    A step keeps its images. What was set on purpose stays, as does any batch where `free` is not known or whose size
+    matters to the result: that of a batch norm that is not frozen.
     """
-    size = config.train.batch_size
-    if free is None or "batch_size" in config.train.model_fields_set:
+    size, chosen = config.train.batch_size, {"batch_size", "accumulate"} & config.train.model_fields_set
+    if free is None or chosen or not config.train.freeze_norm:
         return config, None
     side = -(-(config.augment.crop or config.model.image_size) // STRIDE) * STRIDE
     room = free * PART_OF_FREE
-    wanted = training_bytes(config, n_classes, size, side)
+    wanted = training_bytes(model, size, side)
     if wanted <= room:
         return config, None
-    accumulate = size * config.train.accumulate
     told = (
-        f"batch_size 1, accumulate {accumulate}: {size} images of {side} x {side} would take about "
-        f"{wanted / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
+        f"batch_size 1, accumulate {size}: {size} images of {side} x {side} would take about {wanted / 1e9:.1f} GB, "
+        f"and {free / 1e9:.1f} GB are free"
     )
-    if training_bytes(config, n_classes, 1, side) > room:
+    if training_bytes(model, 1, side) > room:
         told += "; even one may be too much, and --crop makes it smaller"
-    return config.changed(train={"batch_size": 1, "accumulate": accumulate}), told
+    return config.changed(train={"batch_size": 1, "accumulate": size}), told
 
 
-def training_bytes(config: Config, n_classes: int, images: int, side: int) -> float:
-    """About what training holds with `images` inputs of `side` x `side` pixels, every layer's output in float32."""
+def training_bytes(model: MaskRCNN, images: int, side: int) -> float:
+    """About what training holds with `images` inputs of `side` x `side` pixels, all of it in float32."""
     outputs = 0
 
     def count(_layer: nn.Module, _inputs: tuple, output: Tensor) -> None:
         nonlocal outputs
         outputs += output.numel() if isinstance(output, Tensor) else 0
 
-    with torch.device("meta"), torch.no_grad():
-        model = build_model(config.model, n_classes)
-        for layer in model.modules():
-            if next(layer.children(), None) is None:
-                layer.register_forward_hook(count)
-        model.rpn(model.extract(torch.empty(1, 3, side, side)))
+    twin = copy.deepcopy(model).to("meta")
+    for layer in twin.modules():
+        if next(layer.children(), None) is None:
+            layer.register_forward_hook(count)
+    with torch.no_grad():
+        twin.rpn(twin.extract(torch.empty(1, 3, side, side, device="meta")))
     weights = sum(parameter.numel() for parameter in model.parameters())
     return FLOAT * (COPIES_OF_WEIGHTS * weights + images * outputs)
 
@@ -78,9 +79,15 @@ def free_bytes(device: torch.device) -> int | None:
         return torch.cuda.mem_get_info(device)[0]
     if device.type != "cpu" or not MEMINFO.exists():
         return None
-    available = int(re.findall(r"MemAvailable:\s+(\d+)", MEMINFO.read_text())[0]) * 1024
+    available = _number(MEMINFO, "MemAvailable:") * 1024
     limit = CONTAINER / "memory.max"
     if limit.exists() and limit.read_text().strip() != "max":
-        left = int(limit.read_text()) - int((CONTAINER / "memory.current").read_text())
-        available = min(available, left)
+        # Files that the kernel keeps in memory count as used there, and give way when they must.
+        used = int((CONTAINER / "memory.current").read_text()) - _number(CONTAINER / "memory.stat", "inactive_file")
+        available = min(available, max(int(limit.read_text()) - used, 0))
     return available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def _number(path: Path, name: str) -> int:
+    """The number behind `name` in a table of the kernel's, in the unit that the table has."""
+    return int(re.findall(rf"^{name}\s+(\d+)", path.read_text(), re.MULTILINE)[0])

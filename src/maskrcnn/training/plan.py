@@ -36,9 +36,9 @@ FINE_MASK_SIDE = 160.0
 MOST_EMPTY = 0.25
 """Part of the images shown that may be without instances: enough to learn what is none."""
 
-LEAST_LEAN = 1.25
+LEAST_ASPECT = 1.25
 """Median height over width, or the inverse, from which on instances of a class tell up from sideways."""
-LEAST_LEANING = 20
+FEWEST_INSTANCES = 20
 """Instances of a class that are enough to say so."""
 
 PICTURES_SHOWN = 48_000
@@ -70,23 +70,22 @@ def fill_in(config: Config, data: Dataset) -> tuple[Config, list[str]]:
 
 def _working_scale(config: Config, data: Dataset) -> Choice | None:
     """Small objects: the input grows until they are seen, and training takes windows of the usual size out of it."""
-    usual = config.model.image_size
     if "image_size" in config.model.model_fields_set or len(data.boxes) == 0:
         return None
     median = float(np.median(_sides(config, data)))
     own = LARGEST_SCALE * float(np.median(data.sizes.max(1)))
-    wanted = min(usual * LEAST_SIDE / median, own, LARGEST_INPUT)
+    wanted = min(USUAL_SIZE * LEAST_SIDE / median, own, LARGEST_INPUT)
     size = math.ceil(wanted / SIZE_STEP) * SIZE_STEP
-    if size <= usual:
+    if size <= USUAL_SIZE:
         return None
     changes: dict[str, dict[str, Any]] = {"model": {"image_size": size}}
     crop = config.augment.crop
     if "crop" not in config.augment.model_fields_set:
-        crop = usual
+        crop = USUAL_SIZE
         changes["augment"] = {"crop": crop}
     return changes, (
         f"image size {size}, trained in windows of {crop or size}: half of the instances would measure less than "
-        f"{median:.0f} px at {usual}"
+        f"{median:.0f} px at {USUAL_SIZE}"
     )
 
 
@@ -148,7 +147,7 @@ def _turns(config: Config, data: Dataset) -> Choice | None:
     leaning: dict[str, tuple[int, float]] = {}
     for label, name in enumerate(data.class_names, 1):
         own = lean[data.labels == label]
-        if len(own) >= LEAST_LEANING and abs(median := float(np.median(own))) >= math.log(LEAST_LEAN):
+        if len(own) >= FEWEST_INSTANCES and abs(median := float(np.median(own))) >= math.log(LEAST_ASPECT):
             leaning[name] = len(own), median
     if 2 * sum(n for n, _ in leaning.values()) <= len(lean):
         return None

@@ -56,7 +56,7 @@ def build_optimizer(model: MaskRCNN, config: TrainConfig) -> torch.optim.Optimiz
         for (factor, is_matrix), parameters in sorted(groups.items())
     ]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(settings, lr=peak, momentum=0.9, fused=True)
+        return torch.optim.SGD(settings, lr=peak, momentum=0.9)
     return torch.optim.AdamW(settings, lr=peak, fused=True)
 
 
