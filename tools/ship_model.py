@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("name")
     parser.add_argument("--classes", nargs="+", required=True, help="names of the classes")
     parser.add_argument("--score-threshold", type=float, default=0.5)
+    parser.add_argument("--image-size", type=int, help="input size, if not that of the run")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--val-ids", type=Path, required=True)
@@ -49,7 +50,8 @@ def main() -> None:
     weights, bundle = FOLDER / f"{args.name}.safetensors", FOLDER / f"{args.name}-int8"
     # How it was trained stands on the card; as a starting point it brings the ordinary settings.
     config = trained.config.model_copy(update={"train": TrainConfig()}).changed(
-        predict={"mask_scoring": True, "score_threshold": args.score_threshold}
+        model={"image_size": args.image_size or trained.config.model.image_size},
+        predict={"mask_scoring": True, "score_threshold": args.score_threshold},
     )
     write_model(
         weights,
