@@ -211,6 +211,10 @@ def test_budgets_that_make_no_sense(text):
 def test_a_budget_buys_steps_and_their_validations():
     assert steps_for(1000, 2.0, 0.0, 100) == 500
     assert steps_for(1000, 2.0, 100.0, 50) == 250
+    assert steps_for(600, 2.0, 100.0, 1000) == 250, "one validation, after the last step"
+    assert steps_for(600, 2.0, 100.0, 100) == 200, "at 100 and after the last, which is 200"
+    assert steps_for(600, 2.0, 100.0, 100, done=90) == 150, "at 100, at 200 and at 240"
+    assert steps_for(1, 2.0, 100.0, 100) == 1
 
 
 def test_the_plan_measures_the_data(shapes):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
+
 from maskrcnn.training.schedule import WARMUP_STEPS
 
 MEASURING_SHARE = 0.15
@@ -28,12 +31,23 @@ class Budget:
         counted = self.step_times[min(FIRST_STEPS, len(self.step_times) - 1) :]
         return sum(counted) / len(counted)
 
-    def more_steps(self, elapsed: float, validation_seconds: float, steps_per_epoch: int) -> int:
-        """Steps that fit into what is left; the last validation is always due."""
-        left = self.seconds - elapsed - validation_seconds
-        return steps_for(left, self.step_seconds, validation_seconds, steps_per_epoch)
+    def more_steps(self, done: int, elapsed: float, validation_seconds: float, steps_per_epoch: int) -> int:
+        """Steps that fit into what is left after `done` of them and `elapsed` seconds."""
+        left = self.seconds - elapsed
+        return steps_for(left, self.step_seconds, validation_seconds, steps_per_epoch, done)
 
 
-def steps_for(seconds_left: float, step_seconds: float, validation_seconds: float, steps_per_epoch: int) -> int:
-    """Steps that fit into the time left when each epoch also validates."""
-    return max(int(seconds_left / (step_seconds + validation_seconds / steps_per_epoch)), 1)
+def steps_for(
+    seconds_left: float, step_seconds: float, validation_seconds: float, steps_per_epoch: int, done: int = 0
+) -> int:
+    """More steps that fit into the time left, with a validation at the end of each epoch and one after the last step.
+
+    At least one.
+    """
+
+    def seconds(more: int) -> float:
+        validations = math.ceil((done + more) / steps_per_epoch) - done // steps_per_epoch
+        return more * step_seconds + validations * validation_seconds
+
+    possible = range(1, max(int(seconds_left / step_seconds), 1) + 1)
+    return max(bisect_right(possible, seconds_left, key=seconds), 1)

@@ -238,7 +238,7 @@ class _Trainer:
         if not self.budget.measured(self.progress.step, self._elapsed()):
             return None
         validation_seconds = self._time_validation()
-        more = self.budget.more_steps(self._elapsed(), validation_seconds, self.steps_per_epoch)
+        more = self.budget.more_steps(self.progress.step, self._elapsed(), validation_seconds, self.steps_per_epoch)
         total = self.progress.step + more
         self.display.say(
             f"budget {self.config.train.budget}: {total} steps, at {self.budget.step_seconds:.2f} s a step and about "
