@@ -17,7 +17,7 @@ from maskrcnn.model.conventions import NATIVE
 from maskrcnn.model.mask_rcnn import build_model
 from maskrcnn.rle import RLE
 from maskrcnn.structures import Placement, Proposals
-from maskrcnn.training.budget import steps_for
+from maskrcnn.training.budget import steps_for, validation_due
 from maskrcnn.training.criterion import LOSSES, Criterion
 from maskrcnn.training.matcher import NEGATIVE, NEITHER, POSITIVE, match
 from maskrcnn.training.plan import fill_in
@@ -213,7 +213,7 @@ def test_a_budget_buys_steps_and_their_validations():
     assert steps_for(1000, 2.0, 100.0, 50) == 250
     assert steps_for(600, 2.0, 100.0, 1000) == 250, "one validation, after the last step"
     assert steps_for(600, 2.0, 100.0, 100) == 200, "at 100 and after the last, which is 200"
-    assert steps_for(600, 2.0, 100.0, 100, done=90) == 150, "at 100, at 200 and at 240"
+    assert steps_for(600, 2.0, 100.0, 100, done=90) == 159, "at 100 and after 249: one more would ask for one at 200"
     assert steps_for(1, 2.0, 100.0, 100) == 1
 
 
@@ -290,6 +290,14 @@ def test_mostly_empty_data_shows_a_part_of_its_empty_images(shapes):
     assert any("50% of the images are without instances" in reason for reason in reasons)
     assert fill_in(Config(), data.take(range(5)))[0].train.empty == 1
     assert fill_in(Config().changed(train={"empty": 0.9}), data)[0].train.empty == 0.9
+
+
+@pytest.mark.parametrize(
+    ("total", "steps"), [(100, [100]), (149, [149]), (150, [100, 150]), (300, [100, 200, 300]), (30, [30])]
+)
+def test_validations_come_at_the_ends_of_epochs_and_of_the_run(total, steps):
+    assert [step for step in range(1, total + 1) if validation_due(step, total, 100)] == steps
+    assert validation_due(100, None, 100)
 
 
 @pytest.mark.parametrize(("images", "epochs"), [(100, 24), (4000, 12), (100_000, 6)])

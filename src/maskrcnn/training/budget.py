@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 
 from maskrcnn.training.schedule import WARMUP_STEPS
@@ -37,16 +36,23 @@ class Budget:
         return steps_for(left, self.step_seconds, validation_seconds, steps_per_epoch, done)
 
 
+def validation_due(step: int, total: int | None, steps_per_epoch: int) -> bool:
+    """Whether to validate after `step` of `total` steps: at the last one, and where an epoch ends that leaves half of
+    another or more.
+    """
+    if step == total:
+        return True
+    return step % steps_per_epoch == 0 and (total is None or 2 * (total - step) >= steps_per_epoch)
+
+
 def steps_for(
     seconds_left: float, step_seconds: float, validation_seconds: float, steps_per_epoch: int, done: int = 0
 ) -> int:
-    """More steps that fit into the time left, with a validation at the end of each epoch and one after the last step.
-
-    At least one.
-    """
+    """More steps that fit into the time left, at least one, with the validations that `validation_due` asks for."""
 
     def seconds(more: int) -> float:
-        validations = math.ceil((done + more) / steps_per_epoch) - done // steps_per_epoch
+        epochs = (2 * (done + more) - steps_per_epoch) // (2 * steps_per_epoch)
+        validations = max(epochs - done // steps_per_epoch, 0) + 1
         return more * step_seconds + validations * validation_seconds
 
     possible = range(1, max(int(seconds_left / step_seconds), 1) + 1)

@@ -24,7 +24,7 @@ from maskrcnn.files import write_text
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.runtimes.torch import TorchRuntime
 from maskrcnn.inspection.report import write_run_report
-from maskrcnn.training.budget import Budget
+from maskrcnn.training.budget import Budget, validation_due
 from maskrcnn.training.checkpoint import Progress, RunFolder, provenance, require_space, restore_optimizer
 from maskrcnn.training.distributed import World, joined, pick_own_device, restarted
 from maskrcnn.training.learner import Learner, Step
@@ -178,14 +178,15 @@ class _Trainer:
                 record.step(step.losses, step.lr, step_seconds, waited, step.images)
                 planned = progress.total is None and self._plan(step_seconds)
                 finished = progress.step == progress.total
-                if finished or progress.step % self.steps_per_epoch == 0:
+                due = validation_due(progress.step, progress.total, self.steps_per_epoch)
+                if due:
                     finished = self._validate_and_save(record) or finished
                 progress.finished = finished
                 stopping = world.any(stop.is_set())
                 if stopping or planned or finished or time.monotonic() - saved > STATE_SECONDS:
                     self._save_state()
                     saved = time.monotonic()
-                if world.first and (finished or progress.step % self.steps_per_epoch == 0):
+                if world.first and due:
                     write_run_report(self.folder.path, self.evaluation, self.display.say)
             stream.close()
         if not finished:
