@@ -8,11 +8,13 @@ import torch
 
 from maskrcnn.config import Config, ModelConfig, TrainConfig
 from maskrcnn.data.batch import Share, make_batch
+from maskrcnn.model.conventions import NATIVE
 from maskrcnn.model.mask_rcnn import build_model
 from maskrcnn.training.distributed import World
 from maskrcnn.training.learner import Learner
 from maskrcnn.training.numerics import deterministic, half_type
 from maskrcnn.training.schedule import build_optimizer
+from maskrcnn.training.start import build
 
 TINY = Config(
     model=ModelConfig(
@@ -159,3 +161,22 @@ def test_every_image_of_a_run_draws_samples_of_its_own(shapes):
     assert len(set(first)) == 12
     assert draws(TINY) == first
     assert not set(draws(TINY.changed(train={"seed": 1}))) & set(first)
+
+
+@pytest.mark.parametrize("freeze", ["all", "4+"])
+def test_frozen_norms_take_no_pass_in_training_and_only_there(shapes, monkeypatch, freeze):
+    config = TINY.changed(train={"freeze": freeze})
+    model = build(config, shapes, NATIVE)
+    learner = Learner(model, config.train, World())
+    moving = learner_of(TINY.changed(train={"freeze_norm": False}))
+    passes = []
+    plain = torch.nn.functional.batch_norm
+    monkeypatch.setattr(torch.nn.functional, "batch_norm", lambda *a, **k: passes.append(1) or plain(*a, **k))
+    learner.learn(batch_of(shapes), 0, 10)
+    assert not passes
+    with torch.no_grad():
+        model.extract(torch.zeros(1, 3, 64, 64))
+    assert passes
+    passes.clear()
+    moving.learn(batch_of(shapes), 0, 10)
+    assert passes

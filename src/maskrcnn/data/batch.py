@@ -107,8 +107,10 @@ def _permutation(n: int, pass_number: int, seed: int) -> np.ndarray:
 
 def _left_out_of_a_pass(data: Dataset, config: Config) -> int:
     share = config.train.empty
+    if share == 1:
+        return 0
     with_instances = int(np.count_nonzero(data.counts))
-    if share == 1 or with_instances == 0:
+    if with_instances == 0:
         return 0
     shown = math.ceil(with_instances * share / (1 - share))
     return max(len(data) - with_instances - shown, 0)

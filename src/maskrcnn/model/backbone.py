@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from maskrcnn.errors import UserError
 from maskrcnn.model.conventions import NATIVE, Conventions
-from maskrcnn.model.folding import fold_frozen_norms
 
 STAGE_OF_STRIDE = {2: 1, 4: 2, 8: 3, 16: 4, 32: 5}
 
@@ -49,7 +48,6 @@ class Backbone(nn.Module):
             _step_early(self.body)
         if conventions.pool_after:
             _pool_after(self.body)
-        fold_frozen_norms(self.body)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) normalised -> maps (B, C, H / stride, W / stride)."""

@@ -72,7 +72,7 @@ def _pairs(body: nn.Module) -> list[tuple[nn.Conv2d, nn.Module]]:
     """
     if next(norms(body), None) is None:
         return []
-    twin: Any = copy.deepcopy(body).to("meta").eval()
+    twin: Any = copy.deepcopy(body).to("meta").eval().requires_grad_()
     made: list[tuple[Any, str]] = []
     taken: list[tuple[Any, str]] = []
     for name, module in twin.named_modules():

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from maskrcnn.config import TrainConfig
 from maskrcnn.data.batch import Batch
+from maskrcnn.model.folding import fold_frozen_norms
 from maskrcnn.model.layers import norms
 from maskrcnn.model.mask_rcnn import MaskRCNN
 from maskrcnn.rle import RunTable
@@ -43,6 +44,8 @@ class Learner:
     def __init__(self, model: MaskRCNN, config: TrainConfig, world: World) -> None:
         self.model, self.config, self.world = model, config, world
         self.device = next(model.parameters()).device
+        if config.freeze_norm:
+            fold_frozen_norms(model.backbone.body)
         half = half_type(config.precision, self.device)
         self.criterion = world.wrap(Criterion(model, config, half))
         self.optimizer = build_optimizer(model, config)
