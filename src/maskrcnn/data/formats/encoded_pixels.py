@@ -11,13 +11,13 @@ import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import polars as pl
 
+from maskrcnn.data.formats.columns import NO_OBJECT, Columns, find_columns
 from maskrcnn.data.images import SUFFIXES, ImageError, read_sizes
 from maskrcnn.data.table import Dataset, Problem
 from maskrcnn.errors import UserError
@@ -25,69 +25,7 @@ from maskrcnn.files import atomic
 from maskrcnn.kernels.runs import transpose_runs
 from maskrcnn.rle import RLE, BadRuns, RunTable, parse_column
 
-# Headers, lower-case and without separators, in order of preference.
-HEADERS: dict[str, tuple[str, ...]] = {
-    "image": (
-        "imageid",
-        "image",
-        "imagename",
-        "filename",
-        "imagefile",
-        "file",
-        "fileid",
-        "img",
-        "imgid",
-        "name",
-        "path",
-        "id",
-    ),
-    "rle": (
-        "encodedpixels",
-        "rle",
-        "rlemask",
-        "maskrle",
-        "mask",
-        "segmentation",
-        "annotation",
-        "pixels",
-        "encoding",
-        "runs",
-        "label",
-        "labels",
-    ),
-    "class": (
-        "classid",
-        "categoryid",
-        "class",
-        "category",
-        "classname",
-        "categoryname",
-        "labelid",
-        "labelname",
-        "celltype",
-        "label",
-    ),
-    "attributes": ("attributesids", "attributeids", "attributes"),
-    "height": ("height", "imageheight", "imgheight", "h"),
-    "width": ("width", "imagewidth", "imgwidth", "w"),
-}
-COMBINED = ("imageidclassid", "imageclassid", "imageidcategoryid", "imagelabel", "imageidlabel", "imageclass")
-NO_OBJECT = ("", "-1", "nan", "null", "none", "na", "n/a")
-RUNS = re.compile(r"^\s*-?\d+(\s+-?\d+)+\s*$|^\s*-1?\s*$")
 SHOWN = 8
-
-
-@dataclass
-class _Columns:
-    """Which column holds what; `combined` says that the image column ends in ``_<class>``."""
-
-    image: str
-    rle: str
-    class_: str | None
-    attributes: str | None
-    height: str | None
-    width: str | None
-    combined: bool
 
 
 def read(
@@ -104,9 +42,9 @@ def read(
 ) -> Dataset:
     """Read `source`; see `open_dataset` for the options."""
     table = _read_csv(source)
-    found = _find_columns(table, source, columns)
+    found = find_columns(table, source, columns)
     folder = _find_folder(source, folder)
-    notes = [f"{source}: {_shape_of(found)}, {table.height:,} rows"]
+    notes = [f"{source}: {found}, {table.height:,} rows"]
     image_text = table[found.image].fill_null("").str.strip_chars()
     class_text = table[found.class_].fill_null("").str.strip_chars() if found.class_ else None
     if found.combined:
@@ -205,61 +143,6 @@ def _read_csv(source: Path) -> pl.DataFrame:
     return table
 
 
-def _plain(header: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", header.lower())
-
-
-def _find_columns(table: pl.DataFrame, source: Path, given: dict[str, str]) -> _Columns:
-    for role, name in given.items():
-        if role not in HEADERS:
-            raise UserError(f"columns: there is no role {role!r}; there are {', '.join(HEADERS)}")
-        if name not in table.columns:
-            raise UserError(f"{source} has no column {name!r}; it has {', '.join(table.columns)}")
-    taken = set(given.values())
-    plain = {_plain(h): h for h in reversed(table.columns) if h not in taken}
-
-    def find(role: str, fits: Any = None) -> str | None:
-        if role in given:
-            return given[role]
-        for header in HEADERS[role]:
-            name = plain.get(header)
-            if name is not None and name not in taken and (fits is None or fits(name)):
-                taken.add(name)
-                return name
-        return None
-
-    has_image = "image" in given or any(h in plain for h in HEADERS["image"])
-    combined = None if has_image else next((plain[h] for h in COMBINED if h in plain), None)
-    taken |= {combined} if combined else set()
-    image = combined or find("image")
-    rle = find("rle", lambda name: _looks_like_runs(table[name]))
-    if image is None or rle is None:
-        missing = "image name (such as ImageId)" if image is None else "run-length mask (such as EncodedPixels)"
-        raise UserError(
-            f"{source}: no column with the {missing} was recognised among {', '.join(table.columns)}. "
-            f"Name it: --column {'image' if image is None else 'rle'}=NAME"
-        )
-    return _Columns(image, rle, find("class"), find("attributes"), find("height"), find("width"), combined is not None)
-
-
-def _looks_like_runs(column: pl.Series) -> bool:
-    """Most of the first texts that say anything are numbers in a row."""
-    texts = [t.strip() for t in column.drop_nulls().head(2000).to_list() if t.strip().lower() not in NO_OBJECT][:200]
-    return sum(bool(RUNS.match(t)) for t in texts) * 2 >= len(texts)
-
-
-def _shape_of(found: _Columns) -> str:
-    parts = [f"images from {found.image!r}" + (" (ending in _class)" if found.combined else "")]
-    parts.append(f"masks from {found.rle!r}")
-    parts += [
-        f"{role} from {name!r}" for role, name in (("classes", found.class_), ("attributes", found.attributes)) if name
-    ]
-    parts.append(
-        f"sizes from {found.height!r}, {found.width!r}" if found.height and found.width else "sizes from the images"
-    )
-    return ", ".join(parts)
-
-
 def _split_combined(column: pl.Series) -> tuple[pl.Series, pl.Series]:
     """``name.jpg_3`` -> ``name.jpg``, ``3``; a text without an underscore is all image and has no class."""
     parts = column.str.extract_groups(r"^(.*)_([^_]*)$").struct.unnest()
@@ -275,7 +158,7 @@ def _unique(column: pl.Series) -> tuple[list[str], np.ndarray]:
 
 
 def _classes(
-    class_text: pl.Series | None, table: pl.DataFrame, found: _Columns, rows: np.ndarray
+    class_text: pl.Series | None, table: pl.DataFrame, found: Columns, rows: np.ndarray
 ) -> tuple[np.ndarray, list[Any], np.ndarray | None]:
     """1-based labels of `rows` (0: no class), the user's ids in order, and attributes where the data has them."""
     attributes = None
@@ -384,7 +267,7 @@ def _normal(name: str) -> str:
 
 def _sizes(
     table: pl.DataFrame,
-    found: _Columns,
+    found: Columns,
     row_image: np.ndarray,
     files: list[Path | None],
     source: Path,
