@@ -125,12 +125,30 @@ def test_every_variant_runs_on_any_size(changes):
     assert stages.rpn.box_deltas(0).shape == (2, *stages.features[0].shape[-2:], 4 * k)
 
 
-@pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "mobilenetv3_small_100", "convnext_atto"])
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "tf_efficientnet_lite0",
+        "mobilenetv3_small_100",
+        "convnext_atto",
+        "dla34",  # which counts its maps from 1
+        "swin_tiny_patch4_window7_224",  # which takes pictures of 224 x 224 alone, unless asked
+    ],
+)
 def test_other_backbones(backbone):
     model = build_model(tiny(backbone=backbone), 1).eval()
+    model.backbone.require_any_size()
     with torch.no_grad():
         features = model.extract(torch.zeros(1, 3, 96, 64))
     assert [f.shape[-2:] for f in features] == [(24, 16), (12, 8), (6, 4), (3, 2), (2, 1)]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "complaint"), [("hiera_tiny_224", "pictures of any size"), ("inception_v4", "cuts off the border")]
+)
+def test_a_backbone_that_does_not_fit_is_refused(backbone, complaint):
+    with pytest.raises(UserError, match=complaint):
+        build_model(tiny(backbone=backbone), 1).backbone.require_any_size()
 
 
 def test_a_misspelt_backbone_is_named():

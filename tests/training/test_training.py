@@ -225,9 +225,10 @@ def test_the_plan_measures_the_data(shapes):
     assert config.predict.mask_scoring
     assert config.train.epochs == 24
     assert config.augment.rotate
-    assert len(reasons) == 4
+    assert config.train.lr == 5e-4
+    assert len(reasons) == 5
     given = Config().changed(
-        train={"epochs": 24},
+        train={"epochs": 24, "lr": 1e-3},
         model={"anchor_sizes": (1, 2, 3, 4, 5), "image_size": 512, "mask_size": 28},
         predict={"detections": 7, "mask_scoring": False},
     )
@@ -306,6 +307,12 @@ def test_large_data_sets_are_gone_through_fewer_times(shapes, images, epochs):
     config, _ = fill_in(Config(), data)
     assert config.train.epochs == epochs
     assert fill_in(Config().changed(train={"budget": "20m"}), data)[0].train.epochs == 24
+
+
+def test_the_schedule_is_told(shapes):
+    config, reasons = fill_in(Config().changed(train={"optimizer": "sgd", "decay": "step"}), shapes)
+    assert config.train.lr == 5e-3
+    assert any("lr 0.005: usual for sgd; after a rise it falls to a tenth" in reason for reason in reasons)
 
 
 def test_going_on_from_a_model_takes_smaller_steps(shapes):

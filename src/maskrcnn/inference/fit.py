@@ -52,7 +52,7 @@ def fit_picture(image: np.ndarray, conventions: Conventions, size: int) -> Fitte
     if rule == "square" and round(max(hw) * scale) > size:
         scale = size / max(hw)
     if scale != 1:
-        image = resize_fading(image, (round(hw[0] * scale), round(hw[1] * scale)))
+        image = resize_fading(image, (max(round(hw[0] * scale), 1), max(round(hw[1] * scale), 1)))
     canvas_hw = (size, size) if rule == "square" else tuple(-(-side // 64) * 64 for side in image.shape[:2])
     return _centred(image, canvas_hw)
 
@@ -70,19 +70,19 @@ def _centred(image: np.ndarray, canvas_hw: tuple[int, ...]) -> Fitted:
 
 
 def _resize_floats(image: np.ndarray, scale: float) -> np.ndarray:
-    """torchvision's rule: one factor for both sides, sizes rounded down; float32 (h, w, 3)."""
+    """torchvision's rule: one factor for both sides, sizes rounded down, though not to nothing; float32 (h, w, 3)."""
     h, w = image.shape[:2]
-    return resize_bilinear(image, int(h * scale), int(w * scale))
+    return resize_bilinear(image, max(int(h * scale), 1), max(int(w * scale), 1))
 
 
 def _rounded_sides(hw: tuple[int, int], shorter: int, longest: int) -> tuple[int, int]:
-    """Detectron2's ResizeShortestEdge: the shorter side exact, then both cut down to the limit, then rounded."""
+    """Detectron2's ResizeShortestEdge: the shorter side exact, both cut down to the limit, then rounded, at least 1."""
     scale = shorter / min(hw)
     sides = [float(shorter) if side == min(hw) else scale * side for side in hw]
     if max(sides) > longest:
         shrink = longest / max(sides)
         sides = [side * shrink for side in sides]
-    return int(sides[0] + 0.5), int(sides[1] + 0.5)
+    return max(int(sides[0] + 0.5), 1), max(int(sides[1] + 0.5), 1)
 
 
 def resize_fading(image: np.ndarray, hw: tuple[int, int]) -> np.ndarray:

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from maskrcnn.errors import UserError
 from maskrcnn.model.conventions import NATIVE, Conventions
 
+ODD_HW = (192, 320)
+"""Height and width that no network is made for, multiples of all strides."""
+
 STAGE_OF_STRIDE = {2: 1, 4: 2, 8: 3, 16: 4, 32: 5}
 
 
@@ -25,7 +28,7 @@ class Backbone(nn.Module):
         self.name = name
         self.strides = strides
         try:
-            probe: Any = timm.create_model(name, pretrained=False, features_only=True)
+            probe = _create(name)
         except RuntimeError as error:
             near = timm.list_models(f"*{name[:6]}*")[:5]
             hint = f"; did you mean one of {', '.join(near)}?" if near else ""
@@ -34,8 +37,9 @@ class Backbone(nn.Module):
         missing = [s for s in strides if s not in available]
         if missing:
             raise UserError(f"the backbone {name!r} has maps of strides {available}; it lacks {missing}")
-        indices = tuple(len(available) - 1 - available[::-1].index(s) for s in strides)
-        body: Any = timm.create_model(name, pretrained=False, features_only=True, out_indices=indices)
+        # Some networks number their maps from 1 or have several of a stride, of which the last is meant.
+        indices = tuple(dict(zip(available, probe.feature_info.out_indices, strict=True))[s] for s in strides)
+        body = _create(name, out_indices=indices)
         self.body: nn.Module = body
         self.stage_ends = [
             (module, STAGE_OF_STRIDE[stride])
@@ -57,6 +61,30 @@ class Backbone(nn.Module):
             m.permute(0, 3, 1, 2) if m.shape[1] != c and m.shape[3] == c else m
             for m, c in zip(maps, self.channels, strict=True)
         ]
+
+    @torch.no_grad()
+    def require_any_size(self) -> None:
+        """Raise `UserError` for a network that takes pictures of one size alone, or whose maps do not fit its strides.
+
+        Some transformers are the one, networks without padding the other.
+        """
+        training = self.training
+        try:
+            maps = self.eval()(next(self.parameters()).new_zeros(1, 3, *ODD_HW))
+        except Exception as error:
+            # Each network refuses in its own way.
+            raise UserError(
+                f"the backbone {self.name!r} does not take pictures of any size ({error}). Choose one that does, "
+                "such as resnet50, convnext_tiny or tf_efficientnet_lite0"
+            ) from None
+        self.train(training)
+        found = [tuple(m.shape[2:]) for m in maps]
+        wanted = [tuple(side // stride for side in ODD_HW) for stride in self.strides]
+        if found != wanted:
+            raise UserError(
+                f"the backbone {self.name!r} makes maps of {found} cells of a picture of {ODD_HW}, not of {wanted}: it "
+                "cuts off the border, and boxes would lie beside their objects. Choose another one"
+            )
 
     def parameters_by_stage(self) -> Iterator[tuple[int, nn.Parameter]]:
         """Parameters with their stage: 1 or 2 for what makes C2, stem included, ... 5 for what makes C5."""
@@ -96,6 +124,14 @@ class Backbone(nn.Module):
         return f"weights from {path}"
 
 
+def _create(name: str, **options: Any) -> Any:
+    try:
+        # Swin transformers insist on pictures of one size unless they are told not to.
+        return timm.create_model(name, features_only=True, strict_img_size=False, **options)
+    except TypeError:
+        return timm.create_model(name, features_only=True, **options)
+
+
 def _step_early(body: nn.Module) -> None:
     """Move the stride of each ResNet bottleneck from its 3x3 to its first 1x1 convolution, as in the original."""
     for block in body.modules():
@@ -125,7 +161,7 @@ def _load_imagenet(backbone: Backbone) -> str:
         _load_lite0(backbone)
         return "ImageNet weights of EfficientNet-Lite0 (installed with the package)"
     try:
-        source = timm.create_model(backbone.name, pretrained=True, features_only=True)
+        source = _create(backbone.name, pretrained=True)
     except Exception as error:
         # The hub client raises different errors for no network, a proxy, an unknown name.
         raise UserError(

@@ -82,7 +82,10 @@ class World:
         """
         if self.size == 1:
             return module
-        return DistributedDataParallel(module, find_unused_parameters=True, broadcast_buffers=False)
+        wrapped = DistributedDataParallel(module, find_unused_parameters=True)
+        # Buffers are averaged where they matter (`average`); the argument that says so has another name in newer torch.
+        wrapped.broadcast_buffers = False
+        return wrapped
 
     def apart(self, module: nn.Module) -> AbstractContextManager[None]:
         """Gradients of a backward pass in this context stay here, until those of one outside are added up."""

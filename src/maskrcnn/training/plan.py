@@ -185,6 +185,19 @@ def _going_on(config: Config, data: Dataset) -> Choice | None:
     return {"train": train, "augment": augment}, f"{told}: small, cheap steps, which bend what the model knows"
 
 
+def _schedule(config: Config, data: Dataset) -> Choice | None:
+    """The rate's peak, and how it falls: told here, as `decay` has one default for everybody."""
+    if config.train.lr is not None:
+        return None
+    lr = DEFAULT_LR[config.train.optimizer]
+    way = {
+        "cosine": "falls to zero along a cosine, as the number of steps is known when it begins to fall",
+        "step": "falls to a tenth and a hundredth near the end",
+        "none": "stays, as decay is none",
+    }[config.train.decay]
+    return {"train": {"lr": lr}}, f"lr {lr}: usual for {config.train.optimizer}; after a rise it {way}"
+
+
 def _sided_classes(config: Config, data: Dataset) -> Choice | None:
     """Classes such as "left hand" and "right hand" trade places in a mirrored image."""
     if "swap_on_flip" in config.augment.model_fields_set:
@@ -215,6 +228,7 @@ CHOICES: tuple[Callable[[Config, Dataset], Choice | None], ...] = (
     _empty_images,
     _epochs,
     _going_on,
+    _schedule,
 )
 
 

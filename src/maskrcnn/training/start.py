@@ -34,6 +34,7 @@ def start(data: Dataset, config: Config, say: Callable[[str], None]) -> tuple[Co
     if initial is not None:
         say(f"starts from {config.train.init}: {take_over(model, initial, data.class_names)}")
     else:
+        model.backbone.require_any_size()
         say(f"backbone {config.model.backbone}: {model.backbone.load_weights(config.model.weights)}")
     return config, model
 
