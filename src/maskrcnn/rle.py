@@ -17,6 +17,7 @@ import numpy as np
 
 from maskrcnn.errors import UserError
 from maskrcnn.kernels import runs as kernel
+from maskrcnn.kernels import texts
 
 Order = Literal["column", "row"]
 
@@ -31,14 +32,14 @@ def _describe(problem: np.ndarray, text: str, n_pixels: int, origin: int) -> str
     shown = words[word] if word < len(words) else str(value)
     place = f"value {word + 1} ({shown[:40]!r})"
     return {
-        kernel.NOT_INTEGER: f"{place} is not an integer",
-        kernel.ODD_COUNT: f"{place} is a start without a length: the count of values, {word + 1}, is odd",
-        kernel.NOT_POSITIVE: (
+        texts.NOT_INTEGER: f"{place} is not an integer",
+        texts.ODD_COUNT: f"{place} is a start without a length: the count of values, {word + 1}, is odd",
+        texts.NOT_POSITIVE: (
             f"{place} is a length below 1" if word % 2 else f"{place} is a start below {origin}, the first pixel"
         ),
-        kernel.PAST_END: f"{place} makes the run end past the image's last pixel ({n_pixels} pixels)",
-        kernel.OVERLAP: f"{place} starts inside the run before it",
-        kernel.DECREASING: f"{place} is smaller than the start before it; runs must increase",
+        texts.PAST_END: f"{place} makes the run end past the image's last pixel ({n_pixels} pixels)",
+        texts.OVERLAP: f"{place} starts inside the run before it",
+        texts.DECREASING: f"{place} is smaller than the start before it; runs must increase",
     }[code]
 
 
@@ -105,15 +106,15 @@ def parse_column(
     or -1 where unknown. A bad text comes back as an empty mask and an entry of the list; nothing is raised, so that
     one pass finds every bad row.
     """
-    run_offsets = np.concatenate([[0], np.cumsum((kernel.count_numbers(text, offsets) + 1) // 2)])
+    run_offsets = np.concatenate([[0], np.cumsum((texts.count_numbers(text, offsets) + 1) // 2)])
     runs = np.empty((run_offsets[-1], 2), np.int64)
-    counts, problem = kernel.parse_runs(text, offsets, n_pixels.astype(np.int64), run_offsets, origin, relative, runs)
+    counts, problem = texts.parse_runs(text, offsets, n_pixels.astype(np.int64), run_offsets, origin, relative, runs)
     bad = []
     for i in np.flatnonzero(problem[:, 0]):
         words = text[offsets[i] : offsets[i + 1]].tobytes().decode("utf-8", "replace")
         bad.append(BadRuns(int(i), _describe(problem[i], words, int(n_pixels[i]), origin)))
         counts[i] = 0
-    new_offsets = kernel.compact_runs(runs, run_offsets, counts)
+    new_offsets = texts.compact_runs(runs, run_offsets, counts)
     return RunTable(runs[: new_offsets[-1]], new_offsets), bad
 
 
@@ -171,7 +172,7 @@ class RLE:
         counts = coco["counts"]
         if isinstance(counts, str | bytes):
             chars = np.frombuffer(counts.encode() if isinstance(counts, str) else counts, np.uint8)
-            numbers, bad = kernel.chars_to_counts(chars)
+            numbers, bad = texts.chars_to_counts(chars)
             if bad >= 0:
                 raise RLEError(f"COCO RLE: character {bad + 1} of the counts cannot stand there")
         else:
@@ -227,7 +228,7 @@ class RLE:
 
     def to_coco(self) -> dict[str, Any]:
         """COCO's compressed form, ``{"size": [h, w], "counts": str}``."""
-        chars = kernel.counts_to_chars(np.asarray(self.counts(), np.int64))
+        chars = texts.counts_to_chars(np.asarray(self.counts(), np.int64))
         return {"size": [self.hw[0], self.hw[1]], "counts": chars.tobytes().decode("ascii")}
 
     def to_mask(self, window: tuple[int, int, int, int] | None = None) -> np.ndarray:

@@ -1,0 +1,167 @@
+"""Runs as text: the numbers of Kaggle's EncodedPixels, a whole column at once, and COCO's compressed characters."""
+
+import numpy as np
+from numba import njit
+
+# What `parse_runs` can find wrong with one text; zero is fine.
+OK, NOT_INTEGER, ODD_COUNT, NOT_POSITIVE, PAST_END, OVERLAP, DECREASING = range(7)
+
+SPACE, TAB, MINUS, PLUS, ZERO, NINE = 32, 9, 45, 43, 48, 57
+
+
+@njit(cache=True, nogil=True)
+def count_numbers(text, offsets):
+    """Count the blank-separated words of each text; `offsets` (n + 1) cut the bytes of `text` into n texts."""
+    counts = np.zeros(len(offsets) - 1, np.int64)
+    for i in range(len(offsets) - 1):
+        inside = False
+        for p in range(offsets[i], offsets[i + 1]):
+            blank = text[p] == SPACE or text[p] == TAB
+            if not blank and not inside:
+                counts[i] += 1
+            inside = not blank
+    return counts
+
+
+@njit(cache=True, nogil=True)
+def parse_runs(text, offsets, n_pixels, run_offsets, origin, relative, runs):
+    """Parse texts of start/length pairs into `runs`; returns per text (run count, error code, word index, value).
+
+    Neighbouring runs are joined. `run_offsets` says where each text's runs begin in `runs`; they end after the
+    returned count. With `relative`, each start counts from the end of the run before it. ``n_pixels`` may be -1
+    where the image's size is not yet known: then the end is not checked.
+    """
+    n = len(offsets) - 1
+    counts = np.zeros(n, np.int64)
+    problem = np.zeros((n, 3), np.int64)
+    for i in range(n):
+        word = 0
+        start = 0
+        end_before = 0
+        start_before = -1
+        written = run_offsets[i]
+        p = offsets[i]
+        stop = offsets[i + 1]
+        code = OK
+        value = 0
+        while p < stop:
+            c = text[p]
+            if c in (SPACE, TAB):
+                p += 1
+                continue
+            negative = c == MINUS
+            if c in (MINUS, PLUS):
+                p += 1
+            value = 0
+            digits = 0
+            while p < stop and text[p] >= ZERO and text[p] <= NINE:
+                value = value * 10 + (text[p] - ZERO)
+                digits += 1
+                p += 1
+            if digits == 0 or digits > 18 or (p < stop and text[p] != SPACE and text[p] != TAB):
+                code = NOT_INTEGER
+                break
+            if negative:
+                value = -value
+            if word % 2 == 0:
+                if relative:
+                    start = end_before + value
+                    if value < 0:
+                        code = OVERLAP
+                        break
+                else:
+                    start = value - origin
+                    if start < 0:
+                        code = NOT_POSITIVE
+                        break
+                    if start < start_before:
+                        code = DECREASING
+                        break
+                    if start < end_before:
+                        code = OVERLAP
+                        break
+            else:
+                if value <= 0:
+                    code = NOT_POSITIVE
+                    break
+                if n_pixels[i] >= 0 and start + value > n_pixels[i]:
+                    code = PAST_END
+                    break
+                if written > run_offsets[i] and runs[written - 1, 0] + runs[written - 1, 1] == start:
+                    runs[written - 1, 1] += value
+                else:
+                    runs[written, 0] = start
+                    runs[written, 1] = value
+                    written += 1
+                start_before = start
+                end_before = start + value
+            word += 1
+        if code == OK and word % 2 == 1:
+            code = ODD_COUNT
+            word = word - 1
+        counts[i] = written - run_offsets[i]
+        problem[i, 0] = code
+        problem[i, 1] = word
+        problem[i, 2] = value
+    return counts, problem
+
+
+@njit(cache=True, nogil=True)
+def compact_runs(runs, run_offsets, counts):
+    """Close the gaps that joining neighbours left in `runs`; returns the new offsets. Works in place."""
+    offsets = np.zeros(len(counts) + 1, np.int64)
+    for i in range(len(counts)):
+        source = run_offsets[i]
+        target = offsets[i]
+        if source != target:
+            for k in range(counts[i]):
+                runs[target + k, 0] = runs[source + k, 0]
+                runs[target + k, 1] = runs[source + k, 1]
+        offsets[i + 1] = target + counts[i]
+    return offsets
+
+
+@njit(cache=True, nogil=True)
+def counts_to_chars(counts):
+    """COCO's compressed form: each count, from the fourth on less the count two before, in 5-bit groups plus 48."""
+    chars = np.empty(13 * len(counts), np.uint8)
+    n = 0
+    for i in range(len(counts)):
+        value = counts[i] - counts[i - 2] if i > 2 else counts[i]
+        more = True
+        while more:
+            group = value & 31
+            value >>= 5
+            more = value != (-1 if group & 16 else 0)
+            chars[n] = (group | 32 if more else group) + 48
+            n += 1
+    return chars[:n].copy()
+
+
+@njit(cache=True, nogil=True)
+def chars_to_counts(chars):
+    """Inverse of `counts_to_chars`; returns (counts, position of the first bad character or -1)."""
+    counts = np.empty(len(chars), np.int64)
+    n = 0
+    p = 0
+    while p < len(chars):
+        value = np.int64(0)
+        shift = 0
+        more = True
+        while more:
+            if p >= len(chars) or chars[p] < 48 or chars[p] > 111 or shift > 60:
+                return counts[:n].copy(), p
+            group = np.int64(chars[p]) - 48
+            value |= (group & 31) << shift
+            more = (group & 32) != 0
+            shift += 5
+            p += 1
+            if not more and group & 16:
+                value |= np.int64(-1) << shift
+        if n > 2:
+            value += counts[n - 2]
+        if value < 0:
+            return counts[:n].copy(), p - 1
+        counts[n] = value
+        n += 1
+    return counts[:n].copy(), -1
