@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--classes", nargs="+", required=True, help="names of the classes")
     parser.add_argument("--score-threshold", type=float, default=0.5)
     parser.add_argument("--image-size", type=int, help="input size, if not that of the run")
+    parser.add_argument("--min-scale", type=float, help="least scale of pictures, if not that of the run")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--val-ids", type=Path, required=True)
@@ -50,7 +51,10 @@ def main() -> None:
     weights, bundle = FOLDER / f"{args.name}.safetensors", FOLDER / f"{args.name}-int8"
     # How it was trained stands on the card; as a starting point it brings the ordinary settings.
     config = trained.config.model_copy(update={"train": TrainConfig()}).changed(
-        model={"image_size": args.image_size or trained.config.model.image_size},
+        model={
+            "image_size": args.image_size or trained.config.model.image_size,
+            "min_scale": trained.config.model.min_scale if args.min_scale is None else args.min_scale,
+        },
         predict={"mask_scoring": True, "score_threshold": args.score_threshold},
     )
     write_model(

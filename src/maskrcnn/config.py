@@ -51,7 +51,10 @@ class ModelConfig(_Group):
     pyramid: Literal["fpn", "single"] = "fpn"
     """A feature pyramid of five levels, or the last map of stride 16 alone."""
     image_size: Annotated[int, Field(ge=64)] = 512
-    """Longer side of the network's input in pixels; images are scaled to it, keeping their aspect."""
+    """Longer side of the network's input in pixels; images are scaled to it, keeping their aspect (see min_scale)."""
+    min_scale: Annotated[float, Field(ge=0)] = 0.0
+    """Least factor on a picture's own pixels: a large picture gets a larger input than image_size, though not beyond
+    1536. Left alone: 1 where large pictures hold small instances."""
     channels: Count = 128
     """Channels of the pyramid and of the region proposal network."""
     norm: Literal["none", "batch"] = "none"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from maskrcnn import UserError
-from maskrcnn.config import Config
+from maskrcnn.config import Config, ModelConfig
 from maskrcnn.data.augment import draw_placement, fit
 from maskrcnn.data.batch import Share, batches, image_order, images_per_pass, make_batch
 from maskrcnn.data.dataset import place, swapped_labels, targets_of
@@ -94,7 +94,7 @@ def test_targets_of_a_crop_are_the_visible_parts(shapes):
 def test_placements_stay_within_image_and_input(rng):
     for _ in range(200):
         hw = tuple(int(v) for v in rng.integers(5, 3000, 2))
-        placement = draw_placement(hw, 512, Config().augment, rng)
+        placement = draw_placement(hw, ModelConfig(min_scale=rng.choice([0, 1])), Config().augment, rng)
         x1, y1, x2, y2 = placement.window
         assert 0 <= x1 < x2 <= hw[1]
         assert 0 <= y1 < y2 <= hw[0]
@@ -105,9 +105,10 @@ def test_placements_stay_within_image_and_input(rng):
 
 def test_a_crop_keeps_the_scale_that_prediction_has(rng):
     config = Config.parse({"augment": {"crop": 128, "scale": (1.0, 1.0), "rotate": False}}, "test").augment
-    placement = draw_placement((200, 400), 800, config, rng)
-    assert placement.hw == (128, 128)
-    assert np.allclose(placement.scale_wh, 2)
+    for model, scale in ((ModelConfig(image_size=800), 2), (ModelConfig(image_size=200, min_scale=1.5), 1.5)):
+        placement = draw_placement((200, 400), model, config, rng)
+        assert placement.hw == (128, 128)
+        assert np.allclose(placement.scale_wh, scale, rtol=0.01)
 
 
 def test_a_sample_depends_on_seed_pass_and_image_alone(shapes):

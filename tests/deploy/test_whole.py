@@ -14,6 +14,7 @@ from PIL import Image
 import maskrcnn
 from lively import predictor
 from maskrcnn import Detections, UserError, iou_matrix
+from maskrcnn.config import ModelConfig
 from maskrcnn.deploy.convert import to_onnx, traced
 from maskrcnn.deploy.glue import Fit
 from maskrcnn.deploy.whole import METADATA, whole_graph
@@ -85,11 +86,15 @@ def test_batches_and_few_detections(rng, mask_scoring):
         assert counts == expected or (expected is None and 3 < counts[0] < counts[1] < counts[2])
 
 
-@pytest.mark.parametrize("conventions", [NATIVE, TORCHVISION, DETECTRON2], ids=lambda c: c.name)
-def test_pictures_are_fitted_to_the_last_bit(conventions, rng):
-    conventions = conventions.changed(shorter_side=96)
+@pytest.mark.parametrize(
+    ("conventions", "min_scale"),
+    [(NATIVE, 0), (NATIVE, 0.8), (NATIVE, 1), (TORCHVISION, 0), (DETECTRON2, 0)],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_pictures_are_fitted_to_the_last_bit(conventions, min_scale, rng):
+    conventions, config = conventions.changed(shorter_side=96), ModelConfig(image_size=128, min_scale=min_scale)
     graph = traced(
-        Fit(conventions, 128, torch.tensor([7.0, 8.0, 9.0])),
+        Fit(conventions, config, torch.tensor([7.0, 8.0, 9.0])),
         {"images": torch.zeros(2, 90, 120, 3, dtype=torch.uint8)},
         {"images": 4},
     )
@@ -97,7 +102,7 @@ def test_pictures_are_fitted_to_the_last_bit(conventions, rng):
     for hw in SIZES:
         image = rng.integers(0, 256, (*hw, 3), np.uint8)
         pixels, (h, w) = session.run(None, {"images": image[None]})
-        expected = fit_picture(image, conventions, 128).pixels
+        expected = fit_picture(image, conventions, config).pixels
         assert (h, w) == expected.shape[:2]
         assert np.abs(pixels[0, :h, :w] - expected).max() <= (1e-4 if conventions.resize == "shorter" else 0)
         assert np.all(pixels[0, h:] == [7, 8, 9])

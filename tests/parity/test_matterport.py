@@ -172,9 +172,9 @@ def test_pictures_are_fitted_as_there(folder):
         image = np.zeros((case["h"], case["w"], 3), np.uint8)
         if case["mode"] == "none" and (case["h"] % 64 or case["w"] % 64):
             with pytest.raises(ImageError, match="multiples of 64"):
-                fit_picture(image, conventions, 0)
+                fit_picture(image, conventions, ModelConfig())
             continue
-        fitted = fit_picture(image, conventions, case["max_dim"] or 0)
+        fitted = fit_picture(image, conventions, ModelConfig(image_size=case["max_dim"] or 512))
         assert list(fitted.pixels.shape) == case["out_shape"], case
         assert xy(np.array(fitted.window)).tolist() == case["window"], case
 

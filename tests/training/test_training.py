@@ -257,6 +257,21 @@ def test_small_objects_raise_the_working_scale(tmp_path, side, radius, size, cro
     assert any(f"image size {size}" in reason for reason in reasons) == (size != 512)
 
 
+def test_large_pictures_of_small_objects_keep_their_own_size(tmp_path):
+    data = circles(tmp_path, 1024, 5)
+    config, reasons = fill_in(Config().changed(model={"image_size": 768}), data)
+    assert config.model.min_scale == 1
+    assert any("min scale 1: pictures of more than 768 px" in reason for reason in reasons)
+    assert config.model.anchor_sizes[0] == 11, "measured in the input that is then seen"
+    assert plan_of(data, image_size=1024).min_scale == 0
+    assert plan_of(circles(tmp_path / "large", 1024, 40), image_size=768).min_scale == 0
+    assert plan_of(data, image_size=768, min_scale=0).min_scale == 0
+
+
+def plan_of(data, **model):
+    return fill_in(Config().changed(model=model), data)[0].model
+
+
 def test_a_crop_that_was_asked_for_stays(tmp_path):
     config, _ = fill_in(Config().changed(augment={"crop": 256}), circles(tmp_path, 1024, 20))
     assert config.augment.crop == 256

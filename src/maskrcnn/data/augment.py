@@ -8,8 +8,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from maskrcnn.config import AugmentConfig
+from maskrcnn.config import AugmentConfig, ModelConfig
 from maskrcnn.structures import Placement
+
+LARGEST_INPUT = 1536
+"""Side up to which the input grows by itself; time goes with its square."""
+
+
+def input_side(hw: tuple[int, int], model: ModelConfig) -> int:
+    """Longer side of the input that shows the whole of an image of height and width `hw`."""
+    return max(model.image_size, round(min(model.min_scale * max(hw), LARGEST_INPUT)))
 
 
 def fit(hw: tuple[int, int], size: int) -> Placement:
@@ -18,15 +26,17 @@ def fit(hw: tuple[int, int], size: int) -> Placement:
     return Placement((0, 0, hw[1], hw[0]), (max(round(hw[0] * scale), 1), max(round(hw[1] * scale), 1)))
 
 
-def draw_placement(hw: tuple[int, int], size: int, config: AugmentConfig, rng: np.random.Generator) -> Placement:
-    """A random window of an image of height and width `hw`, scaled as prediction scales its longer side to `size`.
+def draw_placement(
+    hw: tuple[int, int], model: ModelConfig, config: AugmentConfig, rng: np.random.Generator
+) -> Placement:
+    """A random window of an image of height and width `hw`, scaled about as prediction scales it.
 
-    It fills an input of at most `config.crop` pixels along a side, which by default is `size`.
+    It fills an input of at most `config.crop` pixels along a side, which by default is the model's ``image_size``.
     """
     h, w = hw
     low, high = np.log(config.scale)
-    scale = size / max(h, w) * float(np.exp(rng.uniform(low, high)))
-    size = config.crop or size
+    scale = input_side(hw, model) / max(h, w) * float(np.exp(rng.uniform(low, high)))
+    size = config.crop or model.image_size
     window_h, window_w = min(h, max(int(size / scale), 1)), min(w, max(int(size / scale), 1))
     x1 = int(rng.integers(0, w - window_w + 1))
     y1 = int(rng.integers(0, h - window_h + 1))

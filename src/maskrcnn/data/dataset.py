@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from maskrcnn.config import AugmentConfig, Config
-from maskrcnn.data.augment import draw_placement, fit, vary_colors
+from maskrcnn.data.augment import draw_placement, fit, input_side, vary_colors
 from maskrcnn.data.images import ImageError, read_image, resize
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError
@@ -48,7 +48,7 @@ def training_placement(
 ) -> tuple[Placement, np.random.Generator]:
     """How pass `pass_number` shows image i, found without a look at its pixels, and the generator for the rest."""
     rng = generator(config.train.seed, 1, pass_number, i)
-    return draw_placement(data.hw(i), config.model.image_size, config.augment, rng), rng
+    return draw_placement(data.hw(i), config.model, config.augment, rng), rng
 
 
 def training_sample(data: Dataset, i: int, pass_number: int, config: Config) -> tuple[np.ndarray, Targets]:
@@ -64,7 +64,7 @@ def training_sample(data: Dataset, i: int, pass_number: int, config: Config) -> 
 
 def plain_sample(data: Dataset, i: int, config: Config) -> tuple[np.ndarray, Targets]:
     """Image i as prediction sees it."""
-    placement = fit(data.hw(i), config.model.image_size)
+    placement = fit(data.hw(i), input_side(data.hw(i), config.model))
     return place(read_pixels(data, i), placement), targets_of(data, i, placement)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskrcnn.config import ModelConfig, PredictConfig
+from maskrcnn.data.augment import LARGEST_INPUT
 from maskrcnn.data.batch import STRIDE
 from maskrcnn.deploy.operations import LOWEST, RoiAlign, Suppress, lengths, resize_averaging, resize_plain
 from maskrcnn.inference.regions import DETECTIONS
@@ -30,10 +31,10 @@ from maskrcnn.model.pooling import CANONICAL_LEVEL, CANONICAL_SIDE, FINEST_LEVEL
 class Fit(nn.Module):
     """Pictures as they are -> the network's input, by the rules of `inference/fit.py`, padded as in `data/batch.py`."""
 
-    def __init__(self, conventions: Conventions, image_size: int, pixel_mean: Tensor) -> None:
+    def __init__(self, conventions: Conventions, config: ModelConfig, pixel_mean: Tensor) -> None:
         super().__init__()
         self.conventions = conventions
-        self.image_size = image_size
+        self.config = config
         self.pixel_mean = pixel_mean
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,9 +51,12 @@ class Fit(nn.Module):
         # Tensors of one axis, all of them: the exporter takes those without for numbers, and rounds them to float32.
         # No numbers over tensors either: torch makes that a product with the reciprocal, which rounds otherwise.
         shorter = torch.tensor([self.conventions.shorter_side], dtype=torch.float64)
-        longest = torch.tensor([self.image_size], dtype=torch.float64)
+        longest = torch.tensor([self.config.image_size], dtype=torch.float64)
         low, high = hw.amin(0, keepdim=True), hw.amax(0, keepdim=True)
         if self.conventions.resize == "longer":
+            if self.config.min_scale > 0:
+                own = (high * torch.tensor([self.config.min_scale], dtype=torch.float64)).clamp(max=LARGEST_INPUT)
+                longest = torch.maximum(longest, own.round())
             return (hw * (longest / high)).round().clamp(min=1).long()
         if self.conventions.resize == "shorter":
             return (hw * torch.minimum(shorter / low, longest / high)).long()

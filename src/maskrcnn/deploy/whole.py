@@ -92,7 +92,7 @@ def _steps(model: Predictor) -> list[_Step]:
     anchors = network.anchors
     maps = [f"map{k}" for k in range(min(len(anchors.strides), 4))]
     return [
-        _Step("fit", Fit(conventions, config.image_size, network.pixel_mean), ["images"], ["pixels", "hw"]),
+        _Step("fit", Fit(conventions, config, network.pixel_mean), ["images"], ["pixels", "hw"]),
         _Step("trunk", parts["trunk"], ["pixels"], [*maps, "objectness", "deltas"]),
         _Step(
             "propose",

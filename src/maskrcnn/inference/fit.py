@@ -1,6 +1,6 @@
 """A picture of any size -> the network's input, by the rule of `Conventions.resize`.
 
-"longer"          the longer side to the input size, averaging where it shrinks (ours)
+"longer"          the longer side to the input's (`input_side`), averaging where it shrinks (ours)
 "shorter"         the shorter side to a length, the longer one limited; plain bilinear on floats (torchvision)
 "shorter-pillow"  the same lengths, rounded, by Pillow's averaging filter on bytes (Detectron2)
 "square"          enlarged at most to the shorter side's length, centred on a black square (Matterport)
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from maskrcnn.data.augment import fit
+from maskrcnn.config import ModelConfig
+from maskrcnn.data.augment import fit, input_side
 from maskrcnn.data.dataset import place
 from maskrcnn.data.images import ImageError, resize
 from maskrcnn.kernels.resize import resize_bilinear
@@ -31,12 +32,12 @@ class Fitted:
     window: Window
 
 
-def fit_picture(image: np.ndarray, conventions: Conventions, size: int) -> Fitted:
-    """Bring an image (H, W, 3) uint8 into an input of at most `size` pixels along a side."""
+def fit_picture(image: np.ndarray, conventions: Conventions, model: ModelConfig) -> Fitted:
+    """Bring an image (H, W, 3) uint8 into the network's input."""
     hw = (image.shape[0], image.shape[1])
-    rule = conventions.resize
+    rule, size = conventions.resize, model.image_size
     if rule == "longer":
-        return _whole(place(image, fit(hw, size)))
+        return _whole(place(image, fit(hw, input_side(hw, model))))
     if rule == "shorter":
         return _whole(_resize_floats(image, min(conventions.shorter_side / min(hw), size / max(hw))))
     if rule == "shorter-pillow":

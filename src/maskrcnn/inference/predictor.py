@@ -118,7 +118,7 @@ class Predictor:
     def _prepare(self, picture: Picture) -> _Input:
         image = read_image(picture)
         with stage("fit to the input"):
-            fitted = fit_picture(image, self.conventions, self.config.model.image_size)
+            fitted = fit_picture(image, self.conventions, self.config.model)
         return _Input(fitted, image, str(picture) if isinstance(picture, str | Path) else None)
 
     def _detect(self, inputs: list[_Input], keep_pixels: bool) -> list[Detections]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from maskrcnn.config import LEVELS, Config, ModelConfig
+from maskrcnn.data.augment import LARGEST_INPUT, input_side
 from maskrcnn.data.batch import images_per_pass
 from maskrcnn.data.table import Dataset
 from maskrcnn.model.anchors import DEFAULT_ANCHOR_SIZES
@@ -25,8 +26,6 @@ LEAST_SIDE = 32.0
 """The median instance should measure so many input pixels: below eight strides of P2 its outline blurs."""
 LARGEST_SCALE = 3.0
 """Of an image's own pixels; more than that was never tried (docs/benchmarks.md)."""
-LARGEST_INPUT = 1536
-"""Side up to which the working scale is raised by itself; time goes with its square."""
 SIZE_STEP = 128
 USUAL_SIZE: int = ModelConfig.model_fields["image_size"].default
 
@@ -86,6 +85,19 @@ def _working_scale(config: Config, data: Dataset) -> Choice | None:
     return changes, (
         f"image size {size}, trained in windows of {crop or size}: half of the instances would measure less than "
         f"{median:.0f} px at {USUAL_SIZE}"
+    )
+
+
+def _least_scale(config: Config, data: Dataset) -> Choice | None:
+    """Large pictures of small objects are not shrunk to the working scale of the others."""
+    if "min_scale" in config.model.model_fields_set or config.model.image_size >= LARGEST_INPUT:
+        return None
+    larger = data.sizes[data.image_index].max(1) > config.model.image_size
+    if not larger.any() or (median := float(np.median(_sides(config, data)[larger]))) >= LEAST_SIDE:
+        return None
+    return {"model": {"min_scale": 1.0}}, (
+        f"min scale 1: pictures of more than {config.model.image_size} px, up to {LARGEST_INPUT} px, keep their own "
+        f"size, as half of their instances would measure less than {median:.0f} px"
     )
 
 
@@ -219,6 +231,7 @@ def _sided_classes(config: Config, data: Dataset) -> Choice | None:
 
 CHOICES: tuple[Callable[[Config, Dataset], Choice | None], ...] = (
     _working_scale,
+    _least_scale,
     _anchor_sizes,
     _mask_size,
     _detections,
@@ -235,5 +248,5 @@ CHOICES: tuple[Callable[[Config, Dataset], Choice | None], ...] = (
 def _sides(config: Config, data: Dataset) -> np.ndarray:
     """(G,) square roots of the boxes' areas, in pixels of the network's input."""
     boxes = data.boxes
-    scale = config.model.image_size / data.sizes[data.image_index].max(1)
-    return np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1)) * scale
+    scale = np.array([input_side(data.hw(i), config.model) / max(data.hw(i)) for i in range(len(data))])
+    return np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1)) * scale[data.image_index]
