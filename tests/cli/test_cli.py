@@ -207,3 +207,16 @@ def test_mistakes_get_a_sentence(arguments, said, shapes_csv, tmp_path):
     assert done.returncode != 0
     assert said in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_benchmark_tells_the_time_of_each_stage(run, shapes, capsys):
+    assert call("benchmark", run, "--rounds", 2, "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert {"trunk", "box head", "mask head"} <= set(told["stages_ms"])
+    assert all(ms > 0 for ms in told["stages_ms"].values())
+    assert 0 < told["detections"] <= 5
+    assert call("benchmark", run, "--rounds", 1, "--picture", shapes.files[0]) == 0
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "whole (median)" in said.err
+    assert "peak memory" in said.err
