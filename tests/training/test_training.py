@@ -258,18 +258,30 @@ def test_small_objects_raise_the_working_scale(tmp_path, side, radius, size, cro
 
 
 def test_large_pictures_of_small_objects_keep_their_own_size(tmp_path):
-    data = circles(tmp_path, 1024, 5)
-    config, reasons = fill_in(Config().changed(model={"image_size": 768}), data)
-    assert config.model.min_scale == 1
+    def plan(radius, **model):
+        data = of_two_sizes(tmp_path / f"{radius}", (256, 1024), radius)
+        return fill_in(Config().changed(model=model), data)
+
+    config, reasons = plan(5)
+    assert (config.model.image_size, config.model.min_scale) == (768, 1)
     assert any("min scale 1: pictures of more than 768 px" in reason for reason in reasons)
     assert config.model.anchor_sizes[0] == 11, "measured in the input that is then seen"
-    assert plan_of(data, image_size=1024).min_scale == 0
-    assert plan_of(circles(tmp_path / "large", 1024, 40), image_size=768).min_scale == 0
-    assert plan_of(data, image_size=768, min_scale=0).min_scale == 0
+    assert plan(50)[0].model.min_scale == 0, "large enough as they are"
+    assert plan(5, image_size=768)[0].model.min_scale == 0, "asked for"
+    assert plan(5, min_scale=0)[0].model.min_scale == 0
 
 
-def plan_of(data, **model):
-    return fill_in(Config().changed(model=model), data)[0].model
+def of_two_sizes(folder, sides, radius):
+    """A data set of twenty discs of one radius in pictures of both sizes, most of them in the smaller ones."""
+    rows = []
+    for k, side in enumerate((*[sides[0]] * 4, sides[1])):
+        write_image(Image.new("RGB", (side, side)), folder / "images" / f"{k}.png")
+        y, x = np.mgrid[:side, :side]
+        for n in range(4):
+            disc = (x - 60 - 120 * (n % 2)) ** 2 + (y - 60 - 120 * (n // 2)) ** 2 <= radius**2
+            rows.append((f"{k}.png", RLE.from_mask(disc), 1))
+    encoded_pixels.write(folder / "train.csv", rows, with_class=True)
+    return open_dataset(folder / "train.csv")
 
 
 def test_a_crop_that_was_asked_for_stays(tmp_path):

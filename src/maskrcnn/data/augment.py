@@ -16,7 +16,9 @@ LARGEST_INPUT = 1536
 
 
 def input_side(hw: tuple[int, int], model: ModelConfig) -> int:
-    """Longer side of the input that shows the whole of an image of height and width `hw`."""
+    """Longer side of the input that shows the whole of an image of height and width `hw`: ``image_size``, or as much
+    more as ``min_scale`` asks for.
+    """
     return max(model.image_size, round(min(model.min_scale * max(hw), LARGEST_INPUT)))
 
 

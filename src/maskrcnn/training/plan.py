@@ -67,14 +67,28 @@ def fill_in(config: Config, data: Dataset) -> tuple[Config, list[str]]:
     return config, reasons
 
 
+def _least_scale(config: Config, data: Dataset) -> Choice | None:
+    """Large pictures of small objects are not shrunk to the working scale of the others."""
+    if {"image_size", "min_scale"} & config.model.model_fields_set or len(data.boxes) == 0:
+        return None
+    size, _ = _fitting_size(data)
+    larger = data.sizes[data.image_index].max(1) > size
+    if size >= LARGEST_INPUT or not larger.any():
+        return None
+    median = float(np.median(_sides(ModelConfig(image_size=size), data)[larger]))
+    if median >= LEAST_SIDE:
+        return None
+    return {"model": {"min_scale": 1.0}}, (
+        f"min scale 1: pictures of more than {size} px, up to {LARGEST_INPUT} px, keep their own size, as half of "
+        f"their instances would measure less than {median:.0f} px"
+    )
+
+
 def _working_scale(config: Config, data: Dataset) -> Choice | None:
     """Small objects: the input grows until they are seen, and training takes windows of the usual size out of it."""
     if "image_size" in config.model.model_fields_set or len(data.boxes) == 0:
         return None
-    median = float(np.median(_sides(config, data)))
-    own = LARGEST_SCALE * float(np.median(data.sizes.max(1)))
-    wanted = min(USUAL_SIZE * LEAST_SIDE / median, own, LARGEST_INPUT)
-    size = math.ceil(wanted / SIZE_STEP) * SIZE_STEP
+    size, median = _fitting_size(data)
     if size <= USUAL_SIZE:
         return None
     changes: dict[str, dict[str, Any]] = {"model": {"image_size": size}}
@@ -88,17 +102,12 @@ def _working_scale(config: Config, data: Dataset) -> Choice | None:
     )
 
 
-def _least_scale(config: Config, data: Dataset) -> Choice | None:
-    """Large pictures of small objects are not shrunk to the working scale of the others."""
-    if "min_scale" in config.model.model_fields_set or config.model.image_size >= LARGEST_INPUT:
-        return None
-    larger = data.sizes[data.image_index].max(1) > config.model.image_size
-    if not larger.any() or (median := float(np.median(_sides(config, data)[larger]))) >= LEAST_SIDE:
-        return None
-    return {"model": {"min_scale": 1.0}}, (
-        f"min scale 1: pictures of more than {config.model.image_size} px, up to {LARGEST_INPUT} px, keep their own "
-        f"size, as half of their instances would measure less than {median:.0f} px"
-    )
+def _fitting_size(data: Dataset) -> tuple[int, float]:
+    """The input's side at which the median instance is large enough, and that instance's side at the usual one."""
+    median = float(np.median(_sides(ModelConfig(), data)))
+    own = LARGEST_SCALE * float(np.median(data.sizes.max(1)))
+    wanted = min(USUAL_SIZE * LEAST_SIDE / median, own, LARGEST_INPUT)
+    return max(math.ceil(wanted / SIZE_STEP) * SIZE_STEP, USUAL_SIZE), median
 
 
 def _anchor_sizes(config: Config, data: Dataset) -> Choice | None:
@@ -108,7 +117,7 @@ def _anchor_sizes(config: Config, data: Dataset) -> Choice | None:
     if len(data.boxes) == 0:
         chosen = {"model": {"anchor_sizes": DEFAULT_ANCHOR_SIZES}}
         return chosen, "anchor sizes 16 to 256: the data has no instance to measure"
-    low, high = np.quantile(_sides(config, data), [0.1, 0.9])
+    low, high = np.quantile(_sides(config.model, data), [0.1, 0.9])
     first = float(np.clip(np.round(low), *SMALLEST_ANCHOR))
     sizes = tuple(first * 2**level for level in range(LEVELS))
     return {"model": {"anchor_sizes": sizes}}, (
@@ -120,7 +129,7 @@ def _anchor_sizes(config: Config, data: Dataset) -> Choice | None:
 def _mask_size(config: Config, data: Dataset) -> Choice | None:
     if "mask_size" in config.model.model_fields_set or len(data.boxes) == 0:
         return None
-    median = float(np.median(_sides(config, data)))
+    median = float(np.median(_sides(config.model, data)))
     if median < FINE_MASK_SIDE:
         return None
     return {"model": {"mask_size": 56}}, f"masks of 56 x 56: half of the instances measure more than {median:.0f} px"
@@ -230,8 +239,8 @@ def _sided_classes(config: Config, data: Dataset) -> Choice | None:
 
 
 CHOICES: tuple[Callable[[Config, Dataset], Choice | None], ...] = (
-    _working_scale,
     _least_scale,
+    _working_scale,
     _anchor_sizes,
     _mask_size,
     _detections,
@@ -245,8 +254,8 @@ CHOICES: tuple[Callable[[Config, Dataset], Choice | None], ...] = (
 )
 
 
-def _sides(config: Config, data: Dataset) -> np.ndarray:
+def _sides(model: ModelConfig, data: Dataset) -> np.ndarray:
     """(G,) square roots of the boxes' areas, in pixels of the network's input."""
     boxes = data.boxes
-    scale = np.array([input_side(data.hw(i), config.model) / max(data.hw(i)) for i in range(len(data))])
+    scale = np.array([input_side(data.hw(i), model) / max(data.hw(i)) for i in range(len(data))])
     return np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1)) * scale[data.image_index]
