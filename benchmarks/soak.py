@@ -1,9 +1,9 @@
 """Resident memory while thousands of pictures are predicted and written, as `maskrcnn predict` does it.
 
-    python benchmarks/soak.py MODEL PICTURES... [--images 10000] [--json]
+    python benchmarks/soak.py MODEL PICTURES... [--images 10000] [--no-overlays] [--json]
 
-The pictures come round again and again. Memory is read ten times; "grown_mb" is what came on top after the first
-tenth, in which the kernels of every shape of picture are made.
+The pictures come round again and again; overlays replace one another. Memory is read ten times; "grown_mb" is what
+came on top after the first tenth, in which the kernels of every shape of picture are made.
 """
 
 from __future__ import annotations
@@ -32,18 +32,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("pictures", nargs="+", type=Path)
-    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--images", type=int, default=10_000, help="at least 10")
+    parser.add_argument("--no-overlays", action="store_true")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.images < READINGS:
+        parser.error(f"--images must be at least {READINGS}")
+    overlays, named = not options.no_overlays, len(options.pictures)
     model = maskrcnn.load(options.model)
     readings = []
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        writer = Writer(Path(folder), overlays=False, labels=False, with_class=False)
+        writer = Writer(Path(folder), overlays=overlays, labels=False, with_class=False)
         with writer.open(submission=True, coco=True):
-            found = model.predict_many(islice(cycle(options.pictures), options.images))
+            found = model.predict_many(islice(cycle(options.pictures), options.images), keep_pixels=overlays)
             for number, detections in enumerate(found, 1):
-                writer.add(Path(f"{number}.png"), f"{number}.png", detections)
+                writer.add(Path(f"{number % named}.png"), f"{number}.png", detections)
                 if number * READINGS // options.images > len(readings):
                     readings.append(round(resident_mb(), 1))
     seconds = time.perf_counter() - began

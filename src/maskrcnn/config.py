@@ -202,7 +202,7 @@ class AugmentConfig(_Group):
     scale: tuple[Positive, Positive] = (0.7, 1.5)
     """Range of a random factor on the image's scale; what leaves the frame is cropped."""
     crop: Annotated[int, Field(ge=64)] | None = None
-    """Largest side of a training input: a random window, in the scale of image_size. None: image_size."""
+    """Largest side of a training input: a random window, in the scale of prediction. None: image_size."""
     color: Fraction = 0.2
     """Strength of random brightness, contrast and saturation."""
 

@@ -99,7 +99,7 @@ def test_pictures_are_fitted_to_the_last_bit(conventions, min_scale, rng):
         {"images": 4},
     )
     session = session_of(graph)
-    for hw in SIZES:
+    for hw in [*SIZES, (40, 2000), (3000, 1)]:
         image = rng.integers(0, 256, (*hw, 3), np.uint8)
         pixels, (h, w) = session.run(None, {"images": image[None]})
         expected = fit_picture(image, conventions, config).pixels

@@ -144,11 +144,18 @@ def test_other_backbones(backbone):
 
 
 @pytest.mark.parametrize(
-    ("backbone", "complaint"), [("hiera_tiny_224", "pictures of any size"), ("inception_v4", "cuts off the border")]
+    ("backbone", "complaint"), [("hiera_tiny_224", "pictures of any size"), ("inception_v4", "cut off the border")]
 )
 def test_a_backbone_that_does_not_fit_is_refused(backbone, complaint):
     with pytest.raises(UserError, match=complaint):
         build_model(tiny(backbone=backbone), 1).backbone.require_any_size()
+
+
+def test_channels_come_first_even_where_there_are_as_many_rows():
+    backbone = build_model(tiny(backbone="swin_tiny_patch4_window7_224"), 1).eval().backbone
+    with torch.no_grad():
+        maps = backbone(torch.zeros(1, 3, 384, 64))
+    assert [m.shape[1:] for m in maps] == [(96, 96, 16), (192, 48, 8), (384, 24, 4), (768, 12, 2)]
 
 
 def test_a_misspelt_backbone_is_named():

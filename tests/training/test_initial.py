@@ -65,9 +65,20 @@ def test_settings_set_on_purpose_hold_and_must_fit():
     start = predictor()
     config = on_top_of(start, Config(model=ModelConfig(image_size=128)))
     assert (config.model.image_size, config.model.channels) == (128, 16)
+    large = Predictor(start.runtime, start.config.changed(model={"min_scale": 1.5}), start.class_ids, start.class_names)
+    assert on_top_of(large, Config()).model.min_scale == 1.5
+    assert on_top_of(large, Config(model=ModelConfig(image_size=128))).model.min_scale == 0
+    assert on_top_of(large, Config(model=ModelConfig(image_size=128, min_scale=2))).model.min_scale == 2
     wrong = on_top_of(start, Config(model=ModelConfig(channels=24)))
     with pytest.raises(UserError, match=r"the model to go on from: .* the network's is"):
         take_over(build_model(wrong.model, 2), start, ["a", "b"])
+
+
+def test_a_least_scale_is_refused_where_pictures_are_fitted_otherwise(shapes, tmp_path):
+    save(predictor(TORCHVISION), tmp_path / "start.safetensors")
+    config = Config(train=SHORT).changed(train={"init": str(tmp_path / "start.safetensors")}, model={"min_scale": 1})
+    with pytest.raises(UserError, match="Leave --min-scale out"):
+        maskrcnn.train(shapes, None, out=tmp_path / "run", config=config)
 
 
 def test_a_run_from_torchvisions_file_goes_back_there(shapes, tmp_path):

@@ -17,7 +17,7 @@ from maskrcnn.model.conventions import NATIVE
 from maskrcnn.model.mask_rcnn import build_model
 from maskrcnn.rle import RLE
 from maskrcnn.structures import Placement, Proposals
-from maskrcnn.training.budget import steps_for, validation_due
+from maskrcnn.training.budget import seconds_for_all, steps_for, validation_due
 from maskrcnn.training.criterion import LOSSES, Criterion
 from maskrcnn.training.matcher import NEGATIVE, NEITHER, POSITIVE, match
 from maskrcnn.training.plan import fill_in
@@ -217,6 +217,10 @@ def test_a_budget_buys_steps_and_their_validations():
     assert steps_for(1, 2.0, 100.0, 100) == 1
 
 
+def test_a_validation_is_timed_by_the_pixels_of_its_inputs():
+    assert seconds_for_all([3.0, 1.0, 2.0], [100, 100, 200, 900, 700]) == pytest.approx(20)
+
+
 def test_the_plan_measures_the_data(shapes):
     config, reasons = fill_in(Config(), shapes)
     assert len(config.model.anchor_sizes) == 5
@@ -225,7 +229,6 @@ def test_the_plan_measures_the_data(shapes):
     assert config.predict.mask_scoring
     assert config.train.epochs == 24
     assert config.augment.rotate
-    assert config.train.lr == 5e-4
     assert len(reasons) == 5
     given = Config().changed(
         train={"epochs": 24, "lr": 1e-3},
@@ -258,8 +261,8 @@ def test_small_objects_raise_the_working_scale(tmp_path, side, radius, size, cro
 
 
 def test_large_pictures_of_small_objects_keep_their_own_size(tmp_path):
-    def plan(radius, **model):
-        data = of_two_sizes(tmp_path / f"{radius}", (256, 1024), radius)
+    def plan(radius, large=20, **model):
+        data = of_two_sizes(tmp_path / f"{radius} {large}", radius, large)
         return fill_in(Config().changed(model=model), data)
 
     config, reasons = plan(5)
@@ -267,18 +270,19 @@ def test_large_pictures_of_small_objects_keep_their_own_size(tmp_path):
     assert any("min scale 1: pictures of more than 768 px" in reason for reason in reasons)
     assert config.model.anchor_sizes[0] == 11, "measured in the input that is then seen"
     assert plan(50)[0].model.min_scale == 0, "large enough as they are"
+    assert plan(5, large=19)[0].model.min_scale == 0, "too few to tell"
     assert plan(5, image_size=768)[0].model.min_scale == 0, "asked for"
     assert plan(5, min_scale=0)[0].model.min_scale == 0
 
 
-def of_two_sizes(folder, sides, radius):
-    """A data set of twenty discs of one radius in pictures of both sizes, most of them in the smaller ones."""
+def of_two_sizes(folder, radius, large):
+    """Discs of a radius, four in each of a dozen pictures of 256 x 256 and `large` in one of 1024 x 1024."""
     rows = []
-    for k, side in enumerate((*[sides[0]] * 4, sides[1])):
+    for k, (side, discs, columns) in enumerate([(256, 4, 2)] * 12 + [(1024, large, 8)]):
         write_image(Image.new("RGB", (side, side)), folder / "images" / f"{k}.png")
         y, x = np.mgrid[:side, :side]
-        for n in range(4):
-            disc = (x - 60 - 120 * (n % 2)) ** 2 + (y - 60 - 120 * (n // 2)) ** 2 <= radius**2
+        for n in range(discs):
+            disc = (x - 60 - 120 * (n % columns)) ** 2 + (y - 60 - 120 * (n // columns)) ** 2 <= radius**2
             rows.append((f"{k}.png", RLE.from_mask(disc), 1))
     encoded_pixels.write(folder / "train.csv", rows, with_class=True)
     return open_dataset(folder / "train.csv")
@@ -338,8 +342,8 @@ def test_large_data_sets_are_gone_through_fewer_times(shapes, images, epochs):
 
 def test_the_schedule_is_told(shapes):
     config, reasons = fill_in(Config().changed(train={"optimizer": "sgd", "decay": "step"}), shapes)
-    assert config.train.lr == 5e-3
-    assert any("lr 0.005: usual for sgd; after a rise it falls to a tenth" in reason for reason in reasons)
+    assert config.train.lr is None, "it goes with the optimizer"
+    assert any("learning rate 0.005: usual for sgd; after a rise it falls to a tenth" in reason for reason in reasons)
 
 
 def test_going_on_from_a_model_takes_smaller_steps(shapes):

@@ -30,7 +30,7 @@ def benchmark(
     model
         Run folder, model file or bundle.
     picture
-        What to predict on; by default noise of a size that makes an input of the model's image_size.
+        What to predict on; by default square noise, of which our own models make an input of their image_size.
     rounds
         Predictions that are timed, after two that are not.
     device
@@ -46,7 +46,8 @@ def benchmark(
     predictor = load(model, device=device)
     opening = time.perf_counter() - began
     network = predictor.config.model
-    side = int(network.image_size / max(network.min_scale, 1))
+    least = network.min_scale if predictor.conventions.resize == "longer" else 0
+    side = int(network.image_size / max(least, 1))
     image = (
         read_image(picture) if picture else np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
     )

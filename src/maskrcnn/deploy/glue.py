@@ -59,9 +59,9 @@ class Fit(nn.Module):
                 longest = torch.maximum(longest, own.round())
             return (hw * (longest / high)).round().clamp(min=1).long()
         if self.conventions.resize == "shorter":
-            return (hw * torch.minimum(shorter / low, longest / high)).long()
+            return (hw * torch.minimum(shorter / low, longest / high)).long().clamp(min=1)
         sides = torch.where(hw == low, shorter, shorter / low * hw)
-        return (sides * (longest / sides.amax(0, keepdim=True)).clamp(max=1) + 0.5).long()
+        return (sides * (longest / sides.amax(0, keepdim=True)).clamp(max=1) + 0.5).long().clamp(min=1)
 
 
 class Propose(nn.Module):

@@ -8,6 +8,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers import Format
 from timm.models.resnet import Bottleneck
 from torch import Tensor, nn
 
@@ -47,6 +48,8 @@ class Backbone(nn.Module):
             if stride in STAGE_OF_STRIDE
         ]
         self.channels: list[int] = body.feature_info.channels()
+        # Some transformers keep channels last in shape; the rest of the network does not.
+        self.channels_last = Format(getattr(body, "output_fmt", "NCHW")) == Format.NHWC
         self.pixel_mean, self.pixel_std = ([255 * v for v in body.pretrained_cfg[k]] for k in ("mean", "std"))
         if conventions.stride_in_1x1:
             _step_early(self.body)
@@ -56,11 +59,7 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) normalised -> maps (B, C, H / stride, W / stride)."""
         maps = self.body(images)
-        # Some transformers keep channels last in shape; the rest of the network does not.
-        return [
-            m.permute(0, 3, 1, 2) if m.shape[1] != c and m.shape[3] == c else m
-            for m, c in zip(maps, self.channels, strict=True)
-        ]
+        return [m.permute(0, 3, 1, 2) for m in maps] if self.channels_last else maps
 
     @torch.no_grad()
     def require_any_size(self) -> None:
@@ -78,12 +77,12 @@ class Backbone(nn.Module):
                 "such as resnet50, convnext_tiny or tf_efficientnet_lite0"
             ) from None
         self.train(training)
-        found = [tuple(m.shape[2:]) for m in maps]
-        wanted = [tuple(side // stride for side in ODD_HW) for stride in self.strides]
+        found = [tuple(m.shape[1:]) for m in maps]
+        wanted = [(c, *(side // s for side in ODD_HW)) for c, s in zip(self.channels, self.strides, strict=True)]
         if found != wanted:
             raise UserError(
-                f"the backbone {self.name!r} makes maps of {found} cells of a picture of {ODD_HW}, not of {wanted}: it "
-                "cuts off the border, and boxes would lie beside their objects. Choose another one"
+                f"the backbone {self.name!r} makes maps {found} (channels, rows, columns) of a picture of {ODD_HW}, "
+                f"not {wanted}: boxes would lie beside their objects. Choose a network that does not cut off the border"
             )
 
     def parameters_by_stage(self) -> Iterator[tuple[int, nn.Parameter]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
+from statistics import median
 
 from maskrcnn.training.schedule import WARMUP_STEPS
 
@@ -34,6 +36,11 @@ class Budget:
         """Steps that fit into what is left after `done` of them and `elapsed` seconds."""
         left = self.seconds - elapsed
         return steps_for(left, self.step_seconds, validation_seconds, steps_per_epoch, done)
+
+
+def seconds_for_all(times: Sequence[float], pixels: Sequence[int]) -> float:
+    """Seconds that images with inputs of so many `pixels` take, of which the first ones took `times`."""
+    return median(seconds / own for seconds, own in zip(times, pixels, strict=False)) * sum(pixels)
 
 
 def validation_due(step: int, total: int | None, steps_per_epoch: int) -> bool:

@@ -9,6 +9,7 @@ from maskrcnn.checkpoints.foreign import SUFFIXES, import_checkpoint
 from maskrcnn.checkpoints.native import load_weights
 from maskrcnn.checkpoints.published import PUBLISHED
 from maskrcnn.config import Config
+from maskrcnn.data.augment import LARGEST_INPUT
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.model.mask_rcnn import MaskRCNN
 
@@ -24,9 +25,15 @@ def open_initial(name: str) -> Predictor:
 
 
 def on_top_of(initial: Predictor, config: Config) -> Config:
-    """`config` with the network of `initial`, except for model settings that were set on purpose."""
+    """`config` with the network of `initial`, except for model settings that were set on purpose.
+
+    The least scale belongs to the input's size: who sets the one does not inherit the other.
+    """
     own = config.model.model_dump(exclude_unset=True)
-    return config.changed(model={**initial.config.model.model_dump(), **own})
+    inherited = initial.config.model.model_dump()
+    if "image_size" in own:
+        inherited["min_scale"] = 0.0
+    return config.changed(model={**inherited, **own})
 
 
 def take_over(model: MaskRCNN, initial: Predictor, class_names: list[str]) -> str:
@@ -36,8 +43,10 @@ def take_over(model: MaskRCNN, initial: Predictor, class_names: list[str]) -> st
     the networks differ.
     """
     weights = dict(initial.model.state_dict())
-    size = model.config.image_size
+    size, least = model.config.image_size, model.config.min_scale
     told = f"{initial.config.model.backbone}, conventions of {initial.model.conventions.name}, input up to {size} px"
+    if least:
+        told += f", and for large pictures {least:g} times their own size, up to {LARGEST_INPUT} px"
     if initial.class_names == class_names:
         told += "; its classes are those of the data and its class layers are kept"
     else:

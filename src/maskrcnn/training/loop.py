@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import statistics
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from rich.console import Console
 from maskrcnn.checkpoints import load
 from maskrcnn.checkpoints.native import load_weights, write_model
 from maskrcnn.config import Config, seconds
+from maskrcnn.data.augment import fit, input_side
 from maskrcnn.data.batch import Batch, Share, batches, images_per_pass
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError
@@ -24,7 +24,7 @@ from maskrcnn.files import write_text
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.runtimes.torch import TorchRuntime
 from maskrcnn.inspection.report import write_run_report
-from maskrcnn.training.budget import Budget, validation_due
+from maskrcnn.training.budget import Budget, seconds_for_all, validation_due
 from maskrcnn.training.checkpoint import Progress, RunFolder, provenance, require_space, restore_optimizer
 from maskrcnn.training.distributed import World, joined, pick_own_device, restarted
 from maskrcnn.training.learner import Learner, Step
@@ -256,7 +256,8 @@ class _Trainer:
             began = time.monotonic()
             evaluate(predictor, self.val_data.take([i]))
             times.append(time.monotonic() - began)
-        return statistics.median(times) * len(self.val_data) / self.world.size
+        pixels = [math.prod(fit(hw, input_side(hw, self.config.model)).hw) for hw in self.val_data.sizes.tolist()]
+        return seconds_for_all(times, pixels) / self.world.size
 
     def _fitted_to_memory(self) -> Config:
         config, reason = fit_to_memory(self.config, self.model, free_bytes(self.device))

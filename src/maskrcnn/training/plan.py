@@ -38,7 +38,7 @@ MOST_EMPTY = 0.25
 LEAST_ASPECT = 1.25
 """Median height over width, or the inverse, from which on instances of a class tell up from sideways."""
 FEWEST_INSTANCES = 20
-"""Instances of a class that are enough to say so."""
+"""Instances that are enough to say something of a class, or of large pictures."""
 
 PICTURES_SHOWN = 48_000
 FEWEST_EPOCHS = 6
@@ -73,7 +73,7 @@ def _least_scale(config: Config, data: Dataset) -> Choice | None:
         return None
     size, _ = _fitting_size(data)
     larger = data.sizes[data.image_index].max(1) > size
-    if size >= LARGEST_INPUT or not larger.any():
+    if size >= LARGEST_INPUT or np.count_nonzero(larger) < FEWEST_INSTANCES:
         return None
     median = float(np.median(_sides(ModelConfig(image_size=size), data)[larger]))
     if median >= LEAST_SIDE:
@@ -207,16 +207,16 @@ def _going_on(config: Config, data: Dataset) -> Choice | None:
 
 
 def _schedule(config: Config, data: Dataset) -> Choice | None:
-    """The rate's peak, and how it falls: told here, as `decay` has one default for everybody."""
+    """The rate's peak and how it falls are told and not written down: `lr` goes with `optimizer`."""
     if config.train.lr is not None:
         return None
-    lr = DEFAULT_LR[config.train.optimizer]
     way = {
         "cosine": "falls to zero along a cosine, as the number of steps is known when it begins to fall",
-        "step": "falls to a tenth and a hundredth near the end",
+        "step": "falls to a tenth and a hundredth after 2/3 and 8/9 of the steps",
         "none": "stays, as decay is none",
     }[config.train.decay]
-    return {"train": {"lr": lr}}, f"lr {lr}: usual for {config.train.optimizer}; after a rise it {way}"
+    lr = DEFAULT_LR[config.train.optimizer]
+    return {}, f"learning rate {lr}: usual for {config.train.optimizer}; after a rise it {way}"
 
 
 def _sided_classes(config: Config, data: Dataset) -> Choice | None:
@@ -239,7 +239,7 @@ def _sided_classes(config: Config, data: Dataset) -> Choice | None:
 
 
 CHOICES: tuple[Callable[[Config, Dataset], Choice | None], ...] = (
-    _least_scale,
+    _least_scale,  # first, as it must see whether the input's size was set on purpose
     _working_scale,
     _anchor_sizes,
     _mask_size,

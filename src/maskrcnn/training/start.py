@@ -26,6 +26,9 @@ def start(data: Dataset, config: Config, say: Callable[[str], None]) -> tuple[Co
     initial = open_initial(config.train.init) if config.train.init else None
     if initial is not None:
         config = on_top_of(initial, config)
+        theirs = initial.model.conventions
+        if config.model.min_scale and theirs.resize != "longer":
+            raise UserError(f"min_scale has no meaning in the conventions of {theirs.name}. Leave --min-scale out")
     config, reasons = fill_in(config, data)
     for reason in reasons:
         say(reason)
