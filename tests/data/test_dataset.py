@@ -100,7 +100,7 @@ def test_placements_stay_within_image_and_input(rng):
         assert 0 <= y1 < y2 <= hw[0]
         assert min(placement.hw) >= 1
         assert max(placement.hw) <= 512
-    assert fit((100, 50), 512).hw == (512, 256)
+    assert fit((100, 50), ModelConfig()).hw == (512, 256)
 
 
 def test_a_crop_keeps_the_scale_that_prediction_has(rng):

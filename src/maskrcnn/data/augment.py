@@ -22,9 +22,9 @@ def input_side(hw: tuple[int, int], model: ModelConfig) -> int:
     return max(model.image_size, round(min(model.min_scale * max(hw), LARGEST_INPUT)))
 
 
-def fit(hw: tuple[int, int], size: int) -> Placement:
-    """The whole image, scaled so that its longer side is `size`: what prediction does."""
-    scale = size / max(hw)
+def fit(hw: tuple[int, int], model: ModelConfig) -> Placement:
+    """The whole image, scaled so that its longer side is that of the input: what prediction does."""
+    scale = input_side(hw, model) / max(hw)
     return Placement((0, 0, hw[1], hw[0]), (max(round(hw[0] * scale), 1), max(round(hw[1] * scale), 1)))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from maskrcnn.config import AugmentConfig, Config
-from maskrcnn.data.augment import draw_placement, fit, input_side, vary_colors
+from maskrcnn.data.augment import draw_placement, fit, vary_colors
 from maskrcnn.data.images import ImageError, read_image, resize
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError
@@ -64,7 +64,7 @@ def training_sample(data: Dataset, i: int, pass_number: int, config: Config) -> 
 
 def plain_sample(data: Dataset, i: int, config: Config) -> tuple[np.ndarray, Targets]:
     """Image i as prediction sees it."""
-    placement = fit(data.hw(i), input_side(data.hw(i), config.model))
+    placement = fit(data.hw(i), config.model)
     return place(read_pixels(data, i), placement), targets_of(data, i, placement)
 
 

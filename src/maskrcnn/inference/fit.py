@@ -1,6 +1,6 @@
 """A picture of any size -> the network's input, by the rule of `Conventions.resize`.
 
-"longer"          the longer side to the input's (`input_side`), averaging where it shrinks (ours)
+"longer"          the longer side to the input's (`data.augment.input_side`), averaging where it shrinks (ours)
 "shorter"         the shorter side to a length, the longer one limited; plain bilinear on floats (torchvision)
 "shorter-pillow"  the same lengths, rounded, by Pillow's averaging filter on bytes (Detectron2)
 "square"          enlarged at most to the shorter side's length, centred on a black square (Matterport)
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from maskrcnn.config import ModelConfig
-from maskrcnn.data.augment import fit, input_side
+from maskrcnn.data.augment import fit
 from maskrcnn.data.dataset import place
 from maskrcnn.data.images import ImageError, resize
 from maskrcnn.kernels.resize import resize_bilinear
@@ -37,7 +37,7 @@ def fit_picture(image: np.ndarray, conventions: Conventions, model: ModelConfig)
     hw = (image.shape[0], image.shape[1])
     rule, size = conventions.resize, model.image_size
     if rule == "longer":
-        return _whole(place(image, fit(hw, input_side(hw, model))))
+        return _whole(place(image, fit(hw, model)))
     if rule == "shorter":
         return _whole(_resize_floats(image, min(conventions.shorter_side / min(hw), size / max(hw))))
     if rule == "shorter-pillow":

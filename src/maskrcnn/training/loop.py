@@ -15,7 +15,7 @@ from rich.console import Console
 from maskrcnn.checkpoints import load
 from maskrcnn.checkpoints.native import load_weights, write_model
 from maskrcnn.config import Config, seconds
-from maskrcnn.data.augment import fit, input_side
+from maskrcnn.data.augment import fit
 from maskrcnn.data.batch import Batch, Share, batches, images_per_pass
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError
@@ -256,7 +256,7 @@ class _Trainer:
             began = time.monotonic()
             evaluate(predictor, self.val_data.take([i]))
             times.append(time.monotonic() - began)
-        pixels = [math.prod(fit(hw, input_side(hw, self.config.model)).hw) for hw in self.val_data.sizes.tolist()]
+        pixels = [math.prod(fit(hw, self.config.model).hw) for hw in self.val_data.sizes.tolist()]
         return seconds_for_all(times, pixels) / self.world.size
 
     def _fitted_to_memory(self) -> Config:

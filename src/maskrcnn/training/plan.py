@@ -257,5 +257,6 @@ CHOICES: tuple[Callable[[Config, Dataset], Choice | None], ...] = (
 def _sides(model: ModelConfig, data: Dataset) -> np.ndarray:
     """(G,) square roots of the boxes' areas, in pixels of the network's input."""
     boxes = data.boxes
-    scale = np.array([input_side(data.hw(i), model) / max(data.hw(i)) for i in range(len(data))])
-    return np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1)) * scale[data.image_index]
+    sizes, which = np.unique(data.sizes, axis=0, return_inverse=True)
+    scale = np.array([input_side(hw, model) / max(hw) for hw in sizes.tolist()])
+    return np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1)) * scale[which.reshape(-1)[data.image_index]]
