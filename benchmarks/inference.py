@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import statistics
 import subprocess
 import sys
@@ -29,10 +28,12 @@ from torchvision.models import detection
 
 from maskrcnn import RLE, iou_matrix
 from maskrcnn.checkpoints import load
+from maskrcnn.checkpoints.bundle import DESCRIPTION, describe
 from maskrcnn.checkpoints.foreign import import_checkpoint
 from maskrcnn.deploy.convert import to_openvino
 from maskrcnn.deploy.export import export
 from maskrcnn.deploy.quantize import quantized, record
+from maskrcnn.inference.graphs import graphs_of
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.runtimes.openvino import OpenVinoRuntime
 from maskrcnn.inference.timing import collect
@@ -155,14 +156,17 @@ def peak_mb(side: str, model: Path, pictures: Path) -> int:
 def int8_bundle(model: Predictor, pictures: list[np.ndarray], folder: Path) -> Predictor:
     """A bundle beside that of fp32, calibrated on the pictures themselves: only its speed is looked at here."""
     mean = tuple(float(v) for v in model.model.pixel_mean)
-    graphs = to_openvino(model.model)
+    graphs = to_openvino(graphs_of(model.model))
     runtime = OpenVinoRuntime(graphs, model.config.model, model.conventions, mean)
     inputs = ((p[None], np.array([[0, 0, p.shape[1], p.shape[0]]])) for p in pictures)
     seen = record(runtime, inputs, model.config.predict)
-    shutil.copytree(folder / "fp32", folder / "int8")
+    small = folder / "int8"
+    small.mkdir()
+    text = describe(model, mean, runtime="openvino", precision="int8", winograd=False, scores={})
+    (small / DESCRIPTION).write_text(json.dumps(text), "utf-8")
     for name, graph in quantized(graphs, seen).items():
-        ov.save_model(graph, folder / "int8" / f"{name}.xml", compress_to_fp16=False)
-    return load(folder / "int8")
+        ov.save_model(graph, small / f"{name}.xml", compress_to_fp16=False)
+    return load(small)
 
 
 def main() -> None:

@@ -151,6 +151,10 @@ def test_mistakes(tmp_path, shapes):
     (tmp_path / "b" / "trunk.bin").write_bytes(b"")
     with pytest.raises(UserError, match="cannot be opened"):
         maskrcnn.load(tmp_path / "b")
+    for content in (b"", b"damaged"):
+        (tmp_path / "b" / "convolutions.npz").write_bytes(content)
+        with pytest.raises(UserError, match=r"convolutions\.npz cannot be read"):
+            maskrcnn.load(tmp_path / "b")
     (tmp_path / "b" / "model.json").write_text("{}")
     with pytest.raises(UserError, match="not the description of a bundle"):
         maskrcnn.load(tmp_path / "b")

@@ -19,6 +19,7 @@ from maskrcnn.deploy.convert import to_onnx, traced
 from maskrcnn.deploy.glue import Fit
 from maskrcnn.deploy.whole import METADATA, whole_graph
 from maskrcnn.inference.fit import fit_picture
+from maskrcnn.inference.graphs import graphs_of
 from maskrcnn.inference.postprocess import paste_masks
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.model.conventions import DETECTRON2, MATTERPORT, NATIVE, TORCHVISION
@@ -38,7 +39,7 @@ def session_of(graph) -> onnxruntime.InferenceSession:
 
 
 def whole_of(model: Predictor) -> onnxruntime.InferenceSession:
-    return session_of(whole_graph(model, to_onnx(model.model), {}))
+    return session_of(whole_graph(model, to_onnx(graphs_of(model.model)), {}))
 
 
 def assert_same(found: list[np.ndarray], expected: Detections, model: Predictor) -> None:

@@ -2,6 +2,7 @@
 
 model.json   format, runtime, precision, configuration, conventions, pixel mean, classes, provenance, scores
 trunk.*, box_head.*, mask_head.*
+convolutions.npz   where model.json says "winograd": weights that the graphs leave out, for `inference.convolutions`
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+import numpy as np
 
 from maskrcnn.config import Config
 from maskrcnn.errors import UserError
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
 
 FORMAT = "maskrcnn-bundle-2"
 DESCRIPTION = "model.json"
+CONVOLUTIONS = "convolutions.npz"
 
 
 def is_bundle(path: Path) -> bool:
@@ -50,21 +55,44 @@ def read_bundle(path: Path) -> Predictor:
     if not isinstance(text, dict) or text.get("format") != FORMAT:
         raise UserError(f"{path / DESCRIPTION} is not the description of a bundle of this package")
     config = Config.parse(text["config"], str(path / DESCRIPTION))
-    runtime = _open(text["runtime"], path, config, Conventions.from_dict(text["conventions"]), text["pixel_mean"])
+    conventions, mean = Conventions.from_dict(text["conventions"]), tuple(text["pixel_mean"])
+    weights = _read_convolutions(path / CONVOLUTIONS) if text.get("winograd") else None
+    runtime = _open(text["runtime"], path, config, conventions, mean, weights)
     provenance = {**text["provenance"], **{k: text[k] for k in ("precision", "scores") if k in text}}
     return Predictor(runtime, config, text["class_ids"], text["class_names"], provenance=provenance)
 
 
-def _open(name: str, path: Path, config: Config, conventions: Conventions, mean: list[float]) -> Runtime:
+def save_convolutions(weights: dict[str, np.ndarray], folder: Path) -> None:
+    """Write what `graphs.weights_of` gives into a bundle."""
+    values: dict[str, Any] = dict(weights)
+    np.savez(folder / CONVOLUTIONS, **values)
+
+
+def _read_convolutions(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+
+
+def _open(
+    name: str,
+    path: Path,
+    config: Config,
+    conventions: Conventions,
+    mean: tuple[float, ...],
+    weights: dict[str, np.ndarray] | None,
+) -> Runtime:
     try:
         if name == "openvino":
             from maskrcnn.inference.runtimes.openvino import OpenVinoRuntime
 
-            return OpenVinoRuntime.open(path, config.model, conventions, tuple(mean))
+            return OpenVinoRuntime.open(path, config.model, conventions, mean, weights)
         if name == "onnx":
             from maskrcnn.inference.runtimes.onnx import OnnxRuntime
 
-            return OnnxRuntime.open(path, config.model, conventions, tuple(mean))
+            return OnnxRuntime.open(path, config.model, conventions, mean, weights)
     except ModuleNotFoundError as error:
         raise UserError(f"{path} runs on {name}, which is not installed: pip install 'maskrcnn[{name}]'") from error
     except RuntimeError as error:

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maskrcnn.inference.graphs import graphs_of
-from maskrcnn.model.mask_rcnn import MaskRCNN
+from maskrcnn.inference.graphs import NetworkGraphs
 
 OPSET = 18
 
@@ -29,12 +28,12 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def to_openvino(model: MaskRCNN) -> dict[str, Any]:
-    """`ov.Model` of each graph by its name."""
+def to_openvino(graphs: NetworkGraphs) -> dict[str, Any]:
+    """`ov.Model` of each of `graphs_of` by its name."""
     import openvino as ov
 
     result = {}
-    for name, (module, inputs) in graphs_of(model).items():
+    for name, (module, inputs) in graphs.items():
         free = FREE_AXES[name]
         shapes = [ov.PartialShape([-1 if k < free else n for k, n in enumerate(v.shape)]) for v in inputs.values()]
         with _quiet():
@@ -42,11 +41,11 @@ def to_openvino(model: MaskRCNN) -> dict[str, Any]:
     return result
 
 
-def to_onnx(model: MaskRCNN) -> dict[str, Any]:
-    """`onnx.ModelProto` of each graph by its name."""
+def to_onnx(graphs: NetworkGraphs) -> dict[str, Any]:
+    """`onnx.ModelProto` of each of `graphs_of` by its name."""
     return {
         name: traced(module, inputs, {key: FREE_AXES[name] for key in inputs})
-        for name, (module, inputs) in graphs_of(model).items()
+        for name, (module, inputs) in graphs.items()
     }
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from maskrcnn.checkpoints.bundle import DESCRIPTION, describe
+from maskrcnn.checkpoints.bundle import DESCRIPTION, describe, save_convolutions
 from maskrcnn.checkpoints.torchvision import to_torchvision
 from maskrcnn.data.batch import stack
 from maskrcnn.data.images import ImageError
@@ -23,6 +23,7 @@ from maskrcnn.deploy.whole import check_expressible, whole_graph
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation import evaluate
 from maskrcnn.files import atomic, write_text
+from maskrcnn.inference.graphs import graphs_of, weights_of
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.runtimes import CpuRuntime
 
@@ -68,7 +69,9 @@ def export(
         raise UserError("int8 needs images to calibrate on, with their masks: --calibrate DATA")
     network = model.model
     mean = tuple(float(v) for v in network.pixel_mean)
-    graphs = (to_openvino if runtime == "openvino" else to_onnx)(network)
+    convert = to_openvino if runtime == "openvino" else to_onnx
+    winograd = precision == "fp32"
+    graphs = convert(graphs_of(network, convolutions=not winograd))
     scores: dict[str, Any] = {}
     if precision == "int8":
         assert calibrate is not None
@@ -82,10 +85,13 @@ def export(
     beside = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         beside.mkdir(parents=True)
-        text = describe(model, mean, runtime=runtime, precision=precision, scores=scores)
+        text = describe(model, mean, runtime=runtime, precision=precision, winograd=winograd, scores=scores)
         if whole:
-            graphs = {**graphs, "whole": whole_graph(model, graphs, text)}
+            parts = to_onnx(graphs_of(network)) if winograd else graphs
+            graphs = {**graphs, "whole": whole_graph(model, parts, text)}
         _save(graphs, beside, runtime)
+        if winograd:
+            save_convolutions(weights_of(network), beside)
         write_text(json.dumps(text, indent=1), beside / DESCRIPTION)
         os.replace(beside, out)
     except OSError as error:

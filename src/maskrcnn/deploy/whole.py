@@ -43,7 +43,7 @@ def check_expressible(conventions: Conventions) -> None:
 
 
 def whole_graph(model: Predictor, graphs: dict[str, Any], description: dict[str, Any]) -> Any:
-    """The ``onnx.ModelProto`` of `model` whose network is `graphs`, as `to_onnx` or `quantized` makes them.
+    """The ``onnx.ModelProto`` of `model` whose network is `graphs`, of all of `graphs_of`, in ONNX.
 
     images (B, H, W, 3) uint8 -> boxes (N, 4) and scores (N,) float32, classes and image (N,) int64, masks (N, M, M)
     float32: image by image, best first. `description` becomes metadata. Raises `UserError` like `check_expressible`.

@@ -3,32 +3,49 @@
 trunk     (B, H, W, 3) float32 of 0 to 255 -> P2 .. P5 (B, M, N, C), objectness (B, K), deltas (B, K, 4)
 box head  (R, S*S*C), or (R, S, S, C) with convolutions -> class logits (R, K + 1), box deltas (R, K + 1, 4)
 mask head (N, S, S, C), labels (N,) -> mask logits (N, M, M)
+
+Without their 3x3 convolutions, which `inference.convolutions` then computes:
+
+trunk     (B, H, W, 3) -> what the pyramid's convolutions are given, or its single map
+box head  (R, S*S*C) -> the same
+mask head (N, S, S, C'), labels (N,) -> the same
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskrcnn.config import ModelConfig
 from maskrcnn.model.anchors import POOLED_LEVELS
 from maskrcnn.model.box_head import BoxHead
+from maskrcnn.model.fpn import FPN
+from maskrcnn.model.mask_head import MaskHead
 from maskrcnn.model.mask_rcnn import BOX_POOL, MaskRCNN
+
+NetworkGraphs = dict[str, tuple[nn.Module, dict[str, Tensor]]]
+"""Graphs by their names, with examples of their inputs by theirs."""
 
 
 class TrunkGraph(nn.Module):
     """Normalisation, backbone, pyramid and region proposal network. Padding comes in as the pixel mean."""
 
-    def __init__(self, model: MaskRCNN) -> None:
+    def __init__(self, model: MaskRCNN, convolutions: bool) -> None:
         super().__init__()
         self.model = model
+        self.convolutions = convolutions
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """See the module's legend."""
         images = ((pixels - self.model.pixel_mean) / self.model.pixel_std).permute(0, 3, 1, 2)
+        if not self.convolutions:
+            merged = self.model.pyramid.merge(self.model.backbone(images))
+            return tuple(sums.permute(0, 2, 3, 1) for sums in merged)
         features = self.model.extract(images)
         rpn = self.model.rpn(features)
         maps = [feature.permute(0, 2, 3, 1) for feature in features[:POOLED_LEVELS]]
@@ -40,9 +57,10 @@ class BoxGraph(nn.Module):
     a reshape between a quantised input and the product would leave the product in fp32.
     """
 
-    def __init__(self, head: BoxHead, channels: int) -> None:
+    def __init__(self, head: BoxHead, channels: int, convolutions: bool) -> None:
         super().__init__()
         self.head = head
+        self.convolutions = convolutions and len(head.convs) > 0
         first = head.fcs[0].get_parameter("weight")
         # (out, C*S*S) -> (out, S*S*C)
         weight = first.unflatten(1, (channels, BOX_POOL**2)).transpose(1, 2).flatten(1).contiguous()
@@ -50,7 +68,7 @@ class BoxGraph(nn.Module):
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """See the module's legend."""
-        if len(self.head.convs):
+        if self.convolutions:
             return self.head(pooled.permute(0, 3, 1, 2))
         first = self.head.fcs[0]
         hidden = F.relu(F.linear(pooled, self.get_buffer("first_weight"), first.get_parameter("bias")))
@@ -60,7 +78,7 @@ class BoxGraph(nn.Module):
 class MaskGraph(nn.Module):
     """The mask head."""
 
-    def __init__(self, head: nn.Module) -> None:
+    def __init__(self, head: MaskHead) -> None:
         super().__init__()
         self.head = head
 
@@ -69,22 +87,68 @@ class MaskGraph(nn.Module):
         return self.head(pooled.permute(0, 3, 1, 2), labels)
 
 
-def box_input(config: ModelConfig) -> tuple[int, ...]:
-    """Shape of one region as `BoxGraph` takes it."""
-    cells = (BOX_POOL, BOX_POOL, config.channels)
-    return cells if config.box_convs else (math.prod(cells),)
+class MaskEndGraph(nn.Module):
+    """The mask head behind its convolutions, as products of matrices: channels stay last."""
+
+    def __init__(self, head: MaskHead) -> None:
+        super().__init__()
+        self.head = head
+        # (C', D, 2, 2) -> (2*2*D, C')
+        self.register_buffer("deconv_weight", head.deconv.weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous())
+        self.register_buffer("deconv_bias", head.deconv.get_parameter("bias").repeat(4))
+
+    def forward(self, pooled: Tensor, labels: Tensor) -> Tensor:
+        """See the module's legend."""
+        side = pooled.shape[1]
+        # (N, S, S, C') -> (N, S*S, 2*2*D) -> (N, S*S*2*2, D)
+        hidden = F.linear(pooled.flatten(1, 2), self.get_buffer("deconv_weight"), self.get_buffer("deconv_bias"))
+        hidden = F.relu(hidden).reshape(-1, 4 * side**2, self.head.logits.in_channels)
+        weight = self.head.logits.weight.flatten(1).index_select(0, labels)[..., None]
+        bias = self.head.logits.get_parameter("bias").index_select(0, labels)
+        cells = (hidden @ weight).reshape(-1, side, side, 2, 2).transpose(2, 3)
+        return cells.reshape(-1, 2 * side, 2 * side) + bias[:, None, None]
 
 
-def graphs_of(model: MaskRCNN) -> dict[str, tuple[nn.Module, dict[str, Tensor]]]:
-    """Each graph by its name, with examples of its inputs by theirs."""
+def graphs_of(model: MaskRCNN, *, convolutions: bool = True) -> NetworkGraphs:
+    """The three graphs; without `convolutions`, `weights_of` has what is missing."""
     size, channels = model.config.image_size, model.config.channels
     pool = model.config.mask_size // 2
     example = min(-(-size // 64) * 64, 512)
+    box = BoxGraph(model.box_head, channels, convolutions)
+    cells = (BOX_POOL, BOX_POOL, channels)
+    hidden = channels if convolutions else model.mask_head.deconv.in_channels
     return {
-        "trunk": (TrunkGraph(model).eval(), {"pixels": 255 * torch.rand(1, example, example, 3)}),
-        "box_head": (BoxGraph(model.box_head, channels).eval(), {"pooled": torch.rand(8, *box_input(model.config))}),
+        "trunk": (TrunkGraph(model, convolutions).eval(), {"pixels": 255 * torch.rand(1, example, example, 3)}),
+        "box_head": (box.eval(), {"pooled": torch.rand(8, *(cells if box.convolutions else [math.prod(cells)]))}),
         "mask_head": (
-            MaskGraph(model.mask_head).eval(),
-            {"pooled": torch.rand(4, pool, pool, channels), "labels": torch.ones(4, dtype=torch.int64)},
+            (MaskGraph if convolutions else MaskEndGraph)(model.mask_head).eval(),
+            {"pooled": torch.rand(4, pool, pool, hidden), "labels": torch.ones(4, dtype=torch.int64)},
         ),
     }
+
+
+def weights_of(model: MaskRCNN) -> dict[str, np.ndarray]:
+    """What `graphs_of` leaves out without `convolutions`, by the names of `inference.convolutions.Convolutions`."""
+    parts: dict[str, Iterable[nn.Module]] = {
+        "pyramid": model.pyramid.outputs if isinstance(model.pyramid, FPN) else [],
+        "rpn": model.rpn.convs,
+        "box": model.box_head.convs,
+        "mask": model.mask_head.convs,
+    }
+    pairs = {f"{part}.{k}": _folded(conv) for part, convs in parts.items() for k, conv in enumerate(convs)}
+    answers = [_folded(conv) for conv in (model.rpn.objectness, model.rpn.deltas)]
+    pairs["anchors"] = torch.cat([weight.flatten(1) for weight, _ in answers]), torch.cat([bias for _, bias in answers])
+    return {
+        f"{name}.{kind}": value.detach().float().cpu().numpy()
+        for name, pair in pairs.items()
+        for kind, value in zip(("weight", "bias"), pair, strict=True)
+    }
+
+
+def _folded(conv: nn.Module) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a convolution, or of one and the batch norm behind it."""
+    if isinstance(conv, nn.Sequential):
+        norm: Any = conv[1]
+        factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+        return conv[0].weight * factor[:, None, None, None], norm.bias - norm.running_mean * factor
+    return conv.get_parameter("weight"), conv.get_parameter("bias")

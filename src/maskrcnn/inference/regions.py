@@ -8,8 +8,6 @@ torch, for training and for other devices; the tests hold the two together.
 
 from __future__ import annotations
 
-import math
-import threading
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -17,6 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from maskrcnn.config import ModelConfig, PredictConfig
+from maskrcnn.inference.scratch import Scratch
 from maskrcnn.inference.timing import stage
 from maskrcnn.kernels.boxes import decode, nms
 from maskrcnn.model.anchors import POOLED_LEVELS, Anchors, to_units
@@ -56,20 +55,6 @@ class Graphs(Protocol):
 
     def mask_head(self, pooled: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """(N, S, S, C), labels (N,) -> mask logits (N, M, M)."""
-
-
-class Scratch(threading.local):
-    """One array a thread, used again and again: 50 MB of fresh memory cost more time than the pooling that fills it."""
-
-    def __init__(self) -> None:
-        self._values = np.empty(0, np.float32)
-
-    def array(self, *shape: int) -> np.ndarray:
-        """A float32 array of any content."""
-        length = math.prod(shape)
-        if length > len(self._values):
-            self._values = np.empty(length, np.float32)
-        return self._values[:length].reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -181,10 +166,10 @@ def pool(
     conventions: Conventions,
     scratch: Scratch,
 ) -> np.ndarray:
-    """Boxes (R, 4) of images (R,) -> (R, size, size, C), valid until `scratch` is used again."""
+    """Boxes (R, 4) of images (R,) -> (R, size, size, C), valid until `scratch` pools again."""
     maps_hw = [(m.shape[1], m.shape[2]) for m in trunk.maps]
     levels = assign_levels(boxes, maps_hw, anchors.strides[0], conventions)
-    pooled = scratch.array(len(boxes), size, size, trunk.maps[0].shape[3])
+    pooled = scratch.array("pooled", len(boxes), size, size, trunk.maps[0].shape[3])
     strides = anchors.strides[:POOLED_LEVELS]
     pool_maps(trunk.maps, boxes, image_index, levels, pooled, strides=strides, conventions=conventions)
     return pooled

@@ -19,16 +19,19 @@ class FPN(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """Finest first, in and out; one level more comes out."""
-        top_down: Tensor | None = None
-        pyramid: list[Tensor] = []
-        for feature, lateral, output in reversed(list(zip(maps, self.laterals, self.outputs, strict=True))):
-            merged = lateral(feature)
-            if top_down is not None:
-                merged = merged + F.interpolate(top_down, size=merged.shape[-2:], mode="nearest")
-            top_down = merged
-            pyramid.insert(0, output(merged))
+        pyramid = [output(sums) for output, sums in zip(self.outputs, self.merge(maps), strict=True)]
         pyramid.append(F.max_pool2d(pyramid[-1], kernel_size=1, stride=2))
         return pyramid
+
+    def merge(self, maps: list[Tensor]) -> list[Tensor]:
+        """The laterals with all coarser ones added to them: what the output convolutions take."""
+        merged: list[Tensor] = []
+        for feature, lateral in reversed(list(zip(maps, self.laterals, strict=True))):
+            sums = lateral(feature)
+            if merged:
+                sums = sums + F.interpolate(merged[0], size=sums.shape[-2:], mode="nearest")
+            merged.insert(0, sums)
+        return merged
 
 
 class SingleMap(nn.Module):
@@ -41,6 +44,10 @@ class SingleMap(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """The last map only."""
+        return self.merge(maps)
+
+    def merge(self, maps: list[Tensor]) -> list[Tensor]:
+        """The same: no 3x3 convolutions follow."""
         return [self.project(maps[-1])]
 
 

@@ -9,7 +9,9 @@ import numpy as np
 
 from maskrcnn.config import ModelConfig, PredictConfig
 from maskrcnn.inference import regions
+from maskrcnn.inference.convolutions import Convolutions
 from maskrcnn.inference.regions import Found, Graphs, Trunk
+from maskrcnn.inference.scratch import Scratch
 from maskrcnn.model.anchors import Anchors
 from maskrcnn.model.conventions import Conventions
 
@@ -27,15 +29,21 @@ class Runtime(Protocol):
 
 
 class CpuRuntime(ABC):
-    """A runtime on a CPU: three graphs, and `inference.regions` between them."""
+    """A runtime on a CPU: three graphs, and `inference.regions` between them.
+
+    `weights`, if given, are those of `Convolutions`, which the graphs leave out.
+    """
 
     name = "cpu"
 
-    def __init__(self, model: ModelConfig, conventions: Conventions) -> None:
+    def __init__(
+        self, model: ModelConfig, conventions: Conventions, weights: dict[str, np.ndarray] | None = None
+    ) -> None:
         self.model_config = model
         self.conventions = conventions
         self.anchors = Anchors(model, conventions)
-        self.scratch = regions.Scratch()
+        self.scratch = Scratch()
+        self.convolutions = Convolutions(weights, self.scratch) if weights else None
 
     def detect(
         self, pixels: np.ndarray, windows: np.ndarray, predict: PredictConfig, graphs: Graphs | None = None
@@ -79,18 +87,26 @@ class ExportedGraphs(ABC):
 
     def trunk(self, pixels: np.ndarray, windows: np.ndarray) -> Trunk:
         """See `regions.Graphs`."""
-        *maps, objectness, deltas = self.run("trunk", fill_padding(pixels, windows, self.pixel_mean))
+        outputs = self.run("trunk", fill_padding(pixels, windows, self.pixel_mean))
+        if self.runtime.convolutions:
+            maps, objectness, deltas = self.runtime.convolutions.trunk(outputs)
+        else:
+            *maps, objectness, deltas = outputs
         return self.runtime.trunk_of(maps, objectness, deltas, (pixels.shape[1], pixels.shape[2]))
 
     def box_head(self, pooled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `regions.Graphs`."""
-        if not self.runtime.model_config.box_convs:
+        if self.runtime.convolutions:
+            pooled = self.runtime.convolutions.box(pooled)
+        if self.runtime.convolutions or not self.runtime.model_config.box_convs:
             pooled = pooled.reshape(len(pooled), -1)  # (R, S, S, C) -> (R, S*S*C), as `graphs.BoxGraph` takes it
         logits, deltas = self.run("box_head", pooled)
         return logits, deltas
 
     def mask_head(self, pooled: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """See `regions.Graphs`."""
+        if self.runtime.convolutions:
+            pooled = self.runtime.convolutions.mask(pooled)
         return self.run("mask_head", pooled, labels)[0]
 
 

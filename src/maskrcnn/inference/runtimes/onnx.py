@@ -24,20 +24,26 @@ class OnnxRuntime(CpuRuntime):
         model: ModelConfig,
         conventions: Conventions,
         pixel_mean: tuple[float, ...],
+        weights: dict[str, np.ndarray] | None = None,
     ) -> None:
-        super().__init__(model, conventions)
+        super().__init__(model, conventions, weights)
         self._graphs = _Sessions(self, sessions, pixel_mean)
 
     @classmethod
     def open(
-        cls, folder: Path, model: ModelConfig, conventions: Conventions, pixel_mean: tuple[float, ...]
+        cls,
+        folder: Path,
+        model: ModelConfig,
+        conventions: Conventions,
+        pixel_mean: tuple[float, ...],
+        weights: dict[str, np.ndarray] | None,
     ) -> OnnxRuntime:
         """Read the graphs of a bundle."""
         sessions = {
             name: onnxruntime.InferenceSession(folder / f"{name}.onnx", providers=["CPUExecutionProvider"])
             for name in GRAPHS
         }
-        return cls(sessions, model, conventions, pixel_mean)
+        return cls(sessions, model, conventions, pixel_mean, weights)
 
     def graphs(self) -> ExportedGraphs:
         """The same for every thread."""

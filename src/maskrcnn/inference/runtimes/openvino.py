@@ -27,10 +27,11 @@ class OpenVinoRuntime(CpuRuntime):
         model: ModelConfig,
         conventions: Conventions,
         pixel_mean: tuple[float, ...],
+        weights: dict[str, np.ndarray] | None = None,
         *,
         streams: int = 1,
     ) -> None:
-        super().__init__(model, conventions)
+        super().__init__(model, conventions, weights)
         self.pixel_mean = pixel_mean
         core = ov.Core()
         settings = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": streams}
@@ -50,13 +51,14 @@ class OpenVinoRuntime(CpuRuntime):
         model: ModelConfig,
         conventions: Conventions,
         pixel_mean: tuple[float, ...],
+        weights: dict[str, np.ndarray] | None,
         *,
         streams: int = 1,
     ) -> OpenVinoRuntime:
         """Read the graphs of a bundle."""
         core = ov.Core()
         models = {name: core.read_model(folder / f"{name}.xml") for name in GRAPHS}
-        return cls(models, model, conventions, pixel_mean, streams=streams)
+        return cls(models, model, conventions, pixel_mean, weights, streams=streams)
 
     def graphs(self) -> _Requests:
         """This thread's requests, made at its first call."""

@@ -1,0 +1,147 @@
+"""3x3 convolutions of channels-last maps with a quarter of the products: Winograd's algorithm F(4x4, 3x3).
+
+    tile of 6 x 6 cells -> 36 sums of its cells -> of each, one product of matrices over the channels -> 4 x 4 cells
+
+The transforms are those of Lavin and Gray 2016 for the points 0, +-sqrt(1/2), +-sqrt(2) and infinity, with which
+float32 errs twice as much as in a plain sum; with the common 0, +-1, +-2 it is four times. They take a range of tiles,
+so that threads can share them out; between the two stands a product of matrices.
+
+    B images of (H, W, C), T tiles of all images in a row, C' channels out
+"""
+
+from math import sqrt
+
+import numpy as np
+from numba import njit
+
+SIDE = 4
+"""Cells of the output that a tile makes, along a side."""
+
+PRODUCTS = (SIDE + 2) ** 2
+
+A, B = np.float32(sqrt(0.5)), np.float32(sqrt(2))
+"""The points, of which both signs are taken; their squares are 1/2 and 2, and A * B is 1."""
+
+HALF, TWO, FIVE_HALVES = np.float32(0.5), np.float32(2), np.float32(2.5)
+
+
+def transform_weights(weight: np.ndarray) -> np.ndarray:
+    """(C', C, 3, 3) -> (36, C, C') float32."""
+    points = np.array([sqrt(0.5), -sqrt(0.5), sqrt(2), -sqrt(2)])
+    others = points[[2, 2, 0, 0]]
+    scale = 2 * points**2 * (points**2 - others**2)
+    rows = np.stack([np.ones(4), points, points**2], 1) / scale[:, None]
+    matrix = np.concatenate([[[1, 0, 0]], rows, [[0, 0, 1]]])  # (6, 3)
+    both = np.kron(matrix, matrix)  # (36, 9)
+    flat = weight.astype(np.float64).transpose(2, 3, 1, 0).reshape(9, -1)
+    return (both @ flat).astype(np.float32).reshape(PRODUCTS, weight.shape[1], weight.shape[0])
+
+
+@njit(cache=True, nogil=True)
+def count_tiles(length):
+    """Tiles that cover so many cells in a row."""
+    return (length + SIDE - 1) // SIDE
+
+
+@njit(cache=True, nogil=True)
+def _place(tile, height, width):
+    """Image and first output cell, row and column, of a tile."""
+    down, across = count_tiles(height), count_tiles(width)
+    return tile // (down * across), tile // across % down * SIDE, tile % across * SIDE
+
+
+@njit(cache=True, nogil=True)
+def _sums(d0, d1, d2, d3, d4, d5):
+    """Six cells in a row -> the values of their polynomial's parts at the six points."""
+    a_even, a_odd = d4 - TWO * d2, A * d3 - B * d1
+    b_even, b_odd = d4 - HALF * d2, B * d3 - A * d1
+    return (
+        d0 - FIVE_HALVES * d2 + d4,
+        a_even + a_odd,
+        a_even - a_odd,
+        b_even + b_odd,
+        b_even - b_odd,
+        d1 - FIVE_HALVES * d3 + d5,
+    )
+
+
+@njit(cache=True, nogil=True)
+def _cells(m0, m1, m2, m3, m4, m5):
+    """Six products -> four cells in a row."""
+    a_sum, a_difference, b_sum, b_difference = m1 + m2, m1 - m2, m3 + m4, m3 - m4
+    return (
+        m0 + a_sum + b_sum,
+        A * a_difference + B * b_difference,
+        HALF * a_sum + TWO * b_sum,
+        HALF * A * a_difference + TWO * B * b_difference + m5,
+    )
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def tiles_in(maps, first, start, stop, out):
+    """Tiles ``first + t`` of maps (B, H, W, C) into ``out[:, t]``, `out` (36, T, C), t from `start` to before `stop`.
+
+    Beyond the maps is zero.
+    """
+    height, width, channels = maps.shape[1:]
+    patch = np.empty((6, 6, channels), np.float32)
+    outside = np.zeros(channels, np.float32)
+    for t in range(start, stop):
+        image, top, left = _place(first + t, height, width)
+        for x in range(6):
+            column = left + x - 1
+            inside = 0 <= column < width
+            d0 = maps[image, top - 1, column] if inside and top > 0 else outside
+            d1 = maps[image, top, column] if inside else outside
+            d2 = maps[image, top + 1, column] if inside and top + 1 < height else outside
+            d3 = maps[image, top + 2, column] if inside and top + 2 < height else outside
+            d4 = maps[image, top + 3, column] if inside and top + 3 < height else outside
+            d5 = maps[image, top + 4, column] if inside and top + 4 < height else outside
+            for c in range(channels):
+                s0, s1, s2, s3, s4, s5 = _sums(d0[c], d1[c], d2[c], d3[c], d4[c], d5[c])
+                patch[0, x, c] = s0
+                patch[1, x, c] = s1
+                patch[2, x, c] = s2
+                patch[3, x, c] = s3
+                patch[4, x, c] = s4
+                patch[5, x, c] = s5
+        for y in range(6):
+            row = patch[y]
+            for c in range(channels):
+                s0, s1, s2, s3, s4, s5 = _sums(row[0, c], row[1, c], row[2, c], row[3, c], row[4, c], row[5, c])
+                out[6 * y, t, c] = s0
+                out[6 * y + 1, t, c] = s1
+                out[6 * y + 2, t, c] = s2
+                out[6 * y + 3, t, c] = s3
+                out[6 * y + 4, t, c] = s4
+                out[6 * y + 5, t, c] = s5
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def tiles_out(products, first, start, stop, bias, relu, out):
+    """Products (36, T, C') of the same tiles, bias (C',) -> their cells of `out` (B, H, W, C')."""
+    height, width, channels = out.shape[1:]
+    least = np.float32(0.0) if relu else np.float32(-np.inf)
+    strip = np.empty((SIDE, 6, channels), np.float32)
+    cells = np.empty((SIDE, channels), np.float32)
+    for t in range(start, stop):
+        image, top, left = _place(first + t, height, width)
+        for x in range(6):
+            m0, m1, m2 = products[x, t], products[6 + x, t], products[12 + x, t]
+            m3, m4, m5 = products[18 + x, t], products[24 + x, t], products[30 + x, t]
+            for c in range(channels):
+                y0, y1, y2, y3 = _cells(m0[c], m1[c], m2[c], m3[c], m4[c], m5[c])
+                strip[0, x, c] = y0
+                strip[1, x, c] = y1
+                strip[2, x, c] = y2
+                strip[3, x, c] = y3
+        for y in range(min(SIDE, height - top)):
+            row = strip[y]
+            for c in range(channels):
+                x0, x1, x2, x3 = _cells(row[0, c], row[1, c], row[2, c], row[3, c], row[4, c], row[5, c])
+                cells[0, c] = max(x0 + bias[c], least)
+                cells[1, c] = max(x1 + bias[c], least)
+                cells[2, c] = max(x2 + bias[c], least)
+                cells[3, c] = max(x3 + bias[c], least)
+            for x in range(min(SIDE, width - left)):
+                out[image, top + y, left + x] = cells[x]
