@@ -23,6 +23,9 @@ from maskrcnn.kernels.winograd import PRODUCTS, count_tiles, tiles_in, tiles_out
 TILES = 1024
 """So many tiles of 4 x 4 cells are worked on at a time: 38 MB before and after the product with 256 channels."""
 
+TILES_A_THREAD = 64
+"""Fewer are not worth a thread's waking."""
+
 THREADS: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 
 _POOL = ThreadPoolExecutor(THREADS, "convolutions")
@@ -112,6 +115,7 @@ def _tiles_out(products: np.ndarray, first: int, layer: _Layer, out: np.ndarray,
 
 def _share(count: int, work: Callable[[int, int], None]) -> None:
     """Call `work` with ranges that make up `count`, each in a thread."""
-    ends = [count * k // THREADS for k in range(THREADS + 1)]
+    parts = min(THREADS, -(-count // TILES_A_THREAD))
+    ends = [count * k // parts for k in range(parts + 1)]
     for done in [_POOL.submit(work, start, stop) for start, stop in pairwise(ends)]:
         done.result()
