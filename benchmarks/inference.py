@@ -28,10 +28,9 @@ from torchvision.models import detection
 
 from maskrcnn import RLE, iou_matrix
 from maskrcnn.checkpoints import load
-from maskrcnn.checkpoints.bundle import DESCRIPTION, describe
 from maskrcnn.checkpoints.foreign import import_checkpoint
 from maskrcnn.deploy.convert import to_openvino
-from maskrcnn.deploy.export import export
+from maskrcnn.deploy.export import export, write_bundle
 from maskrcnn.deploy.quantize import quantized, record
 from maskrcnn.inference.graphs import graphs_of
 from maskrcnn.inference.predictor import Predictor
@@ -162,10 +161,7 @@ def int8_bundle(model: Predictor, pictures: list[np.ndarray], folder: Path) -> P
     seen = record(runtime, inputs, model.config.predict)
     small = folder / "int8"
     small.mkdir()
-    text = describe(model, mean, runtime="openvino", precision="int8", winograd=False, scores={})
-    (small / DESCRIPTION).write_text(json.dumps(text), "utf-8")
-    for name, graph in quantized(graphs, seen).items():
-        ov.save_model(graph, small / f"{name}.xml", compress_to_fp16=False)
+    write_bundle(model, quantized(graphs, seen), small, runtime="openvino", precision="int8", scores={})
     return load(small)
 
 

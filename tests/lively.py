@@ -32,10 +32,8 @@ def enliven(model: MaskRCNN, side: int) -> MaskRCNN:
 def predictor(conventions: Conventions = NATIVE, **changes) -> Predictor:
     """A tiny lively network of four classes for inputs of 128 pixels; `changes` are model settings."""
     torch.manual_seed(2)
-    config = ModelConfig(
-        backbone="test_resnet", weights="none", image_size=128, channels=16, box_channels=32, mask_channels=16,
-        proposals=60, proposals_per_level=50, **changes,
-    )  # fmt: skip
+    small = {"image_size": 128, "channels": 16, "box_channels": 32, "mask_channels": 16, "proposals": 60}
+    config = ModelConfig(backbone="test_resnet", weights="none", proposals_per_level=50, **{**small, **changes})
     model = build_model(config, 4, conventions.changed(shorter_side=96))
     enliven(model, 128)
     names = ["box", "disc", "star", "triangle"]

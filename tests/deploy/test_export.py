@@ -1,8 +1,10 @@
 """Bundles give what the model gives, with no torch in sight; int8 is measured, and refused when it costs too much."""
 
 import json
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +19,9 @@ from maskrcnn.model.conventions import MATTERPORT, NATIVE, TORCHVISION
 
 VARIANTS = {
     "native": (NATIVE, {}),
-    "torchvision v2": (TORCHVISION, {"norm": "batch", "box_convs": 1, "box_layers": 1, "rpn_convs": 2}),
-    "matterport": (MATTERPORT, {}),
-    "single map": (NATIVE, {"pyramid": "single"}),
+    "torchvision v2": (TORCHVISION, {"norm": "batch", "box_convs": 2, "box_layers": 1, "rpn_convs": 2}),
+    "matterport": (MATTERPORT, {"mask_deconv_channels": 24}),
+    "single map": (NATIVE, {"pyramid": "single", "norm": "batch"}),
 }
 
 
@@ -43,8 +45,26 @@ def test_a_bundle_gives_what_the_model_gives(variant, runtime, tmp_path, rng):
         assert [a.area for a in ours.rles] == pytest.approx([b.area for b in theirs.rles], abs=2)
         counts.append(len(ours))
     assert max(counts) > 5
+    images = [rng.integers(0, 256, (128, 128, 3), np.uint8) for _ in range(6)]
+    alone = [bundle.predict(image).boxes for image in images]
+    with ThreadPoolExecutor(3) as pool:
+        together = [found.boxes for found in pool.map(bundle.predict, images)]
+    batched = [found.boxes for found in bundle.predict_many(images, batch_size=3)]
+    for boxes, others, of_batch in zip(alone, together, batched, strict=True):
+        assert np.array_equal(boxes, others)
+        # scores that differ by 1e-5 may trade places
+        assert np.abs(boxes[:, None] - of_batch).max(2).min(1).max(initial=0) < 0.05
     nothing = bundle.changed(score_threshold=1.0).predict(image)
     assert len(nothing) == 0
+
+
+@pytest.mark.parametrize("box_convs", [0, 1])
+def test_no_proposals_are_no_detections(box_convs, tmp_path, rng):
+    model = predictor(box_convs=box_convs)
+    model.runtime.conventions = NATIVE.changed(smallest_proposal=1e4)
+    maskrcnn.export(model, tmp_path / "bundle")
+    for able in (model, maskrcnn.load(tmp_path / "bundle")):
+        assert len(able.predict(rng.integers(0, 256, (128, 128, 3), np.uint8))) == 0
 
 
 NO_TORCH = """
@@ -101,6 +121,7 @@ def test_int8_is_measured_before_it_is_written(runtime, shapes, tmp_path, monkey
     described = json.loads((tmp_path / "small" / "model.json").read_text())
     assert described["precision"] == "int8"
     assert described["scores"] == scores
+    assert not (tmp_path / "small" / "convolutions.safetensors").exists()
     assert any(line.startswith("int8: box AP") for line in said)
     maskrcnn.export(predictor(), tmp_path / "large", runtime=runtime)
     sizes = [
@@ -151,10 +172,16 @@ def test_mistakes(tmp_path, shapes):
     (tmp_path / "b" / "trunk.bin").write_bytes(b"")
     with pytest.raises(UserError, match="cannot be opened"):
         maskrcnn.load(tmp_path / "b")
-    for content in (b"", b"damaged"):
-        (tmp_path / "b" / "convolutions.npz").write_bytes(content)
-        with pytest.raises(UserError, match=r"convolutions\.npz cannot be read"):
-            maskrcnn.load(tmp_path / "b")
+    maskrcnn.export(predictor(channels=8), tmp_path / "narrow")
+    shutil.copy(tmp_path / "narrow" / "convolutions.safetensors", tmp_path / "b")
+    with pytest.raises(UserError, match=r"convolutions\.safetensors cannot be used: .* 8 channels, and is given 16"):
+        maskrcnn.load(tmp_path / "b")
+    (tmp_path / "b" / "convolutions.safetensors").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"convolutions\.safetensors cannot be used"):
+        maskrcnn.load(tmp_path / "b")
+    (tmp_path / "b" / "convolutions.safetensors").unlink()
+    with pytest.raises(UserError, match=r"convolutions\.safetensors cannot be used"):
+        maskrcnn.load(tmp_path / "b")
     (tmp_path / "b" / "model.json").write_text("{}")
     with pytest.raises(UserError, match="not the description of a bundle"):
         maskrcnn.load(tmp_path / "b")

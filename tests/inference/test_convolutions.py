@@ -1,13 +1,14 @@
 """The convolutions beside a bundle's graphs are those of torch."""
 
+import multiprocessing
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from maskrcnn.inference import convolutions as module
-from maskrcnn.inference.convolutions import Convolutions
-from maskrcnn.inference.scratch import Scratch
+from maskrcnn.inference.convolutions import Convolutions, _share
 
 
 def layer(rng, wide, channels):
@@ -15,11 +16,10 @@ def layer(rng, wide, channels):
     return rng.normal(0, scale, (wide, channels, 3, 3)).astype(np.float32), rng.normal(size=wide).astype(np.float32)
 
 
-def made(rng, **layers):
-    """`Convolutions` of weights and biases by layer."""
-    named = {**layers, "anchors": (rng.normal(size=(5 * 3, 8)).astype(np.float32), rng.normal(size=15).astype("f"))}
-    weights = {f"{n}.{k}": v for n, pair in named.items() for k, v in zip(("weight", "bias"), pair, strict=True)}
-    return Convolutions(weights, Scratch()), named
+def arrays_of(rng, **layers):
+    """Weights and biases of layers by name, and those of three anchors."""
+    named = {"anchors": (rng.normal(size=(5 * 3, 8)).astype(np.float32), rng.normal(size=15).astype("f")), **layers}
+    return {f"{n}.{k}": v for n, pair in named.items() for k, v in zip(("weight", "bias"), pair, strict=True)}
 
 
 def reference(maps, weight, bias, relu):
@@ -33,8 +33,12 @@ def reference(maps, weight, bias, relu):
 @pytest.mark.parametrize("tiles", [7, 1024])
 def test_a_tower_is_that_of_torch(shape, tiles, rng, monkeypatch):
     monkeypatch.setattr(module, "TILES", tiles)  # more tiles than are worked on at a time
+    monkeypatch.setattr(module, "TILES_A_THREAD", 3)
+    monkeypatch.setattr(module, "THREADS", 3)
     first, second = layer(rng, 24, shape[-1]), layer(rng, 8, 24)
-    convolutions, _ = made(rng, **{"mask.0": first, "mask.1": second})
+    anchors = rng.normal(size=(5, shape[-1])).astype("f"), rng.normal(size=5).astype("f")
+    arrays = arrays_of(rng, **{"mask.0": first, "mask.1": second, "anchors": anchors})
+    convolutions = Convolutions(arrays, shape[-1])
     maps = rng.normal(size=shape).astype(np.float32)
     expected = reference(reference(maps, *first, relu=True), *second, relu=True)
     assert np.abs(convolutions.mask(maps) - expected).max() < 1e-5 * max(expected.std(), 1)
@@ -43,13 +47,14 @@ def test_a_tower_is_that_of_torch(shape, tiles, rng, monkeypatch):
 
 def test_the_trunk_has_the_pyramids_maps_and_the_anchors_answers(rng):
     wide = layer(rng, 8, 8), layer(rng, 8, 8), layer(rng, 8, 8)
-    convolutions, named = made(rng, **{"pyramid.0": wide[0], "pyramid.1": wide[1], "rpn.0": wide[2]})
+    arrays = arrays_of(rng, **{"pyramid.0": wide[0], "pyramid.1": wide[1], "rpn.0": wide[2]})
+    convolutions = Convolutions(arrays, 8)
     merged = [rng.normal(size=(2, *hw, 8)).astype(np.float32) for hw in ((12, 17), (6, 9))]
     maps, objectness, deltas = convolutions.trunk(merged)
     expected = [reference(m, *w, relu=False) for m, w in zip(merged, wide, strict=False)]
     for found, wanted in zip(maps, expected, strict=True):
         assert np.abs(found - wanted).max() < 1e-5
-    weight, bias = named["anchors"]
+    weight, bias = arrays["anchors.weight"], arrays["anchors.bias"]
     answers = [reference(m, *wide[2], relu=True) @ weight.T + bias for m in (*expected, expected[1][:, ::2, ::2])]
     assert np.abs(objectness - np.concatenate([a[..., :3].reshape(2, -1) for a in answers], 1)).max() < 1e-4
     assert np.abs(deltas - np.concatenate([a[..., 3:].reshape(2, -1, 4) for a in answers], 1)).max() < 1e-4
@@ -57,7 +62,58 @@ def test_the_trunk_has_the_pyramids_maps_and_the_anchors_answers(rng):
 
 
 def test_a_single_map_passes_as_it_is(rng):
-    convolutions, _ = made(rng, **{"rpn.0": layer(rng, 8, 8)})
+    convolutions = Convolutions(arrays_of(rng, **{"rpn.0": layer(rng, 8, 8)}), 8)
     maps, objectness, _ = convolutions.trunk([only := rng.normal(size=(1, 5, 6, 8)).astype(np.float32)])
     assert maps == [only]
     assert objectness.shape == (1, 3 * 5 * 6)
+
+
+@pytest.mark.parametrize("total", [0, 1, 63, 64, 127, 128, 1000])
+def test_work_is_shared_without_gaps(total, monkeypatch):
+    monkeypatch.setattr(module, "THREADS", 3)
+    ranges = []
+    _share(total, lambda start, stop: ranges.append((start, stop)))
+    assert len(ranges) == max(min(3, total // 64), 1)
+    assert sorted(k for start, stop in ranges for k in range(start, stop)) == list(range(total))
+
+
+def test_the_error_of_a_thread_comes_out(monkeypatch):
+    monkeypatch.setattr(module, "THREADS", 2)
+
+    def work(start, stop):
+        if start == 0:
+            raise FloatingPointError
+
+    with pytest.raises(FloatingPointError):
+        _share(200, work)
+
+
+def test_a_forked_process_has_threads_of_its_own(monkeypatch):
+    monkeypatch.setattr(module, "THREADS", 2)
+    _share(200, lambda start, stop: None)
+    child = multiprocessing.get_context("fork").Process(target=_share, args=(200, lambda start, stop: None))
+    child.start()
+    child.join(30)
+    if child.is_alive():
+        child.kill()
+    assert child.exitcode == 0
+
+
+def test_arrays_that_do_not_fit_are_refused(rng):
+    fitting = {"rpn.0": layer(rng, 8, 8), "mask.0": layer(rng, 24, 8), "mask.1": layer(rng, 8, 24)}
+    Convolutions(arrays_of(rng, **fitting), 8)
+    double = tuple(value.astype(np.float64) for value in layer(rng, 8, 8))
+    for wrong, message in (
+        ({"mask.1": layer(rng, 8, 8)}, "mask.1 takes 8 channels, and is given 24"),
+        ({"rpn.0": layer(rng, 16, 8)}, "anchors has float32"),
+        ({"rpn.0": (layer(rng, 8, 8)[0], np.zeros(7, np.float32))}, "rpn.0 has float32"),
+        ({"box.0": double}, "box.0 has float64"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Convolutions(arrays_of(rng, **{**fitting, **wrong}), 8)
+    without = arrays_of(rng, **fitting)
+    del without["mask.0.bias"]
+    with pytest.raises(ValueError, match=r"mask\.0\.bias is missing"):
+        Convolutions(without, 8)
+    with pytest.raises(ValueError, match="given 9"):
+        Convolutions(arrays_of(rng, **fitting), 9)

@@ -2,7 +2,7 @@
 
 model.json   format, runtime, precision, configuration, conventions, pixel mean, classes, provenance, scores
 trunk.*, box_head.*, mask_head.*
-convolutions.npz   where model.json says "winograd": weights that the graphs leave out, for `inference.convolutions`
+convolutions.safetensors   where model.json says "winograd": what the graphs leave out, for `inference.convolutions`
 """
 
 from __future__ import annotations
@@ -10,21 +10,25 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
-import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 from maskrcnn.config import Config
 from maskrcnn.errors import UserError
+from maskrcnn.inference.convolutions import Convolutions
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.model.conventions import Conventions
 
 if TYPE_CHECKING:
     from maskrcnn.inference.runtimes import Runtime
 
-FORMAT = "maskrcnn-bundle-2"
+FORMAT = "maskrcnn-bundle-3"
+READABLE = ("maskrcnn-bundle-2", FORMAT)
+"""What 2 lacks is "winograd"."""
+
 DESCRIPTION = "model.json"
-CONVOLUTIONS = "convolutions.npz"
+CONVOLUTIONS = "convolutions.safetensors"
 
 
 def is_bundle(path: Path) -> bool:
@@ -52,28 +56,21 @@ def read_bundle(path: Path) -> Predictor:
         text = json.loads((path / DESCRIPTION).read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path / DESCRIPTION} cannot be read: {error}") from None
-    if not isinstance(text, dict) or text.get("format") != FORMAT:
+    if not isinstance(text, dict) or text.get("format") not in READABLE:
         raise UserError(f"{path / DESCRIPTION} is not the description of a bundle of this package")
     config = Config.parse(text["config"], str(path / DESCRIPTION))
     conventions, mean = Conventions.from_dict(text["conventions"]), tuple(text["pixel_mean"])
-    weights = _read_convolutions(path / CONVOLUTIONS) if text.get("winograd") else None
-    runtime = _open(text["runtime"], path, config, conventions, mean, weights)
+    convolutions = _read_convolutions(path / CONVOLUTIONS, config.model.channels) if text.get("winograd") else None
+    runtime = _open(text["runtime"], path, config, conventions, mean, convolutions)
     provenance = {**text["provenance"], **{k: text[k] for k in ("precision", "scores") if k in text}}
     return Predictor(runtime, config, text["class_ids"], text["class_names"], provenance=provenance)
 
 
-def save_convolutions(weights: dict[str, np.ndarray], folder: Path) -> None:
-    """Write what `graphs.weights_of` gives into a bundle."""
-    values: dict[str, Any] = dict(weights)
-    np.savez(folder / CONVOLUTIONS, **values)
-
-
-def _read_convolutions(path: Path) -> dict[str, np.ndarray]:
+def _read_convolutions(path: Path, channels: int) -> Convolutions:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
+        return Convolutions(load_file(path), channels)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise UserError(f"{path} cannot be used: {error}") from None
 
 
 def _open(
@@ -82,17 +79,17 @@ def _open(
     config: Config,
     conventions: Conventions,
     mean: tuple[float, ...],
-    weights: dict[str, np.ndarray] | None,
+    convolutions: Convolutions | None,
 ) -> Runtime:
     try:
         if name == "openvino":
             from maskrcnn.inference.runtimes.openvino import OpenVinoRuntime
 
-            return OpenVinoRuntime.open(path, config.model, conventions, mean, weights)
+            return OpenVinoRuntime.open(path, config.model, conventions, mean, convolutions)
         if name == "onnx":
             from maskrcnn.inference.runtimes.onnx import OnnxRuntime
 
-            return OnnxRuntime.open(path, config.model, conventions, mean, weights)
+            return OnnxRuntime.open(path, config.model, conventions, mean, convolutions)
     except ModuleNotFoundError as error:
         raise UserError(f"{path} runs on {name}, which is not installed: pip install 'maskrcnn[{name}]'") from error
     except RuntimeError as error:

@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from safetensors.numpy import save_file
 
-from maskrcnn.checkpoints.bundle import DESCRIPTION, describe, save_convolutions
+from maskrcnn.checkpoints.bundle import CONVOLUTIONS, DESCRIPTION, describe
 from maskrcnn.checkpoints.torchvision import to_torchvision
 from maskrcnn.data.batch import stack
 from maskrcnn.data.images import ImageError
@@ -70,8 +71,7 @@ def export(
     network = model.model
     mean = tuple(float(v) for v in network.pixel_mean)
     convert = to_openvino if runtime == "openvino" else to_onnx
-    winograd = precision == "fp32"
-    graphs = convert(graphs_of(network, convolutions=not winograd))
+    graphs = convert(graphs_of(network, winograd=precision == "fp32"))
     scores: dict[str, Any] = {}
     if precision == "int8":
         assert calibrate is not None
@@ -85,20 +85,36 @@ def export(
     beside = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         beside.mkdir(parents=True)
-        text = describe(model, mean, runtime=runtime, precision=precision, winograd=winograd, scores=scores)
-        if whole:
-            parts = to_onnx(graphs_of(network)) if winograd else graphs
-            graphs = {**graphs, "whole": whole_graph(model, parts, text)}
-        _save(graphs, beside, runtime)
-        if winograd:
-            save_convolutions(weights_of(network), beside)
-        write_text(json.dumps(text, indent=1), beside / DESCRIPTION)
+        write_bundle(model, graphs, beside, runtime=runtime, precision=precision, scores=scores, whole=whole)
         os.replace(beside, out)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return scores
+
+
+def write_bundle(
+    model: Predictor,
+    graphs: dict[str, Any],
+    folder: Path,
+    *,
+    runtime: str,
+    precision: str,
+    scores: dict[str, Any],
+    whole: bool = False,
+) -> None:
+    """Put a bundle of `graphs` into an empty folder; those of fp32 are without the convolutions of `weights_of`."""
+    network, winograd = model.model, precision == "fp32"
+    mean = tuple(float(v) for v in network.pixel_mean)
+    text = describe(model, mean, runtime=runtime, precision=precision, winograd=winograd, scores=scores)
+    if whole:
+        parts = to_onnx(graphs_of(network)) if winograd else graphs
+        graphs = {**graphs, "whole": whole_graph(model, parts, text)}
+    _save(graphs, folder, runtime)
+    if winograd:
+        save_file(weights_of(network), folder / CONVOLUTIONS)
+    write_text(json.dumps(text, indent=1), folder / DESCRIPTION)
 
 
 def _to_int8(

@@ -4,16 +4,15 @@ trunk     (B, H, W, 3) float32 of 0 to 255 -> P2 .. P5 (B, M, N, C), objectness 
 box head  (R, S*S*C), or (R, S, S, C) with convolutions -> class logits (R, K + 1), box deltas (R, K + 1, 4)
 mask head (N, S, S, C), labels (N,) -> mask logits (N, M, M)
 
-Without their 3x3 convolutions, which `inference.convolutions` then computes:
+With `winograd`, `inference.convolutions` does what lies between them, and they take other things:
 
-trunk     (B, H, W, 3) -> what the pyramid's convolutions are given, or its single map
-box head  (R, S*S*C) -> the same
-mask head (N, S, S, C'), labels (N,) -> the same
+trunk     (B, H, W, 3) -> what the pyramid's 3x3 convolutions are given, or its single map, each (B, M, N, C)
+box head  (R, S*S*C), behind its convolutions -> class logits, box deltas
+mask head (N, S, S, C'), behind its convolutions, labels (N,) -> mask logits
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -35,32 +34,55 @@ NetworkGraphs = dict[str, tuple[nn.Module, dict[str, Tensor]]]
 class TrunkGraph(nn.Module):
     """Normalisation, backbone, pyramid and region proposal network. Padding comes in as the pixel mean."""
 
-    def __init__(self, model: MaskRCNN, convolutions: bool) -> None:
+    def __init__(self, model: MaskRCNN) -> None:
         super().__init__()
         self.model = model
-        self.convolutions = convolutions
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """See the module's legend."""
-        images = ((pixels - self.model.pixel_mean) / self.model.pixel_std).permute(0, 3, 1, 2)
-        if not self.convolutions:
-            merged = self.model.pyramid.merge(self.model.backbone(images))
-            return tuple(sums.permute(0, 2, 3, 1) for sums in merged)
-        features = self.model.extract(images)
+        features = self.model.extract(_normalized(self.model, pixels))
         rpn = self.model.rpn(features)
         maps = [feature.permute(0, 2, 3, 1) for feature in features[:POOLED_LEVELS]]
         return (*maps, torch.cat(rpn.objectness_logits, 1), torch.cat(rpn.anchor_deltas, 1))
 
 
+class BodyGraph(nn.Module):
+    """Normalisation, backbone, and the pyramid up to its 3x3 convolutions."""
+
+    def __init__(self, model: MaskRCNN) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """See the module's legend."""
+        merged = self.model.pyramid.merge(self.model.backbone(_normalized(self.model, pixels)))
+        return tuple(sums.permute(0, 2, 3, 1) for sums in merged)
+
+
+def _normalized(model: MaskRCNN, pixels: Tensor) -> Tensor:
+    return ((pixels - model.pixel_mean) / model.pixel_std).permute(0, 3, 1, 2)
+
+
 class BoxGraph(nn.Module):
-    """The box head. Without convolutions its first layer takes cells in the order that they have in memory, in a row:
+    """The box head with its convolutions."""
+
+    def __init__(self, head: BoxHead) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """See the module's legend."""
+        return self.head(pooled.permute(0, 3, 1, 2))
+
+
+class BoxRowsGraph(nn.Module):
+    """The box head without convolutions. Its first layer takes cells in the order that they have in memory, in a row:
     a reshape between a quantised input and the product would leave the product in fp32.
     """
 
-    def __init__(self, head: BoxHead, channels: int, convolutions: bool) -> None:
+    def __init__(self, head: BoxHead, channels: int) -> None:
         super().__init__()
         self.head = head
-        self.convolutions = convolutions and len(head.convs) > 0
         first = head.fcs[0].get_parameter("weight")
         # (out, C*S*S) -> (out, S*S*C)
         weight = first.unflatten(1, (channels, BOX_POOL**2)).transpose(1, 2).flatten(1).contiguous()
@@ -68,8 +90,6 @@ class BoxGraph(nn.Module):
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """See the module's legend."""
-        if self.convolutions:
-            return self.head(pooled.permute(0, 3, 1, 2))
         first = self.head.fcs[0]
         hidden = F.relu(F.linear(pooled, self.get_buffer("first_weight"), first.get_parameter("bias")))
         return self.head.predict(hidden, skip=1)
@@ -109,26 +129,29 @@ class MaskEndGraph(nn.Module):
         return cells.reshape(-1, 2 * side, 2 * side) + bias[:, None, None]
 
 
-def graphs_of(model: MaskRCNN, *, convolutions: bool = True) -> NetworkGraphs:
-    """The three graphs; without `convolutions`, `weights_of` has what is missing."""
+def graphs_of(model: MaskRCNN, *, winograd: bool = False) -> NetworkGraphs:
+    """The three graphs; with `winograd`, `weights_of` has what is missing."""
     size, channels = model.config.image_size, model.config.channels
     pool = model.config.mask_size // 2
     example = min(-(-size // 64) * 64, 512)
-    box = BoxGraph(model.box_head, channels, convolutions)
-    cells = (BOX_POOL, BOX_POOL, channels)
-    hidden = channels if convolutions else model.mask_head.deconv.in_channels
+    rows = winograd or not model.config.box_convs
+    regions = torch.rand(8, BOX_POOL, BOX_POOL, channels)
+    trunk = BodyGraph(model) if winograd else TrunkGraph(model)
+    box = BoxRowsGraph(model.box_head, channels) if rows else BoxGraph(model.box_head)
+    mask = MaskEndGraph(model.mask_head) if winograd else MaskGraph(model.mask_head)
+    hidden = model.mask_head.deconv.in_channels if winograd else channels
     return {
-        "trunk": (TrunkGraph(model, convolutions).eval(), {"pixels": 255 * torch.rand(1, example, example, 3)}),
-        "box_head": (box.eval(), {"pooled": torch.rand(8, *(cells if box.convolutions else [math.prod(cells)]))}),
+        "trunk": (trunk.eval(), {"pixels": 255 * torch.rand(1, example, example, 3)}),
+        "box_head": (box.eval(), {"pooled": regions.flatten(1) if rows else regions}),
         "mask_head": (
-            (MaskGraph if convolutions else MaskEndGraph)(model.mask_head).eval(),
+            mask.eval(),
             {"pooled": torch.rand(4, pool, pool, hidden), "labels": torch.ones(4, dtype=torch.int64)},
         ),
     }
 
 
 def weights_of(model: MaskRCNN) -> dict[str, np.ndarray]:
-    """What `graphs_of` leaves out without `convolutions`, by the names of `inference.convolutions.Convolutions`."""
+    """What `graphs_of` leaves out with `winograd`, by the names of `inference.convolutions.Convolutions`."""
     parts: dict[str, Iterable[nn.Module]] = {
         "pyramid": model.pyramid.outputs if isinstance(model.pyramid, FPN) else [],
         "rpn": model.rpn.convs,
@@ -139,7 +162,7 @@ def weights_of(model: MaskRCNN) -> dict[str, np.ndarray]:
     answers = [_folded(conv) for conv in (model.rpn.objectness, model.rpn.deltas)]
     pairs["anchors"] = torch.cat([weight.flatten(1) for weight, _ in answers]), torch.cat([bias for _, bias in answers])
     return {
-        f"{name}.{kind}": value.detach().float().cpu().numpy()
+        f"{name}.{kind}": value.detach().float().cpu().contiguous().numpy()
         for name, pair in pairs.items()
         for kind, value in zip(("weight", "bias"), pair, strict=True)
     }

@@ -18,5 +18,6 @@ class Scratch(threading.local):
         """A float32 array of any content, valid until the next call for this name."""
         length = math.prod(shape)
         if name not in self._values or length > len(self._values[name]):
+            self._values.pop(name, None)  # before the larger one is there
             self._values[name] = np.empty(length, np.float32)
         return self._values[name][:length].reshape(shape)

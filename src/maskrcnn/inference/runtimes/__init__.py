@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
@@ -29,21 +30,18 @@ class Runtime(Protocol):
 
 
 class CpuRuntime(ABC):
-    """A runtime on a CPU: three graphs, and `inference.regions` between them.
-
-    `weights`, if given, are those of `Convolutions`, which the graphs leave out.
+    """A runtime on a CPU: three graphs, and `inference.regions` between them. `convolutions`, if given, are what the
+    graphs leave out.
     """
 
     name = "cpu"
 
-    def __init__(
-        self, model: ModelConfig, conventions: Conventions, weights: dict[str, np.ndarray] | None = None
-    ) -> None:
+    def __init__(self, model: ModelConfig, conventions: Conventions, convolutions: Convolutions | None = None) -> None:
         self.model_config = model
         self.conventions = conventions
         self.anchors = Anchors(model, conventions)
         self.scratch = Scratch()
-        self.convolutions = Convolutions(weights, self.scratch) if weights else None
+        self.convolutions = convolutions
 
     def detect(
         self, pixels: np.ndarray, windows: np.ndarray, predict: PredictConfig, graphs: Graphs | None = None
@@ -83,7 +81,7 @@ class ExportedGraphs(ABC):
 
     @abstractmethod
     def run(self, name: str, *values: np.ndarray) -> list[Any]:
-        """The outputs of one graph."""
+        """The outputs of one graph, valid until its next call in this thread."""
 
     def trunk(self, pixels: np.ndarray, windows: np.ndarray) -> Trunk:
         """See `regions.Graphs`."""
@@ -99,7 +97,8 @@ class ExportedGraphs(ABC):
         if self.runtime.convolutions:
             pooled = self.runtime.convolutions.box(pooled)
         if self.runtime.convolutions or not self.runtime.model_config.box_convs:
-            pooled = pooled.reshape(len(pooled), -1)  # (R, S, S, C) -> (R, S*S*C), as `graphs.BoxGraph` takes it
+            # (R, S, S, C) -> (R, S*S*C), as `graphs.BoxRowsGraph` takes it
+            pooled = pooled.reshape(len(pooled), math.prod(pooled.shape[1:]))
         logits, deltas = self.run("box_head", pooled)
         return logits, deltas
 

@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 
 from maskrcnn.config import ModelConfig
+from maskrcnn.inference.convolutions import Convolutions
 from maskrcnn.inference.runtimes import GRAPHS, CpuRuntime, ExportedGraphs
 from maskrcnn.model.conventions import Conventions
 
@@ -24,9 +25,9 @@ class OnnxRuntime(CpuRuntime):
         model: ModelConfig,
         conventions: Conventions,
         pixel_mean: tuple[float, ...],
-        weights: dict[str, np.ndarray] | None = None,
+        convolutions: Convolutions | None = None,
     ) -> None:
-        super().__init__(model, conventions, weights)
+        super().__init__(model, conventions, convolutions)
         self._graphs = _Sessions(self, sessions, pixel_mean)
 
     @classmethod
@@ -36,14 +37,14 @@ class OnnxRuntime(CpuRuntime):
         model: ModelConfig,
         conventions: Conventions,
         pixel_mean: tuple[float, ...],
-        weights: dict[str, np.ndarray] | None,
+        convolutions: Convolutions | None,
     ) -> OnnxRuntime:
         """Read the graphs of a bundle."""
         sessions = {
             name: onnxruntime.InferenceSession(folder / f"{name}.onnx", providers=["CPUExecutionProvider"])
             for name in GRAPHS
         }
-        return cls(sessions, model, conventions, pixel_mean, weights)
+        return cls(sessions, model, conventions, pixel_mean, convolutions)
 
     def graphs(self) -> ExportedGraphs:
         """The same for every thread."""

@@ -11,6 +11,7 @@ import numpy as np
 import openvino as ov
 
 from maskrcnn.config import ModelConfig
+from maskrcnn.inference.convolutions import Convolutions
 from maskrcnn.inference.regions import suppress
 from maskrcnn.inference.runtimes import GRAPHS, CpuRuntime, ExportedGraphs
 from maskrcnn.model.conventions import Conventions
@@ -27,11 +28,11 @@ class OpenVinoRuntime(CpuRuntime):
         model: ModelConfig,
         conventions: Conventions,
         pixel_mean: tuple[float, ...],
-        weights: dict[str, np.ndarray] | None = None,
+        convolutions: Convolutions | None = None,
         *,
         streams: int = 1,
     ) -> None:
-        super().__init__(model, conventions, weights)
+        super().__init__(model, conventions, convolutions)
         self.pixel_mean = pixel_mean
         core = ov.Core()
         settings = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": streams}
@@ -51,14 +52,14 @@ class OpenVinoRuntime(CpuRuntime):
         model: ModelConfig,
         conventions: Conventions,
         pixel_mean: tuple[float, ...],
-        weights: dict[str, np.ndarray] | None,
+        convolutions: Convolutions | None,
         *,
         streams: int = 1,
     ) -> OpenVinoRuntime:
         """Read the graphs of a bundle."""
         core = ov.Core()
         models = {name: core.read_model(folder / f"{name}.xml") for name in GRAPHS}
-        return cls(models, model, conventions, pixel_mean, weights, streams=streams)
+        return cls(models, model, conventions, pixel_mean, convolutions, streams=streams)
 
     def graphs(self) -> _Requests:
         """This thread's requests, made at its first call."""
