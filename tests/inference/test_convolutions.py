@@ -5,10 +5,11 @@ import multiprocessing
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 from torch.nn import functional as F
 
 from maskrcnn.inference import convolutions as module
-from maskrcnn.inference.convolutions import Convolutions, _share
+from maskrcnn.inference.convolutions import Convolutions, _one_blas_thread, _share
 
 
 def layer(rng, wide, channels):
@@ -97,6 +98,20 @@ def test_a_forked_process_has_threads_of_its_own(monkeypatch):
     if child.is_alive():
         child.kill()
     assert child.exitcode == 0
+
+
+def blas_threads():
+    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
+
+
+def test_blas_gets_its_threads_back():
+    before = blas_threads()
+    assert before
+    with _one_blas_thread:
+        with _one_blas_thread:
+            pass
+        assert set(blas_threads()) == {1}
+    assert blas_threads() == before
 
 
 def test_arrays_that_do_not_fit_are_refused(rng):

@@ -14,15 +14,18 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import pairwise
+from threading import Lock
+from typing import Any
 
 import numba
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from maskrcnn.inference.scratch import Scratch
 from maskrcnn.kernels.winograd import PRODUCTS, count_tiles, tiles_in, tiles_out, transform_weights
 
-TILES = 1024
-"""So many tiles of 4 x 4 cells are worked on at a time: with 256 channels 38 MB before the product and 38 behind it."""
+TILES = 256
+"""So many tiles of 4 x 4 cells a thread works on at a time: with 256 channels 9 MB before the product, 9 behind it."""
 
 TILES_A_THREAD = 64
 """Fewer are not worth a thread's waking."""
@@ -62,7 +65,8 @@ class Convolutions:
         objectness, deltas = [], []
         for level in levels:
             hidden = self._tower("rpn", level)
-            answers = hidden.reshape(len(hidden), -1, hidden.shape[-1]) @ self.anchor_weight + self.anchor_bias
+            with _one_blas_thread:
+                answers = hidden.reshape(len(hidden), -1, hidden.shape[-1]) @ self.anchor_weight + self.anchor_bias
             anchors = answers.shape[-1] // 5
             objectness.append(answers[..., :anchors].reshape(len(hidden), -1))
             deltas.append(answers[..., anchors:].reshape(len(hidden), -1, 4))
@@ -83,17 +87,22 @@ class Convolutions:
 
     def _convolve(self, layer: _Layer, maps: np.ndarray, name: str) -> np.ndarray:
         """Maps (B, M, N, C), padded with zeros -> (B, M, N, C')."""
-        channels, channels_out = layer.weights.shape[1:]
-        out = self.scratch.array(name, *maps.shape[:3], channels_out)
+        out = self.scratch.array(name, *maps.shape[:3], layer.weights.shape[2])
         total = len(maps) * count_tiles(maps.shape[1]) * count_tiles(maps.shape[2])
-        for first in range(0, total, TILES):
-            some = min(TILES, total - first)
+        with _one_blas_thread:
+            _share(total, partial(self._convolve_tiles, layer, maps, out))
+        return out
+
+    def _convolve_tiles(self, layer: _Layer, maps: np.ndarray, out: np.ndarray, start: int, stop: int) -> None:
+        """Some of the tiles, in this thread."""
+        channels, channels_out = layer.weights.shape[1:]
+        for first in range(start, stop, TILES):
+            some = min(TILES, stop - first)
             tiles = self.scratch.array("tiles", PRODUCTS, some, channels)
             products = self.scratch.array("products", PRODUCTS, some, channels_out)
-            _share(some, partial(tiles_in, maps, first, tiles))
+            tiles_in(maps, first, tiles)
             np.matmul(tiles, layer.weights, out=products)
-            _share(some, partial(tiles_out, products, first, layer.bias, layer.relu, out))
-        return out
+            tiles_out(products, first, layer.bias, layer.relu, out)
 
 
 def _layers(weights: dict[str, np.ndarray], part: str, channels: int) -> list[_Layer]:
@@ -137,8 +146,37 @@ def _share(total: int, work: Callable[[int, int], None]) -> None:
 
 @cache
 def _pool(process: int) -> ThreadPoolExecutor:
-    """Threads that sleep when they are done; a forked process needs its own.
-
-    Those of OpenMP keep a core busy for milliseconds more, which the product that follows would need.
-    """
+    """Threads that sleep when they are done; a forked process needs its own."""
     return ThreadPoolExecutor(THREADS, "convolutions")
+
+
+class _OneBlasThread:
+    """While any thread is inside, products of matrices stay in the thread that asks for them.
+
+    The threads are ours here, and those of BLAS keep cores busy for some 30 ms more, which the next graph would need.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._inside = 0
+        self._limit: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._limit = _blas().limit(limits=1, user_api="blas")
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._limit.restore_original_limits()
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+_one_blas_thread = _OneBlasThread()

@@ -7,7 +7,7 @@ their values at the points 0, +-sqrt(1/2), +-sqrt(2) and infinity. Of a dozen pa
 less than half as much as the common +-1, +-2. With M(x) = x (x^2 - 1/2) (x^2 - 2), the sum for a point p
 weighs the cells with the coefficients of M(x) / (x - p), and that for infinity with those of M.
 
-The transforms take a range of tiles, so that threads can share them out.
+The transforms take a block of tiles, so that threads can share them out.
 
     B images of (H, W, C), T tiles of a block, C' channels out
 """
@@ -80,15 +80,12 @@ def _cells(m0, m1, m2, m3, m4, m5):
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
-def tiles_in(maps, first, out, start, stop):
-    """Tiles ``first + t`` of maps (B, H, W, C) into ``out[:, t]``, `out` (36, T, C), t from `start` to before `stop`.
-
-    Beyond the maps is zero.
-    """
+def tiles_in(maps, first, out):
+    """Tiles ``first + t`` of maps (B, H, W, C) into ``out[:, t]``, `out` (36, T, C). Beyond the maps is zero."""
     height, width, channels = maps.shape[1:]
     patch = np.empty((6, 6, channels), np.float32)
     outside = np.zeros(channels, np.float32)
-    for t in range(start, stop):
+    for t in range(out.shape[1]):
         image, top, left = _place(first + t, height, width)
         for x in range(6):
             column = left + x - 1
@@ -120,13 +117,13 @@ def tiles_in(maps, first, out, start, stop):
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
-def tiles_out(products, first, bias, relu, out, start, stop):
+def tiles_out(products, first, bias, relu, out):
     """Products (36, T, C') of the same tiles, bias (C',) -> their cells of `out` (B, H, W, C')."""
     height, width, channels = out.shape[1:]
     least = np.float32(0.0) if relu else np.float32(-np.inf)
     strip = np.empty((SIDE, 6, channels), np.float32)
     cells = np.empty((SIDE, channels), np.float32)
-    for t in range(start, stop):
+    for t in range(products.shape[1]):
         image, top, left = _place(first + t, height, width)
         for x in range(6):
             m0, m1, m2 = products[x, t], products[6 + x, t], products[12 + x, t]
