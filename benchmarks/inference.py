@@ -3,10 +3,11 @@
     python benchmarks/inference.py [--int8] [--images FOLDER] [--rounds 9] [--json]
 
 The worst case of `docs/benchmarks.md`: ResNet-50-FPN, 512 x 512, 1000 proposals, 100 detections, from a decoded uint8
-array to boxes, classes, scores and COCO run lengths, two threads each. Weights are random with a fixed seed, batch
-norm's statistics randomised, the class layer scaled so that detections abound. Both must find the same before anything
-is timed. The floor is the counted operations of the three graphs over the rate at which this machine runs one large
-convolution in the same precision and runtime, measured in the same run.
+array to boxes, classes, scores and COCO run lengths. torchvision gets two threads, ours takes all cores of the process:
+where there are more, give it two (`taskset`). Weights are random with a fixed seed, batch norm's statistics randomised,
+the class layer scaled so that detections abound. Both must find the same before anything is timed. The floor is the
+operations of the network in plain convolutions over the rate at which this machine runs one large convolution in the
+same precision and runtime, measured in the same run.
 """
 
 from __future__ import annotations
@@ -154,8 +155,8 @@ def peak_mb(side: str, model: Path, pictures: Path) -> int:
 
 def int8_bundle(model: Predictor, pictures: list[np.ndarray], folder: Path) -> Predictor:
     """A bundle beside that of fp32, calibrated on the pictures themselves: only its speed is looked at here."""
-    mean = tuple(float(v) for v in model.model.pixel_mean)
     graphs = to_openvino(graphs_of(model.model))
+    mean = tuple(model.model.pixel_mean.tolist())
     runtime = OpenVinoRuntime(graphs, model.config.model, model.conventions, mean)
     inputs = ((p[None], np.array([[0, 0, p.shape[1], p.shape[0]]])) for p in pictures)
     seen = record(runtime, inputs, model.config.predict)

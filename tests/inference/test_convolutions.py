@@ -1,15 +1,13 @@
 """The convolutions beside a bundle's graphs are those of torch."""
 
-import multiprocessing
-
 import numpy as np
 import pytest
 import torch
-from threadpoolctl import threadpool_info
 from torch.nn import functional as F
 
 from maskrcnn.inference import convolutions as module
-from maskrcnn.inference.convolutions import Convolutions, _one_blas_thread, _share
+from maskrcnn.inference import threads
+from maskrcnn.inference.convolutions import Convolutions
 
 
 def layer(rng, wide, channels):
@@ -35,7 +33,7 @@ def reference(maps, weight, bias, relu):
 def test_a_tower_is_that_of_torch(shape, tiles, rng, monkeypatch):
     monkeypatch.setattr(module, "TILES", tiles)  # more tiles than are worked on at a time
     monkeypatch.setattr(module, "TILES_A_THREAD", 3)
-    monkeypatch.setattr(module, "THREADS", 3)
+    monkeypatch.setattr(threads, "THREADS", 3)
     first, second = layer(rng, 24, shape[-1]), layer(rng, 8, 24)
     anchors = rng.normal(size=(5, shape[-1])).astype("f"), rng.normal(size=5).astype("f")
     arrays = arrays_of(rng, **{"mask.0": first, "mask.1": second, "anchors": anchors})
@@ -67,51 +65,6 @@ def test_a_single_map_passes_as_it_is(rng):
     maps, objectness, _ = convolutions.trunk([only := rng.normal(size=(1, 5, 6, 8)).astype(np.float32)])
     assert maps == [only]
     assert objectness.shape == (1, 3 * 5 * 6)
-
-
-@pytest.mark.parametrize("total", [0, 1, 63, 64, 127, 128, 1000])
-def test_work_is_shared_without_gaps(total, monkeypatch):
-    monkeypatch.setattr(module, "THREADS", 3)
-    ranges = []
-    _share(total, lambda start, stop: ranges.append((start, stop)))
-    assert len(ranges) == max(min(3, total // 64), 1)
-    assert sorted(k for start, stop in ranges for k in range(start, stop)) == list(range(total))
-
-
-def test_the_error_of_a_thread_comes_out(monkeypatch):
-    monkeypatch.setattr(module, "THREADS", 2)
-
-    def work(start, stop):
-        if start == 0:
-            raise FloatingPointError
-
-    with pytest.raises(FloatingPointError):
-        _share(200, work)
-
-
-def test_a_forked_process_has_threads_of_its_own(monkeypatch):
-    monkeypatch.setattr(module, "THREADS", 2)
-    _share(200, lambda start, stop: None)
-    child = multiprocessing.get_context("fork").Process(target=_share, args=(200, lambda start, stop: None))
-    child.start()
-    child.join(30)
-    if child.is_alive():
-        child.kill()
-    assert child.exitcode == 0
-
-
-def blas_threads():
-    return [library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"]
-
-
-def test_blas_gets_its_threads_back():
-    before = blas_threads()
-    assert before
-    with _one_blas_thread:
-        with _one_blas_thread:
-            pass
-        assert set(blas_threads()) == {1}
-    assert blas_threads() == before
 
 
 def test_arrays_that_do_not_fit_are_refused(rng):

@@ -85,11 +85,12 @@ def _open(
         if name == "openvino":
             from maskrcnn.inference.runtimes.openvino import OpenVinoRuntime
 
-            return OpenVinoRuntime.open(path, config.model, conventions, mean, convolutions)
+            graphs = OpenVinoRuntime.read(path)
+            return OpenVinoRuntime(graphs, config.model, conventions, mean, convolutions)
         if name == "onnx":
             from maskrcnn.inference.runtimes.onnx import OnnxRuntime
 
-            return OnnxRuntime.open(path, config.model, conventions, mean, convolutions)
+            return OnnxRuntime(OnnxRuntime.read(path), config.model, conventions, mean, convolutions)
     except ModuleNotFoundError as error:
         raise UserError(f"{path} runs on {name}, which is not installed: pip install 'maskrcnn[{name}]'") from error
     except RuntimeError as error:

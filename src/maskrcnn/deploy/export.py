@@ -68,14 +68,12 @@ def export(
         return {}
     if precision == "int8" and calibrate is None:
         raise UserError("int8 needs images to calibrate on, with their masks: --calibrate DATA")
-    network = model.model
-    mean = tuple(float(v) for v in network.pixel_mean)
     convert = to_openvino if runtime == "openvino" else to_onnx
-    graphs = convert(graphs_of(network, winograd=precision == "fp32"))
+    graphs = convert(graphs_of(model.model, winograd=precision == "fp32"))
     scores: dict[str, Any] = {}
     if precision == "int8":
         assert calibrate is not None
-        graphs, scores = _to_int8(model, graphs, mean, calibrate, runtime, say)
+        graphs, scores = _to_int8(model, graphs, calibrate, runtime, say)
         lost = max(scores["fp32"][kind] - scores["int8"][kind] for kind in ("box AP", "mask AP"))
         if lost > most_loss:
             raise UserError(
@@ -106,7 +104,7 @@ def write_bundle(
 ) -> None:
     """Put a bundle of `graphs` into an empty folder; those of fp32 are without the convolutions of `weights_of`."""
     network, winograd = model.model, precision == "fp32"
-    mean = tuple(float(v) for v in network.pixel_mean)
+    mean = tuple(network.pixel_mean.tolist())
     text = describe(model, mean, runtime=runtime, precision=precision, winograd=winograd, scores=scores)
     if whole:
         parts = to_onnx(graphs_of(network)) if winograd else graphs
@@ -120,7 +118,6 @@ def write_bundle(
 def _to_int8(
     model: Predictor,
     graphs: dict[str, Any],
-    mean: tuple[float, ...],
     data: Dataset,
     runtime: str,
     say: Callable[[str], None],
@@ -130,14 +127,14 @@ def _to_int8(
     for_ranges, for_scores = data.take(order[:half]), data.take(order[half : half + MEASURED_IMAGES])
     if len(for_scores) == 0:
         raise UserError(f"{data.source} has {len(data)} image; int8 needs some to calibrate and others to measure on")
-    before = _predictor(model, graphs, mean, runtime)
+    before = _predictor(model, graphs, runtime)
     say(f"calibrating on {len(for_ranges)} images")
     assert isinstance(before.runtime, CpuRuntime)
     seen = record(before.runtime, _inputs(before, for_ranges), before.config.predict)
     small = quantized(graphs, seen)
     say(f"measuring fp32 and int8 on {len(for_scores)} other images")
     scores: dict[str, Any] = {"images": len(for_scores)}
-    for name, predictor in (("fp32", before), ("int8", _predictor(model, small, mean, runtime))):
+    for name, predictor in (("fp32", before), ("int8", _predictor(model, small, runtime))):
         found = evaluate(predictor, for_scores)
         scores[name] = {f"{kind} AP": 100 * (found[kind]["AP"] or 0.0) for kind in ("box", "mask")}
         say(f"{name}: box AP {scores[name]['box AP']:.2f}, mask AP {scores[name]['mask AP']:.2f}")
@@ -153,8 +150,9 @@ def _inputs(predictor: Predictor, data: Dataset) -> Any:
         yield stack([fitted.pixels])[0], np.array([fitted.window])
 
 
-def _predictor(model: Predictor, graphs: dict[str, Any], mean: tuple[float, ...], runtime: str) -> Predictor:
+def _predictor(model: Predictor, graphs: dict[str, Any], runtime: str) -> Predictor:
     opened: CpuRuntime
+    mean = tuple(model.model.pixel_mean.tolist())
     if runtime == "openvino":
         from maskrcnn.inference.runtimes.openvino import OpenVinoRuntime
 

@@ -8,20 +8,13 @@ Pyramid, region proposal network and heads have 63 % of all operations in them w
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from functools import cache, partial
-from itertools import pairwise
-from threading import Lock
-from typing import Any
+from functools import partial
 
-import numba
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
 from maskrcnn.inference.scratch import Scratch
+from maskrcnn.inference.threads import one_blas_thread, share
 from maskrcnn.kernels.winograd import PRODUCTS, count_tiles, tiles_in, tiles_out, transform_weights
 
 TILES = 256
@@ -29,8 +22,6 @@ TILES = 256
 
 TILES_A_THREAD = 64
 """Fewer are not worth a thread's waking."""
-
-THREADS: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
@@ -55,6 +46,7 @@ class Convolutions:
         weight, bias = _pair(weights, "anchors", (-1, hidden))
         self.anchor_weight, self.anchor_bias = np.ascontiguousarray(weight.T), bias
 
+    @one_blas_thread
     def trunk(self, merged: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
         """Sums of the pyramid, or its single map -> maps, objectness (B, K) and deltas (B, K, 4) of K anchors."""
         levels = maps = merged
@@ -65,17 +57,18 @@ class Convolutions:
         objectness, deltas = [], []
         for level in levels:
             hidden = self._tower("rpn", level)
-            with _one_blas_thread:
-                answers = hidden.reshape(len(hidden), -1, hidden.shape[-1]) @ self.anchor_weight + self.anchor_bias
+            answers = hidden.reshape(len(hidden), -1, hidden.shape[-1]) @ self.anchor_weight + self.anchor_bias
             anchors = answers.shape[-1] // 5
             objectness.append(answers[..., :anchors].reshape(len(hidden), -1))
             deltas.append(answers[..., anchors:].reshape(len(hidden), -1, 4))
         return maps, np.concatenate(objectness, 1), np.concatenate(deltas, 1)
 
+    @one_blas_thread
     def box(self, pooled: np.ndarray) -> np.ndarray:
         """(R, S, S, C) -> (R, S, S, C), as the box head's layers take it."""
         return self._tower("box", pooled)
 
+    @one_blas_thread
     def mask(self, pooled: np.ndarray) -> np.ndarray:
         """(R, S, S, C) -> (R, S, S, C'), as the mask head's deconvolution takes it."""
         return self._tower("mask", pooled)
@@ -89,8 +82,7 @@ class Convolutions:
         """Maps (B, M, N, C), padded with zeros -> (B, M, N, C')."""
         out = self.scratch.array(name, *maps.shape[:3], layer.weights.shape[2])
         total = len(maps) * count_tiles(maps.shape[1]) * count_tiles(maps.shape[2])
-        with _one_blas_thread:
-            _share(total, partial(self._convolve_tiles, layer, maps, out))
+        share(total, TILES_A_THREAD, partial(self._convolve_tiles, layer, maps, out))
         return out
 
     def _convolve_tiles(self, layer: _Layer, maps: np.ndarray, out: np.ndarray, start: int, stop: int) -> None:
@@ -127,56 +119,7 @@ def _pair(weights: dict[str, np.ndarray], name: str, shape: tuple[int, ...]) -> 
     weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
     fits = weight.ndim == len(shape) and all(b in (a, -1) for a, b in zip(weight.shape, shape, strict=True))
     if not fits or bias.shape != weight.shape[:1] or {weight.dtype, bias.dtype} != {np.dtype(np.float32)}:
-        raise ValueError(f"{name} has {weight.dtype} {weight.shape} and {bias.dtype} {bias.shape}")
+        wanted = ", ".join("any" if a == -1 else str(a) for a in shape)
+        has = f"{weight.dtype} {weight.shape} and {bias.dtype} {bias.shape}"
+        raise ValueError(f"{name} has {has}, not float32 ({wanted}) and a bias for each of the first")
     return weight, bias
-
-
-def _share(total: int, work: Callable[[int, int], None]) -> None:
-    """Call `work` with ranges that make up `total`, the last of them in this thread."""
-    parts = max(min(THREADS, total // TILES_A_THREAD), 1)
-    *others, own = pairwise(total * k // parts for k in range(parts + 1))
-    waiting = [_pool(os.getpid()).submit(work, *some) for some in others]
-    try:
-        work(*own)
-    finally:
-        wait(waiting)
-    for done in waiting:
-        done.result()
-
-
-@cache
-def _pool(process: int) -> ThreadPoolExecutor:
-    """Threads that sleep when they are done; a forked process needs its own."""
-    return ThreadPoolExecutor(THREADS, "convolutions")
-
-
-class _OneBlasThread:
-    """While any thread is inside, products of matrices stay in the thread that asks for them.
-
-    The threads are ours here, and those of BLAS keep cores busy for some 30 ms more, which the next graph would need.
-    """
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._inside = 0
-        self._limit: Any = None
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._inside == 0:
-                self._limit = _blas().limit(limits=1, user_api="blas")
-            self._inside += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                self._limit.restore_original_limits()
-
-
-@cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController()
-
-
-_one_blas_thread = _OneBlasThread()

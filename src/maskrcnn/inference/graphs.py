@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from maskrcnn.model.anchors import POOLED_LEVELS
 from maskrcnn.model.box_head import BoxHead
+from maskrcnn.model.folding import folded_weights
 from maskrcnn.model.fpn import FPN
 from maskrcnn.model.mask_head import MaskHead
 from maskrcnn.model.mask_rcnn import BOX_POOL, MaskRCNN
@@ -171,7 +172,6 @@ def weights_of(model: MaskRCNN) -> dict[str, np.ndarray]:
 def _folded(conv: nn.Module) -> tuple[Tensor, Tensor]:
     """Weight and bias of a convolution, or of one and the batch norm behind it."""
     if isinstance(conv, nn.Sequential):
-        norm: Any = conv[1]
-        factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-        return conv[0].weight * factor[:, None, None, None], norm.bias - norm.running_mean * factor
+        plain: Any = conv[0]
+        return folded_weights(plain, conv[1])
     return conv.get_parameter("weight"), conv.get_parameter("bias")

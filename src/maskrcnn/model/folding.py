@@ -31,6 +31,15 @@ def fold_frozen_norms(body: nn.Module) -> None:
         norm.forward = partial(_what_is_left, norm)
 
 
+def folded_weights(conv: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the convolution that does what `conv` and the norm behind it do in evaluation."""
+    factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+    shift = norm.bias - norm.running_mean * factor
+    if conv.bias is not None:
+        shift = shift + conv.bias * factor
+    return conv.weight * factor[:, None, None, None], shift
+
+
 def _is_folded(norm: Any) -> bool:
     return torch.is_grad_enabled() and not norm.training
 
@@ -38,11 +47,7 @@ def _is_folded(norm: Any) -> bool:
 def _folded(conv: nn.Conv2d, norm: Any, x: Tensor) -> Tensor:
     if not _is_folded(norm):
         return type(conv).forward(conv, x)
-    factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-    shift = norm.bias - norm.running_mean * factor
-    if conv.bias is not None:
-        shift = shift + conv.bias * factor
-    scaled: Any = _Scaled(conv, conv.weight * factor[:, None, None, None], shift)
+    scaled: Any = _Scaled(conv, *folded_weights(conv, norm))
     if type(conv) is nn.Conv2d:
         return convolve(conv, x, scaled.weight, scaled.bias)
     return type(conv).forward(scaled, x)

@@ -30,21 +30,13 @@ class OnnxRuntime(CpuRuntime):
         super().__init__(model, conventions, convolutions)
         self._graphs = _Sessions(self, sessions, pixel_mean)
 
-    @classmethod
-    def open(
-        cls,
-        folder: Path,
-        model: ModelConfig,
-        conventions: Conventions,
-        pixel_mean: tuple[float, ...],
-        convolutions: Convolutions | None,
-    ) -> OnnxRuntime:
-        """Read the graphs of a bundle."""
-        sessions = {
+    @staticmethod
+    def read(folder: Path) -> dict[str, Any]:
+        """The sessions of a bundle."""
+        return {
             name: onnxruntime.InferenceSession(folder / f"{name}.onnx", providers=["CPUExecutionProvider"])
             for name in GRAPHS
         }
-        return cls(sessions, model, conventions, pixel_mean, convolutions)
 
     def graphs(self) -> ExportedGraphs:
         """The same for every thread."""

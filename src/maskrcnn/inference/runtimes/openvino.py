@@ -29,13 +29,11 @@ class OpenVinoRuntime(CpuRuntime):
         conventions: Conventions,
         pixel_mean: tuple[float, ...],
         convolutions: Convolutions | None = None,
-        *,
-        streams: int = 1,
     ) -> None:
         super().__init__(model, conventions, convolutions)
         self.pixel_mean = pixel_mean
         core = ov.Core()
-        settings = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": streams}
+        settings = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1}
         with ThreadPoolExecutor(1) as pool:
             # Half a second's work, during which numba loads what all of its kernels need: another half.
             compiling = {
@@ -45,21 +43,11 @@ class OpenVinoRuntime(CpuRuntime):
             self._compiled = {name: graph.result() for name, graph in compiling.items()}
         self._own = threading.local()
 
-    @classmethod
-    def open(
-        cls,
-        folder: Path,
-        model: ModelConfig,
-        conventions: Conventions,
-        pixel_mean: tuple[float, ...],
-        convolutions: Convolutions | None,
-        *,
-        streams: int = 1,
-    ) -> OpenVinoRuntime:
-        """Read the graphs of a bundle."""
+    @staticmethod
+    def read(folder: Path) -> dict[str, ov.Model]:
+        """The graphs of a bundle."""
         core = ov.Core()
-        models = {name: core.read_model(folder / f"{name}.xml") for name in GRAPHS}
-        return cls(models, model, conventions, pixel_mean, convolutions, streams=streams)
+        return {name: core.read_model(folder / f"{name}.xml") for name in GRAPHS}
 
     def graphs(self) -> _Requests:
         """This thread's requests, made at its first call."""
