@@ -142,7 +142,7 @@ class TrainConfig(_Group):
     """What trains: everything, the parts behind the backbone, or also backbone stages from 3, 4 or 5 on. Left alone: 3+
     where `init` names a model."""
     freeze_norm: bool = True
-    """Keep the backbone's batch norm as pretrained: right for small batches."""
+    """Keep batch norm as pretrained: right for small batches. Left alone: off where some of it is new."""
     rpn_batch: Count = 256
     """Anchors sampled in each image, at most half of them positive."""
     rpn_positive_iou: Fraction = 0.7
@@ -231,6 +231,9 @@ class PredictConfig(_Group):
     """Of two detections of a class that overlap more than this the weaker one is dropped."""
     detections: Count | None = None
     """Most detections of an image. None: taken from the training data."""
+    box_voting: bool = False
+    """Make each box the mean, by score, of all candidates that overlap it by more than 0.8. New runs turn it on; a
+    model from elsewhere keeps its boxes."""
     mask_scoring: bool = False
     """Multiply scores by how sure the masks are. New runs turn it on; a model from elsewhere keeps its scores."""
 

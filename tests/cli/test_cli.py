@@ -93,6 +93,11 @@ def test_train_and_resume(shapes_csv, tmp_path, capsys):
     assert "10 images to train on, 2 to validate" in said.err
     assert call("train", "--resume", out) == 0
     assert "resumed at step" in capsys.readouterr().err
+    assert call("train", "--resume", out, "--preset", "resnet50") == 1
+    assert "leave out the others" in capsys.readouterr().err
+    ids.write_text("\n")
+    assert call("train", shapes_csv, "--val-ids", ids, "--out", tmp_path / "new", *SMALL) == 1
+    assert "leave no image for validation" in capsys.readouterr().err
     assert call("train", shapes_csv, "--out", out, *SMALL) == 1
     assert "already holds a run" in capsys.readouterr().err
 

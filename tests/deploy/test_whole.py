@@ -55,7 +55,7 @@ def assert_same(found: list[np.ndarray], expected: Detections, model: Predictor)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_whole_graph_gives_what_the_model_gives(variant, rng):
     conventions, changes = VARIANTS[variant]
-    model = predictor(conventions, **changes)
+    model = predictor(conventions, **changes).changed(box_voting=variant == "native")
     session = whole_of(model)
     counts = []
     for hw in SIZES if variant == "native" else SIZES[4::4]:
@@ -68,9 +68,9 @@ def test_the_whole_graph_gives_what_the_model_gives(variant, rng):
     assert max(counts) > 10
 
 
-@pytest.mark.parametrize("mask_scoring", [False, True])
-def test_batches_and_few_detections(rng, mask_scoring):
-    model = predictor().changed(mask_scoring=mask_scoring)
+@pytest.mark.parametrize("of_new_runs", [False, True])
+def test_batches_and_few_detections(rng, of_new_runs):
+    model = predictor().changed(mask_scoring=of_new_runs, box_voting=of_new_runs)
     images = rng.integers(0, 256, (3, 90, 150, 3), np.uint8)
     for settings, expected in (({"score_threshold": 1.0}, [0, 0, 0]), ({"detections": 1}, [1, 2, 3]), ({}, None)):
         limited = model.changed(**settings)

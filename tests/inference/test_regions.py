@@ -8,11 +8,11 @@ from torchvision.ops import batched_nms
 from lively import enliven
 from maskrcnn.config import ModelConfig, PredictConfig
 from maskrcnn.inference.postprocess import score_by_masks
-from maskrcnn.inference.regions import Found, suppress
+from maskrcnn.inference.regions import Found, select, suppress
 from maskrcnn.inference.runtimes.torch import TorchRuntime
-from maskrcnn.kernels.boxes import decode, nms
+from maskrcnn.kernels.boxes import decode, nms, vote
 from maskrcnn.kernels.resize import resize_bilinear
-from maskrcnn.model.boxes import decode_boxes
+from maskrcnn.model.boxes import decode_boxes, vote_boxes
 from maskrcnn.model.conventions import DETECTRON2, MATTERPORT, NATIVE, TORCHVISION
 from maskrcnn.model.mask_rcnn import build_model
 
@@ -22,14 +22,16 @@ def random_boxes(rng, n, side=100.0):
     return np.concatenate([low, low + rng.uniform(0, side / 2, (n, 2))], 1).astype(np.float32)
 
 
+def plain_iou(a, b):
+    shared = np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0))
+    return shared / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - shared)
+
+
 def plain_nms(boxes, groups, threshold):
     kept = []
     for i, box in enumerate(boxes):
         for j in kept:
-            wh = np.minimum(box[2:], boxes[j, 2:]) - np.maximum(box[:2], boxes[j, :2])
-            shared = np.prod(np.maximum(wh, 0))
-            union = np.prod(box[2:] - box[:2]) + np.prod(boxes[j, 2:] - boxes[j, :2]) - shared
-            if groups[i] == groups[j] and shared > threshold * union:
+            if groups[i] == groups[j] and plain_iou(box, boxes[j]) > threshold:
                 break
         else:
             kept.append(i)
@@ -43,6 +45,42 @@ def test_nms_is_the_plain_one(rng, threshold):
     assert nms(boxes, groups, np.float32(threshold), 1000).tolist() == expected
     assert nms(boxes, groups, np.float32(threshold), 7).tolist() == expected[:7]
     assert nms(boxes[:0], groups[:0], np.float32(threshold), 7).tolist() == []
+
+
+@pytest.mark.parametrize("threshold", [0.2, 0.8])
+def test_boxes_are_means_of_their_votes(rng, threshold):
+    boxes = np.concatenate([random_boxes(rng, 100), np.tile(random_boxes(rng, 20), (5, 1))])
+    boxes[100:] += rng.normal(0, 1, (100, 4)).astype(np.float32)
+    boxes[7, 2:] = boxes[7, :2]  # a box of no area overlaps nothing, and has its own vote
+    scores, groups = rng.uniform(0.1, 1, 200).astype(np.float32), rng.integers(0, 2, 200)
+    kept = np.append(rng.permutation(200)[:50], 7)
+    expected = []
+    for i in kept:
+        alike = [j for j in range(200) if j != i and groups[j] == groups[i]]
+        votes = [i, *(j for j in alike if plain_iou(boxes[i], boxes[j]) > threshold)]
+        expected.append(np.average(boxes[votes].astype(float), axis=0, weights=scores[votes]))
+    assert np.abs(np.array(expected) - boxes[kept]).max() > 0.3
+    assert np.abs(vote(boxes, scores, groups, kept, np.float32(threshold)) - expected).max() < 1e-3
+    twin = vote_boxes(*(torch.from_numpy(v) for v in (boxes, scores, groups, kept)), threshold)
+    assert np.abs(twin.numpy() - expected).max() < 1e-3
+
+
+def test_the_threshold_of_detections_does_not_move_boxes(rng):
+    """Candidates below it vote all the same."""
+    regions = np.repeat(random_boxes(rng, 10), 8, axis=0)
+    logits, deltas = rng.normal(0, 2, (80, 3)).astype(np.float32), rng.normal(0, 0.3, (80, 3, 4)).astype(np.float32)
+    image_index, bounds = np.arange(80) % 2, np.float32([[0, 0, 150, 150]] * 2)
+
+    def selected(**settings):
+        predict = PredictConfig(nms_threshold=0.3, **settings)
+        return select(logits, deltas, regions, image_index, bounds, predict, NATIVE)
+
+    (many, *_), (few, scores, *_) = (selected(box_voting=True, score_threshold=t) for t in (0.1, 0.6))
+    assert 5 < len(few) < len(many)
+    assert scores.min() > 0.6
+    assert all((np.abs(many - box).max(1) < 1e-6).any() for box in few)
+    plain, *_ = selected(score_threshold=0.6)
+    assert np.abs(plain - few).max() > 0.1
 
 
 @pytest.mark.parametrize("n", [1, 300, 1500])
@@ -73,8 +111,8 @@ def test_scaling_is_torchs(rng, hw):
 
 
 @pytest.mark.parametrize("conventions", [NATIVE, TORCHVISION, DETECTRON2, MATTERPORT], ids=lambda c: c.name)
-@pytest.mark.parametrize("floor", [-np.inf, 0.0])
-def test_the_steps_are_those_in_torch(conventions, floor):
+@pytest.mark.parametrize(("floor", "voting"), [(-np.inf, False), (0.0, False), (-np.inf, True)])
+def test_the_steps_are_those_in_torch(conventions, floor, voting):
     torch.manual_seed(1)
     config = ModelConfig(
         backbone="test_resnet", weights="none", image_size=128, channels=16, box_channels=32, mask_channels=16,
@@ -85,7 +123,7 @@ def test_the_steps_are_those_in_torch(conventions, floor):
     runtime = TorchRuntime(model)
     pixels = np.random.default_rng(2).integers(0, 256, (2, 128, 128, 3), np.uint8)
     windows = np.array([[0, 0, 128, 128], [0, 0, 100, 64]])
-    predict = PredictConfig(score_threshold=0.3, detections=30)
+    predict = PredictConfig(score_threshold=0.3, detections=30, box_voting=voting)
     found = runtime.detect(pixels, windows, predict)
     _, kept, masks = runtime.stages(pixels, windows, predict)
     assert len(found.boxes) == len(kept.boxes) > 5

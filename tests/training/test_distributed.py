@@ -6,23 +6,25 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed import HashStore, Store
 
 import maskrcnn
 from maskrcnn import UserError
 from maskrcnn.checkpoints.native import read_model
 from maskrcnn.data.formats import open_dataset
 from maskrcnn.training.checkpoint import RunFolder
-from maskrcnn.training.distributed import World
-from maskrcnn.training.loop import _is_run_of
+from maskrcnn.training.distributed import World, name_of_start
 
 SETTINGS = [
     "--backbone", "test_resnet", "--weights", "none", "--image-size", "64", "--channels", "16", "--box-channels", "32",
     "--mask-channels", "16", "--proposals", "40", "--proposals-per-level", "40", "--roi-batch", "16", "--rpn-batch", "32",
     "--mask-batch", "4", "--epochs", "2", "--epoch-images", "20", "--val", "0.25", "--workers", "0", "--lr", "0.001",
+    "--freeze-norm",
 ]  # fmt: skip
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "TORCHELASTIC_RESTART_COUNT": "0"}
 
@@ -144,17 +146,53 @@ def workers(launcher: int) -> list[int]:
     return [found[rank] for rank in sorted(found)]
 
 
-def test_only_the_same_settings_go_on_by_themselves(one):
-    folder = RunFolder(one)
-    own = maskrcnn.Config.load(folder.config)
-    assert _is_run_of(folder, maskrcnn.Config().changed(train={"lr": 0.001}))
-    assert not _is_run_of(folder, own.changed(train={"lr": 0.002}))
-    assert not _is_run_of(RunFolder(one / "elsewhere"), own)
+def test_batches_one_after_the_other_in_two_processes_are_one_step(csv, tmp_path):
+    """Gradients are added up over the processes once, after the last batch."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for processes, out, batches in ((1, whole, ["4"]), (2, cut, ["1", "--accumulate", "2"])):
+        arguments = [str(csv), *SETTINGS, "--out", str(out), "--batch-size", *batches]
+        done = subprocess.run(
+            command(processes, *arguments), env=ENVIRONMENT, capture_output=True, text=True, timeout=250
+        )
+        assert done.returncode == 0, done.stderr
+    for a, b in zip(lines(whole, "step"), lines(cut, "step"), strict=True):
+        assert (a["step"], a["images"]) == (b["step"], b["images"])
+        assert abs(a["loss"] - b["loss"]) < 1e-4
+
+
+def test_a_run_that_was_there_before_is_not_gone_on_with(one, csv):
+    """torchrun starts refused processes again; that makes the run none of theirs."""
+    before = (one / "last.safetensors").read_bytes(), (one / "metrics.jsonl").read_bytes()
+    arguments = [str(csv), "--out", str(one), "--batch-size", "1", *SETTINGS]
+    done = subprocess.run(command(2, *arguments), env=ENVIRONMENT, capture_output=True, text=True, timeout=250)
+    assert done.returncode != 0
+    assert done.stderr.count("already holds a run") >= 2
+    assert "resumed" not in done.stderr
+    assert before == ((one / "last.safetensors").read_bytes(), (one / "metrics.jsonl").read_bytes())
+
+
+def names_of_start(store: Store, size: int, late: int) -> list[str]:
+    """Those that processes find, of which number `late` comes last."""
+    with ThreadPoolExecutor(size) as pool:
+        found = {rank: pool.submit(name_of_start, store, rank, size) for rank in range(size) if rank != late}
+        time.sleep(0.3)
+        found[late] = pool.submit(name_of_start, store, late, size)
+        return [found[rank].result(timeout=20) for rank in range(size)]
+
+
+@pytest.mark.parametrize("late", [0, 2])
+def test_processes_agree_on_a_name_that_no_earlier_start_had(late):
+    store = HashStore()
+    names = [names_of_start(store, 3, late) for _ in range(3)]
+    assert all(len(set(found)) == 1 for found in names)
+    assert len({found[0] for found in names}) == 3
 
 
 def test_a_process_alone_agrees_with_itself():
     world = World()
     assert world.first
+    world.remember("a run")
+    assert not world.remembers("a run")
     assert world.sum(torch.tensor([2.0])).tolist() == [2.0]
     assert world.any(True)
     assert not world.any(False)

@@ -132,9 +132,8 @@ def test_a_run_goes_on_with_its_own_data_only(run, shapes):
     assert [e["step"] for e in metrics(run.path) if e["kind"] == "step"] == list(range(1, 9))
 
 
-@pytest.mark.parametrize("moment", [1, 3, 7])
-def test_an_interrupted_run_ends_where_the_other_did(run, shapes, tmp_path, monkeypatch, moment):
-    """SIGTERM after a step, then resume: the same bytes as the run that was left alone."""
+def interrupt_after(monkeypatch, moment):
+    """SIGTERM after step `moment` of runs from now on."""
     learn = learner.Learner.learn
 
     def interrupting(self, batch, step, total):
@@ -143,8 +142,14 @@ def test_an_interrupted_run_ends_where_the_other_did(run, shapes, tmp_path, monk
             signal.raise_signal(signal.SIGTERM)
         return result
 
-    parts = shapes.split(0.3)
     monkeypatch.setattr(learner.Learner, "learn", interrupting)
+
+
+@pytest.mark.parametrize("moment", [1, 3, 7])
+def test_an_interrupted_run_ends_where_the_other_did(run, shapes, tmp_path, monkeypatch, moment):
+    """SIGTERM after a step, then resume: the same bytes as the run that was left alone."""
+    parts = shapes.split(0.3)
+    interrupt_after(monkeypatch, moment)
     first = maskrcnn.train(*parts, out=tmp_path / "two", config=TINY)
     assert not first.finished
     monkeypatch.undo()
@@ -157,6 +162,25 @@ def test_an_interrupted_run_ends_where_the_other_did(run, shapes, tmp_path, monk
         assert all(torch.equal(a[k], b[k]) for k in a)
     steps = [e["step"] for e in metrics(second.path) if e["kind"] == "step"]
     assert steps == list(range(1, 9))
+
+
+def test_the_scale_of_float16_goes_on_where_it_was(shapes, tmp_path, monkeypatch):
+    config = TINY.changed(train={"precision": "fp16"})
+    interrupt_after(monkeypatch, 3)
+    maskrcnn.train(shapes, None, out=tmp_path / "run", config=config)
+    monkeypatch.undo()
+    before, *_ = RunFolder(tmp_path / "run").load_state()
+    assert before.scaler["_growth_tracker"] > 0
+    seen = []
+    monkeypatch.setattr(
+        learner.Learner,
+        "learn",
+        lambda self, *a: (
+            seen.append(self.scaler.state_dict()) or signal.raise_signal(signal.SIGTERM) or learner.Step({}, 0.0, 0)
+        ),
+    )
+    maskrcnn.train(shapes, None, out=tmp_path / "run", config=config, resume=True)
+    assert seen[0] == before.scaler
 
 
 def test_a_loss_that_is_not_finite_is_skipped_and_counted(shapes, tmp_path, monkeypatch):
@@ -209,6 +233,37 @@ def test_a_budget_becomes_a_number_of_steps_once(shapes, tmp_path, monkeypatch):
     assert done.finished
     progress, *_ = RunFolder(done.path).load_state()
     assert progress.total == progress.step == 7
+
+
+def test_a_budget_is_planned_by_the_steps_before_an_interruption_too(shapes, tmp_path, monkeypatch):
+    monkeypatch.setattr(budget, "WARMUP_STEPS", 5)
+    monkeypatch.setattr(budget, "steps_for", lambda *a: 3)
+    interrupt_after(monkeypatch, 4)
+    maskrcnn.train(*shapes.split(0.3), out=tmp_path / "run", config=TINY, budget="10m")
+    before, *_ = RunFolder(tmp_path / "run").load_state()
+    assert (before.step, before.total, len(before.step_times)) == (4, None, 4)
+    done = maskrcnn.train(
+        *shapes.split(0.3), out=tmp_path / "run", resume=True, config=Config.load(tmp_path / "run" / "config.yaml")
+    )
+    after, *_ = RunFolder(done.path).load_state()
+    assert after.total == after.step == 8
+    assert after.step_times[:4] == before.step_times
+
+
+def test_what_cannot_work_is_told_before_the_folder_is_taken(shapes, tmp_path):
+    two = write_shapes(tmp_path / "other", 2, seed=2)
+    text = two.read_text()
+    for k, name in enumerate(shapes.class_ids):
+        text = text.replace(f",{name}\n", f",other{k}\n")
+    two.write_text(text)
+    other = open_dataset(two, say=lambda _: None)
+    with pytest.raises(UserError, match="have nothing in common"):
+        maskrcnn.train(shapes, other, out=tmp_path / "run", config=TINY)
+    with pytest.raises(UserError, match="'left_hand'; the classes are"):
+        maskrcnn.train(
+            shapes, None, out=tmp_path / "run", config=TINY.changed(augment={"swap_on_flip": ["left_hand=right_hand"]})
+        )
+    assert maskrcnn.train(shapes, None, out=tmp_path / "run", config=TINY.changed(train={"epochs": 1})).finished
 
 
 def test_patience_ends_a_run_early(shapes, tmp_path):

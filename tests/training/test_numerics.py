@@ -23,6 +23,7 @@ TINY = Config(
     ),
     train=TrainConfig(roi_batch=16, rpn_batch=32, mask_batch=4, optimizer="sgd", batch_size=4),
 )  # fmt: skip
+LEARNING_NORMS = TINY.changed(model={"norm": "batch"}, train={"freeze_norm": False})
 CPU = torch.device("cpu")
 
 
@@ -33,6 +34,10 @@ def learner_of(config=TINY):
 
 def batch_of(data, images=4, step=0):
     return make_batch(data, step, TINY, Share.of(images))
+
+
+def state_of(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
 
 
 def gradients(learner):
@@ -112,12 +117,38 @@ def test_half_precision_is_for_gpus_unless_asked_for():
 
 
 def test_a_gradient_that_is_not_finite_moves_nothing(shapes):
-    learner = learner_of(TINY.changed(model={"norm": "batch"}, train={"freeze_norm": False}))
+    learner = learner_of(LEARNING_NORMS)
+    learner.learn(batch_of(shapes), 0, 10)
     learner.model.box_head.class_logits.weight.register_hook(lambda gradient: gradient * float("nan"))
-    before = {n: t.clone() for n, t in learner.model.state_dict().items()}
-    assert learner.learn(batch_of(shapes), 0, 10).losses == {}
+    before = state_of(learner.model)
+    average = {n: t.clone() for n, t in learner.average.average.items()}
+    assert learner.learn(batch_of(shapes, step=1), 1, 10).losses == {}
     assert all(torch.equal(t, before[n]) for n, t in learner.model.state_dict().items())
-    assert all(torch.equal(t, before[n]) for n, t in learner.average.average.items())
+    assert all(torch.equal(t, average[n]) for n, t in learner.average.average.items())
+
+
+def test_a_process_without_images_moves_no_statistics(shapes):
+    learner = learner_of(LEARNING_NORMS)
+    before = state_of(learner.model)
+    batch = batch_of(shapes)
+    learner.model.train()
+    learner._backward(dataclasses.replace(batch, targets=[], names=[], numbers=[]), 4)
+    assert all(torch.equal(t, before[n]) for n, t in learner.model.state_dict().items())
+    assert all(not g.any() for g in gradients(learner).values())
+    assert len(gradients(learner)) > 10
+
+
+def test_frozen_stages_keep_their_norms_where_others_learn(shapes):
+    config = LEARNING_NORMS.changed(train={"freeze": "4+"})
+    model = build(config, shapes, NATIVE)
+    before = state_of(model)
+    Learner(model, config.train, World()).learn(batch_of(shapes), 0, 10)
+    moved = {name for name, tensor in model.named_buffers() if name in before and not torch.equal(tensor, before[name])}
+    frozen = {id(p) for p in model.backbone.parameters() if not p.requires_grad}
+    still = [n for n, m in model.named_modules() if any(id(p) in frozen for p in m.parameters(recurse=False))]
+    assert any(name.startswith("pyramid") for name in moved)
+    assert any(name.startswith("backbone") for name in moved)
+    assert not [name for name in moved if name.rpartition(".")[0] in still]
 
 
 def test_gradients_are_clipped(shapes):

@@ -17,7 +17,7 @@ from maskrcnn.model.conventions import NATIVE
 from maskrcnn.model.mask_rcnn import build_model
 from maskrcnn.rle import RLE
 from maskrcnn.structures import Placement, Proposals
-from maskrcnn.training.budget import seconds_for_all, steps_for, validation_due
+from maskrcnn.training.budget import Budget, seconds_for_all, steps_for, validation_due
 from maskrcnn.training.criterion import LOSSES, Criterion
 from maskrcnn.training.matcher import NEGATIVE, NEITHER, POSITIVE, match
 from maskrcnn.training.plan import fill_in
@@ -195,6 +195,19 @@ def test_the_average_follows_the_weights():
     assert torch.allclose(average.average["weight"], torch.ones(2, 2), atol=1e-3)
 
 
+@pytest.mark.parametrize(("decay", "expected"), [(0.998, [0.9, 0.9 * 2 / 11]), (0.15, [0.9, 0.135]), (0.0, [1.0, 0.0])])
+def test_the_average_forgets_the_beginning_first(decay, expected):
+    """It keeps (1 + step) / (10 + step) of itself, up to its decay."""
+    layer = torch.nn.Linear(1, 1)
+    with torch.no_grad():
+        layer.weight.fill_(0.0)
+        average = WeightAverage(layer, decay)
+        for step, (weight, value) in enumerate(zip([1.0, 0.0], expected, strict=True)):
+            layer.weight.fill_(weight)
+            average.update(layer, step)
+            assert float(average.average["weight"]) == pytest.approx(value)
+
+
 @pytest.mark.parametrize(
     ("text", "expected"), [("20m", 1200), ("1h30m", 5400), ("90s", 90), ("45", 45), ("0.5h", 1800)]
 )
@@ -214,7 +227,20 @@ def test_a_budget_buys_steps_and_their_validations():
     assert steps_for(600, 2.0, 100.0, 1000) == 250, "one validation, after the last step"
     assert steps_for(600, 2.0, 100.0, 100) == 200, "at 100 and after the last, which is 200"
     assert steps_for(600, 2.0, 100.0, 100, done=90) == 159, "at 100 and after 249: one more would ask for one at 200"
+    assert steps_for(400, 2.0, 100.0, 100, done=100) == 100, "right after step 100, which is done, and after the last"
     assert steps_for(1, 2.0, 100.0, 100) == 1
+
+
+@pytest.mark.parametrize(
+    ("times", "elapsed", "known"),
+    [([9.0, 9.0, 9.0], 99.0, False), ([9.0, 9.0, 9.0, 2.0], 16.0, True), ([1.0] * 59, 14.0, False), ([1.0] * 60, 0.0, True)],
+)  # fmt: skip
+def test_the_pace_is_known_after_a_warm_up_or_a_part_of_the_budget(times, elapsed, known):
+    assert Budget(100.0, times).measured(elapsed) == known
+
+
+def test_the_first_steps_say_nothing_about_the_pace():
+    assert Budget(100.0, [9.0, 9.0, 9.0, 1.0, 3.0]).step_seconds == 2.0
 
 
 def test_a_validation_is_timed_by_the_pixels_of_its_inputs():
@@ -227,13 +253,14 @@ def test_the_plan_measures_the_data(shapes):
     assert config.predict.detections == 100
     assert config.model.image_size == 512
     assert config.predict.mask_scoring
+    assert config.predict.box_voting
     assert config.train.epochs == 24
     assert config.augment.rotate
-    assert len(reasons) == 5
+    assert len(reasons) == 6
     given = Config().changed(
         train={"epochs": 24, "lr": 1e-3},
         model={"anchor_sizes": (1, 2, 3, 4, 5), "image_size": 512, "mask_size": 28},
-        predict={"detections": 7, "mask_scoring": False},
+        predict={"detections": 7, "mask_scoring": False, "box_voting": False},
     )
     assert fill_in(given, shapes) == (given, [])
 
@@ -251,7 +278,7 @@ def circles(folder, side, radius, classes=("a",), stretch=1.0):
 
 @pytest.mark.parametrize(
     ("side", "radius", "size", "crop"),
-    [(1024, 20, 896, 512), (1024, 4, 1536, 512), (400, 4, 1280, 512), (512, 40, 512, None)],
+    [(1024, 20, 896, 512), (1024, 4, 1536, 512), (400, 4, 1152, 512), (512, 40, 512, None)],
     ids=["small", "tiny", "as far as the pixels go", "large enough"],
 )
 def test_small_objects_raise_the_working_scale(tmp_path, side, radius, size, crop):
@@ -355,6 +382,18 @@ def test_going_on_from_a_model_takes_smaller_steps(shapes):
     assert large.augment.crop == 512
     config, _ = fill_in(Config().changed(train={"init": "nuclei", "freeze": "all", "optimizer": "sgd"}), shapes)
     assert (config.train.freeze, config.train.lr) == ("all", 3e-3)
+
+
+@pytest.mark.parametrize(
+    ("model", "learns"),
+    [({}, False), ({"norm": "batch"}, True), ({"weights": "none"}, True), ({"backbone": "resnet50"}, False)],
+)
+def test_batch_norm_learns_where_it_is_new(shapes, model, learns):
+    config, reasons = fill_in(Config().changed(model=model), shapes)
+    assert config.train.freeze_norm != learns
+    assert any("batch norm learns" in reason for reason in reasons) == learns
+    for kept in ({"init": "nuclei"}, {"freeze_norm": True}):
+        assert fill_in(Config().changed(model=model, train=kept), shapes)[0].train.freeze_norm
 
 
 def test_left_and_right_trade_places(tmp_path):

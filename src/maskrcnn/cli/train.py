@@ -16,12 +16,12 @@ from maskrcnn.errors import UserError
 def train(
     data: Path | None = None,
     *,
-    val: float = 0.1,
+    val: float | None = None,
     val_ids: Path | None = None,
     val_data: Path | None = None,
     out: Path | None = None,
     resume: Path | None = None,
-    preset: Literal["lite", "resnet50", "resnet101"] = "lite",
+    preset: Literal["lite", "resnet50", "resnet101"] | None = None,
     config: Path | None = None,
     options: DataOptions | None = None,
     settings: Annotated[Config | None, Parameter(name="*")] = None,
@@ -34,7 +34,7 @@ def train(
     data
         The CSV file.
     val
-        Part of the images that is kept for validation, when no other choice is made.
+        Part of the images that is kept for validation: 0.1, where no other choice is made.
     val_ids
         File with the names of the validation images, one a line.
     val_data
@@ -44,14 +44,14 @@ def train(
     resume
         Run folder to go on with; data and settings are those it began with.
     preset
-        Settings to start from.
+        Settings to start from: lite, where none is named.
     config
         YAML file of settings that change the preset.
     json
         Print the best validation's scores as one JSON object.
     """
     if resume is not None:
-        if any(v is not None for v in (data, val_ids, val_data, out, config, options, settings)):
+        if any(v is not None for v in (data, val, val_ids, val_data, out, preset, config, options, settings)):
             raise UserError("--resume goes on with the data and settings that the run began with; leave out the others")
         source = _read_source(resume)
         chosen, out = Config.load(resume / "config.yaml"), resume
@@ -59,14 +59,14 @@ def train(
     else:
         if data is None:
             raise UserError("name the CSV of masks to train on, or a run to --resume")
-        if sum(v is not None for v in (val_ids, val_data)) > 1:
-            raise UserError("--val-ids and --val-data exclude each other")
-        chosen = Config.build(preset, config, settings)
+        if sum(v is not None for v in (val, val_ids, val_data)) > 1:
+            raise UserError("--val, --val-ids and --val-data exclude each other: give one")
+        chosen = Config.build(preset or "lite", config, settings)
         data_options = options or DataOptions()
         source = {
             "data": str(data.absolute()),
-            "val": val,
-            "val_ids": read_names(val_ids) if val_ids else None,
+            "val": 0.1 if val is None else val,
+            "val_ids": read_names(val_ids) if val_ids is not None else None,
             "val_data": str(val_data.absolute()) if val_data else None,
             "options": data_options.to_dict(),
         }
@@ -74,7 +74,7 @@ def train(
     opened = data_options.open(Path(source["data"]))
     if source["val_data"]:
         parts = opened, data_options.open(Path(source["val_data"]))
-    elif source["val_ids"]:
+    elif source["val_ids"] is not None:
         parts = opened.split_by_names(source["val_ids"])
     else:
         parts = opened.split(source["val"], chosen.train.seed)
@@ -87,7 +87,8 @@ def train(
         if json:
             print_json({**run.scores, "run": str(out), "finished": run.finished})
     if run.finished:
-        say(f"report: {out / 'report.html'}")
+        if (out / "report.html").exists():
+            say(f"report: {out / 'report.html'}")
         say(f"model: {out}  (maskrcnn evaluate, maskrcnn predict --model {out})")
     return 0 if run.finished else 130
 
@@ -98,6 +99,6 @@ def _read_source(run: Path) -> dict[str, Any]:
         return json_module.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         raise UserError(
-            f"{run} cannot be resumed from here: {path} is missing or damaged. A run that was started from Python "
-            "goes on by maskrcnn.train(..., resume=True)"
+            f"{run} cannot be resumed from here: {path} is missing or damaged. Is {run} the folder of a run? One that "
+            "was started from Python goes on by maskrcnn.train(..., resume=True)"
         ) from None

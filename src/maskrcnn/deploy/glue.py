@@ -20,9 +20,9 @@ from maskrcnn.config import ModelConfig, PredictConfig
 from maskrcnn.data.augment import LARGEST_INPUT
 from maskrcnn.data.batch import STRIDE
 from maskrcnn.deploy.operations import LOWEST, RoiAlign, Suppress, lengths, resize_averaging, resize_plain
-from maskrcnn.inference.regions import DETECTIONS
+from maskrcnn.inference.regions import DETECTIONS, VOTING_IOU, least_candidate
 from maskrcnn.model.anchors import POOLED_LEVELS, Anchors
-from maskrcnn.model.boxes import clip_boxes, decode_boxes
+from maskrcnn.model.boxes import clip_boxes, decode_boxes, vote_boxes
 from maskrcnn.model.conventions import Conventions
 from maskrcnn.model.mask_rcnn import BOX_POOL
 from maskrcnn.model.pooling import CANONICAL_LEVEL, CANONICAL_SIDE, FINEST_LEVEL
@@ -154,7 +154,7 @@ class Select(nn.Module):
         """
         probabilities = class_logits.softmax(-1)
         classes = probabilities.shape[1] - 1
-        row, kind = (probabilities[:, 1:] > self.predict.score_threshold).nonzero(as_tuple=True)
+        row, kind = (probabilities[:, 1:] > least_candidate(self.predict)).nonzero(as_tuple=True)
         boxes = decode_boxes(
             box_deltas[row, kind + 1],
             regions[row],
@@ -163,26 +163,30 @@ class Select(nn.Module):
         )
         boxes = clip_boxes(boxes[None], _window(hw))[0]
         scores, image = probabilities[row, kind + 1], region_image[row]
-        wanted = _sides(boxes).amin(-1) > self.conventions.smallest_detection
+        wanted = (_sides(boxes).amin(-1) > self.conventions.smallest_detection) & (
+            scores > self.predict.score_threshold
+        )
         most = self.predict.detections or DETECTIONS
+        group = image * classes + kind
         kept = _suppress(
             boxes[None],
             scores[None],
             wanted[None],
-            image * classes + kind,
+            group,
             images.shape[0] * classes,
             self.predict.nms_threshold,
             most,
         )
         each = torch.where(image == torch.arange(images.shape[0])[:, None], kept, -math.inf)  # (B, T)
         image, row = _best(F.pad(each, (0, most), value=-math.inf), most)
+        found = vote_boxes(boxes, scores, group, row, VOTING_IOU) if self.predict.box_voting else boxes[row]
 
         picture_hw = lengths(images, 1, 2)
-        placed = boxes[row] * (picture_hw.double() / hw.double()).float()[[1, 0, 1, 0]]
+        placed = found * (picture_hw.double() / hw.double()).float()[[1, 0, 1, 0]]
         placed = clip_boxes(placed[None], _window(picture_hw))[0]
         whole = (_sides(placed).amin(-1) > 0).nonzero()[:, 0]
         image, row, placed = image[whole], row[whole], placed[whole]
-        features = F.pad(self.pool(boxes[row], image, maps), (0,) * 7 + (1,))
+        features = F.pad(self.pool(found[whole], image, maps), (0,) * 7 + (1,))
         return placed, kind[row], scores[row], image, F.pad(kind[row] + 1, (0, 1)), features
 
 

@@ -72,12 +72,7 @@ def find(
     on_image: Callable[[int], None] | None = None,
 ) -> dict[int, Detections | str]:
     """What `model` finds in some `images` of `data`, by their index; the error of those that cannot be read."""
-    known, wanted = {str(c) for c in model.class_ids}, {str(c) for c in data.class_ids}
-    if not known & wanted:
-        raise UserError(
-            f"the model's class ids ({', '.join(sorted(known)[:5])}) and those of {data.source} "
-            f"({', '.join(sorted(wanted)[:5])}) have nothing in common"
-        )
+    require_common_classes(model.class_ids, data)
     threshold = min(EVALUATION_SCORE, model.config.predict.score_threshold)
     searching = model.changed(score_threshold=threshold)
     result: dict[int, Detections | str] = {}
@@ -93,6 +88,16 @@ def find(
         if on_image is not None:
             on_image(done)
     return result
+
+
+def require_common_classes(class_ids: Sequence[Any], data: Dataset) -> None:
+    """Raise `UserError` where a model of `class_ids` could find nothing in `data`."""
+    known, wanted = {str(c) for c in class_ids}, {str(c) for c in data.class_ids}
+    if not known & wanted:
+        raise UserError(
+            f"the model's class ids ({', '.join(sorted(known)[:5])}) and those of {data.source} "
+            f"({', '.join(sorted(wanted)[:5])}) have nothing in common"
+        )
 
 
 def judge_found(

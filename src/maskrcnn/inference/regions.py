@@ -17,7 +17,7 @@ import numpy as np
 from maskrcnn.config import ModelConfig, PredictConfig
 from maskrcnn.inference.scratch import Scratch
 from maskrcnn.inference.timing import stage
-from maskrcnn.kernels.boxes import decode, nms
+from maskrcnn.kernels.boxes import decode, nms, vote
 from maskrcnn.model.anchors import POOLED_LEVELS, Anchors, to_units
 from maskrcnn.model.conventions import Conventions
 from maskrcnn.model.pooling import assign_levels, pool_maps
@@ -25,6 +25,11 @@ from maskrcnn.model.pooling import assign_levels, pool_maps
 BOX_POOL = 7
 DETECTIONS = 100
 """Most detections of an image, where neither the configuration nor the training data says."""
+
+VOTING_SCORE = 0.05
+"""Candidates vote from this score on, whatever the threshold of detections is: it shall not move their boxes."""
+VOTING_IOU = 0.8
+"""Overlap with a detection from which on they do (docs/benchmarks.md)."""
 
 OFFSET_LIMIT = 1000
 """Up to so many boxes, torchvision's `batched_nms` keeps groups apart by moving them, which rounds their corners."""
@@ -187,12 +192,14 @@ def select(
     """Classes of regions (R, 4) above the threshold -> class-wise suppression -> boxes, scores, labels, image (N,)."""
     exponents = np.exp(class_logits - class_logits.max(1, keepdims=True))
     probabilities = exponents / exponents.sum(1, keepdims=True)
+    least = least_candidate(predict)
+    enough = np.greater_equal if conventions.best_class_only else np.greater
     if conventions.best_class_only:
         likeliest = probabilities.argmax(1)
-        row = np.flatnonzero((likeliest > 0) & (probabilities.max(1, initial=0) >= predict.score_threshold))
+        row = np.flatnonzero((likeliest > 0) & enough(probabilities.max(1, initial=0), least))
         label = likeliest[row]
     else:
-        row, label = np.nonzero(probabilities[:, 1:] > predict.score_threshold)
+        row, label = np.nonzero(enough(probabilities[:, 1:], least))
         label = label + 1
     boxes = decode(
         np.ascontiguousarray(box_deltas[row, label]),
@@ -201,15 +208,24 @@ def select(
         np.array(conventions.box_delta_weights, np.float32),
         conventions.delta_clip,
     )
-    scores = probabilities[row, label]
-    large = ((boxes[:, 2:] - boxes[:, :2]) > conventions.smallest_detection).all(1)
+    scores, image = probabilities[row, label], image_index[row]
+    wanted = ((boxes[:, 2:] - boxes[:, :2]) > conventions.smallest_detection).all(1)
+    wanted &= enough(scores, predict.score_threshold)
     kept = []
     for b in range(len(bounds)):
-        rows = np.flatnonzero(large & (image_index[row] == b))
+        rows = np.flatnonzero(wanted & (image == b))
         keep = suppress(boxes[rows], scores[rows], label[rows], predict.nms_threshold, predict.detections or DETECTIONS)
         kept.append(rows[keep])
     chosen = np.concatenate(kept) if kept else np.zeros(0, np.int64)
-    return boxes[chosen], scores[chosen], label[chosen], image_index[row][chosen]
+    found = boxes[chosen]
+    if predict.box_voting:
+        found = vote(boxes, scores, image * class_logits.shape[1] + label, chosen, np.float32(VOTING_IOU))
+    return found, scores[chosen], label[chosen], image[chosen]
+
+
+def least_candidate(predict: PredictConfig) -> float:
+    """Score from which on regions are looked at: the detections' own, or less where boxes are voted on."""
+    return min(predict.score_threshold, VOTING_SCORE) if predict.box_voting else predict.score_threshold
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Box decoding and non-maximum suppression, for whatever runs the network.
+"""Box decoding, non-maximum suppression and voting, for whatever runs the network.
 
 Boxes are xyxy float32; N boxes. Each function has a plain NumPy twin in the tests.
 """
@@ -56,3 +56,28 @@ def nms(boxes, groups, threshold, most):
             kept[n] = i
             n += 1
     return kept[:n]
+
+
+@njit(cache=True, nogil=True)
+def vote(boxes, scores, groups, kept, threshold):
+    """`model.boxes.vote_boxes`: the boxes `kept` (K,) of (N, 4), each the mean of what overlaps it, (K, 4)."""
+    out = np.empty((len(kept), 4), np.float32)
+    for k in range(len(kept)):
+        i = kept[k]
+        x1, y1, x2, y2 = boxes[i]
+        area = (x2 - x1) * (y2 - y1)
+        total, mean = scores[i], scores[i] * boxes[i]
+        for j in range(len(boxes)):
+            if j == i or groups[j] != groups[i]:
+                continue
+            w = min(x2, boxes[j, 2]) - max(x1, boxes[j, 0])
+            h = min(y2, boxes[j, 3]) - max(y1, boxes[j, 1])
+            if w <= 0 or h <= 0:
+                continue
+            shared = w * h
+            union = area + (boxes[j, 2] - boxes[j, 0]) * (boxes[j, 3] - boxes[j, 1]) - shared
+            if shared > threshold * union:
+                total += scores[j]
+                mean += scores[j] * boxes[j]
+        out[k] = mean / total
+    return out

@@ -69,6 +69,16 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
     return shared.div_(union)
 
 
+def vote_boxes(boxes: Tensor, scores: Tensor, groups: Tensor, kept: Tensor, threshold: float) -> Tensor:
+    """Box voting (Gidaris and Komodakis 2015): of boxes (N, 4) those `kept` (K,), each the mean, weighted by score, of
+    all boxes of its group (N,) that overlap it by more than `threshold`, itself among them, (K, 4).
+    """
+    alike = (iou(boxes[kept], boxes) > threshold) & (groups[kept][:, None] == groups)  # (K, N)
+    itself = kept[:, None] == torch.arange(boxes.shape[0], device=boxes.device)
+    weights = (alike | itself) * scores
+    return (weights @ boxes) / weights.sum(1, keepdim=True)
+
+
 def _overlap(a: Tensor, b: Tensor, axis: int) -> Tensor:
     """Shared length along x (0) or y (1), in place where it can be: a thousand instances meet 65,000 anchors."""
     high = torch.minimum(a[..., :, None, 2 + axis], b[..., None, :, 2 + axis])

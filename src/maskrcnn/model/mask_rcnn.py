@@ -74,7 +74,6 @@ class MaskRCNN(nn.Module):
         self.mask_head = mask_head
         self.config = config
         self.conventions = conventions
-        self.freeze_norm = freeze_norm
         for layer in norms(self):
             if conventions.norm_eps is not None:
                 layer.eps = conventions.norm_eps
@@ -84,10 +83,10 @@ class MaskRCNN(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(config.pixel_std or backbone.pixel_std), persistent=False)
 
     def train(self, mode: bool = True) -> MaskRCNN:
-        """As usual, except that frozen batch norm stays in evaluation mode."""
+        """As usual, except that batch norm whose scale does not learn stays in evaluation mode."""
         super().train(mode)
-        if self.freeze_norm:
-            for layer in norms(self):
+        for layer in norms(self):
+            if not any(parameter.requires_grad for parameter in layer.parameters()):
                 layer.eval()
         return self
 

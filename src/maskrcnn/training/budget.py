@@ -9,32 +9,33 @@ from statistics import median
 from maskrcnn.training.schedule import WARMUP_STEPS
 
 MEASURING_SHARE = 0.15
-"""Steps are counted at the end of the warm-up, or after this share of the budget."""
+"""Steps are counted at the end of a usual warm-up, or after this share of the budget."""
 
 FIRST_STEPS = 3
 """They compile kernels and fill caches, and say nothing about the pace."""
 
 
 class Budget:
-    """`seconds` to train in, validations included."""
+    """`seconds` to train in, validations included; `step_times` are those of all steps so far."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, step_times: list[float]) -> None:
         self.seconds = seconds
-        self.step_times: list[float] = []
+        self.step_times = step_times
 
-    def measured(self, step: int, elapsed: float) -> bool:
-        """Whether the pace is known, after `step` steps and `elapsed` seconds."""
-        return step >= WARMUP_STEPS or (step >= FIRST_STEPS and elapsed > MEASURING_SHARE * self.seconds)
+    def measured(self, elapsed: float) -> bool:
+        """Whether the pace is known, after `elapsed` seconds."""
+        steps = len(self.step_times)
+        return steps >= WARMUP_STEPS or (steps > FIRST_STEPS and elapsed > MEASURING_SHARE * self.seconds)
 
     @property
     def step_seconds(self) -> float:
         """Mean time of a step so far."""
-        counted = self.step_times[min(FIRST_STEPS, len(self.step_times) - 1) :]
+        counted = self.step_times[FIRST_STEPS:]
         return sum(counted) / len(counted)
 
-    def more_steps(self, done: int, elapsed: float, validation_seconds: float, steps_per_epoch: int) -> int:
-        """Steps that fit into what is left after `done` of them and `elapsed` seconds."""
-        left = self.seconds - elapsed
+    def more_steps(self, elapsed: float, validation_seconds: float, steps_per_epoch: int) -> int:
+        """Steps that fit into what is left after `elapsed` seconds."""
+        left, done = self.seconds - elapsed, len(self.step_times)
         return steps_for(left, self.step_seconds, validation_seconds, steps_per_epoch, done)
 
 
@@ -55,11 +56,14 @@ def validation_due(step: int, total: int | None, steps_per_epoch: int) -> bool:
 def steps_for(
     seconds_left: float, step_seconds: float, validation_seconds: float, steps_per_epoch: int, done: int = 0
 ) -> int:
-    """More steps that fit into the time left, at least one, with the validations that `validation_due` asks for."""
+    """More steps that fit into the time left, at least one, with the validations that `validation_due` asks for.
+
+    A validation that is due after the `done` steps is still to come.
+    """
 
     def seconds(more: int) -> float:
         epochs = (2 * (done + more) - steps_per_epoch) // (2 * steps_per_epoch)
-        validations = max(epochs - done // steps_per_epoch, 0) + 1
+        validations = max(epochs - max(done - 1, 0) // steps_per_epoch, 0) + 1
         return more * step_seconds + validations * validation_seconds
 
     possible = range(1, max(int(seconds_left / step_seconds), 1) + 1)

@@ -36,12 +36,13 @@ class Progress:
     """Where a run stands.
 
     `step` counts finished steps, each of `step_images` images over all processes; `total` is None while a budget is
-    still being measured; `data` holds fingerprints; `scaler` is the loss scale of float16.
+    still being measured, by `step_times`; `data` holds fingerprints; `scaler` is the loss scale of float16.
     """
 
     step_images: int
     step: int = 0
     total: int | None = None
+    step_times: list[float] = field(default_factory=list)
     seconds: float = 0.0
     best: float | None = None
     best_step: int = 0
@@ -78,10 +79,11 @@ class RunFolder:
             raise UserError(f"another process is training in {self.path}") from None
         except OSError as error:
             raise UserError(f"{self.path} cannot be a run folder: {error.strerror}") from None
-        with lock:
-            lock.release()  # `with` has taken it a second time
+        try:
             remove_unfinished(self.path, self.state.parent)
             yield
+        finally:
+            lock.release()
 
     def save_state(
         self,

@@ -3,7 +3,7 @@
 ``torchrun`` starts them; each holds the whole network and takes its share of every step's images. Gradients are added
 up by torch's DistributedDataParallel, which sends them while the backward pass still computes. The `Criterion`, whose
 `forward` makes the losses, is the module that it wraps. Everything else that processes tell one another is small and
-goes through `World`, over gloo.
+goes through `World`: over gloo, except for what lies on a GPU (`average`).
 
 Only the first process writes files and speaks. What depends on time, files or luck (a stop, a budget's plan, an image
 that cannot be read) is agreed on, so that all processes take the same turns.
@@ -12,14 +12,17 @@ that cannot be read) is agreed on, so that all processes take the same turns.
 from __future__ import annotations
 
 import os
+import time
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.distributed import PrefixStore
+from torch.distributed import DistStoreError, PrefixStore, ProcessGroup, Store
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
@@ -28,24 +31,43 @@ from maskrcnn.errors import UserError
 
 T = TypeVar("T")
 
+ANSWER = timedelta(seconds=1)
+"""How long a process waits for a word of the first, before it looks whether there is another first."""
+PAUSE = 0.05
+
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a run, of which this is number `rank`. All of them must call a method for any to return."""
+    """The processes of a run, of which this is number `rank`. All of them must call a method for any to return.
+
+    `group` is for what lies on the CPU, where the default group cannot take it. `memory` is the launcher's store, which
+    outlives a restart of the processes.
+    """
 
     rank: int = 0
     size: int = 1
+    group: ProcessGroup | None = None
+    memory: Store | None = None
 
     @property
     def first(self) -> bool:
         """Whether this is the process that writes and speaks."""
         return self.rank == 0
 
+    def remember(self, fact: str) -> None:
+        """Keep `fact` for processes that the same launcher starts after these. Any process may call this alone."""
+        if self.memory is not None:
+            self.memory.set(fact, "yes")
+
+    def remembers(self, fact: str) -> bool:
+        """Whether `remember` was told of `fact`, by these processes or others before. May be called alone, too."""
+        return self.memory is not None and self.memory.check([fact])
+
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all processes, on the CPU."""
         values = values.cpu()
         if self.size > 1:
-            distributed.all_reduce(values)
+            distributed.all_reduce(values, group=self.group)
         return values
 
     def any(self, here: bool) -> bool:
@@ -57,7 +79,7 @@ class World:
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        distributed.all_gather_object(values, value)
+        distributed.all_gather_object(values, value, group=self.group)
         return values
 
     def from_first(self, make: Callable[[], T]) -> T:
@@ -70,7 +92,7 @@ class World:
                 box = [make()]
             except UserError as error:
                 box = [error]
-        distributed.broadcast_object_list(box)
+        distributed.broadcast_object_list(box, group=self.group)
         if isinstance(box[0], UserError):
             raise box[0]
         return box[0]
@@ -105,19 +127,44 @@ class World:
 def joined() -> Iterator[World]:
     """The processes that torchrun started or that the caller has already joined; else this one alone."""
     if distributed.is_initialized():
-        yield World(distributed.get_rank(), distributed.get_world_size())
+        serves_cpu = "gloo" in str(distributed.get_backend_config())
+        group: Any = None if serves_cpu else distributed.new_group(backend="gloo")
+        yield World(distributed.get_rank(), distributed.get_world_size(), group)
     elif int(os.environ.get("WORLD_SIZE", "1")) > 1 and "MASTER_ADDR" in os.environ:
-        store, rank, size = next(rendezvous("env://"))
-        # torchrun's store outlives a restart: without names of its own, a process could find those that were killed.
-        store = PrefixStore(f"start {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+        memory, rank, size = next(rendezvous("env://"))
+        # The launcher's store outlives a restart: without a name of its own, a start could find what was killed.
+        store = PrefixStore(name_of_start(memory, rank, size), memory)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
         try:
-            yield World(distributed.get_rank(), distributed.get_world_size())
+            yield World(rank, size, memory=memory)
         finally:
             distributed.destroy_process_group()
     else:
         yield World()
+
+
+def name_of_start(store: Store, rank: int, size: int) -> str:
+    """A name that the `size` processes started together agree on, and none of an earlier start has.
+
+    The first makes it up. The others may read that of a first that is gone: only a living one answers their greeting.
+    (torchrun's count of restarts will not do: each node counts its own.)
+    """
+    if rank == 0:
+        name = uuid.uuid4().hex
+        store.set("start", name)
+        for other in range(1, size):
+            store.set(f"{name} answer {other}", store.get(f"{name} greeting {other}").decode())
+        return name
+    greeting = uuid.uuid4().hex
+    while True:
+        name = store.get("start").decode()
+        store.set(f"{name} greeting {rank}", greeting)
+        with suppress(DistStoreError):
+            store.wait([f"{name} answer {rank}"], ANSWER)
+            if store.get(f"{name} answer {rank}").decode() == greeting:
+                return name
+        time.sleep(PAUSE)
 
 
 def pick_own_device(name: str) -> torch.device:
@@ -128,8 +175,3 @@ def pick_own_device(name: str) -> torch.device:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device
-
-
-def restarted() -> bool:
-    """Whether torchrun has started this process again after a worker failed."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0

@@ -31,7 +31,7 @@ NAMES = (*LOSSES, "loss")
 
 @dataclass(frozen=True)
 class Step:
-    """What a step did: the losses, none where it was skipped; the highest learning rate; images of all processes."""
+    """What a step did: the losses, none where something is wrong; the highest learning rate; images of all shares."""
 
     losses: dict[str, float]
     lr: float
@@ -56,7 +56,8 @@ class Learner:
     def learn(self, batch: Batch, step: int, total: int | None) -> Step:
         """Take step `step` (0-based) of `total`; `batch` is this process's share of its images.
 
-        The step is skipped, in all processes, where a loss or gradient is not finite.
+        Where a loss or gradient is not finite, nothing changes, in any process. Float16 may just have been scaled too
+        high; otherwise the step has no losses.
         """
         lr = set_lr(self.optimizer, lr_factor(step, total, self.config))
         n_images = int(self.world.sum(torch.tensor(len(batch))))
@@ -64,19 +65,21 @@ class Learner:
             return Step({}, lr, 0)
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
+        statistics = self._moving_statistics()
+        before = [tensor.clone() for tensor in statistics]
         losses = self._backward(batch, n_images)
         self.scaler.unscale_(self.optimizer)
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         norm = float(torch.nn.utils.clip_grad_norm_(trained, self.config.clip))
-        overflow = self.scaler.is_enabled() and self.scaler.get_scale() > 1 and math.isfinite(losses["loss"])
         if math.isfinite(norm) and math.isfinite(losses["loss"]):
             self.scaler.step(self.optimizer)
-            if not self.config.freeze_norm:
-                self.world.average([b for m in norms(self.model) for b in m.buffers() if b.is_floating_point()])
+            self.world.average([tensor for tensor in statistics if tensor.is_floating_point()])
             self.average.update(self.model, step)
         else:
-            self._undo_forward()
-            losses = losses if overflow else {}
+            for tensor, old in zip(statistics, before, strict=True):
+                tensor.copy_(old)
+            scaled_too_high = self.scaler.is_enabled() and self.scaler.get_scale() > 1 and math.isfinite(losses["loss"])
+            losses = losses if scaled_too_high else {}
         self.scaler.update()
         return Step(losses, lr, n_images)
 
@@ -91,6 +94,7 @@ class Learner:
                 self.scaler.scale(losses["loss"] * self.world.size).backward()
             values += torch.stack([losses[name].detach() for name in NAMES])
         if not parts:
+            self.model.eval()  # a picture that is none moves no statistics
             self._losses(_blank(batch), n_images)["loss"].mul(0).backward()
         return dict(zip(NAMES, self.world.sum(values).tolist(), strict=True))
 
@@ -100,11 +104,9 @@ class Learner:
         generators = [torch.Generator(self.device).manual_seed(self.config.seed * 1_000_003 + n) for n in batch.numbers]
         return self.criterion(images, windows, Truth.of(batch.targets, self.device), generators, n_images)
 
-    def _undo_forward(self) -> None:
-        """A forward pass that went wrong has also been through batch norm's running statistics, where they move."""
-        average = self.average.average
-        buffers = {name: average[name] for name, _ in self.model.named_buffers() if name in average}
-        self.model.load_state_dict(buffers, strict=False)
+    def _moving_statistics(self) -> list[Tensor]:
+        """What forward passes change: the running statistics of batch norm that learns."""
+        return [tensor for layer in norms(self.model) if layer.training for tensor in layer.buffers()]
 
 
 def _blank(batch: Batch) -> Batch:

@@ -19,14 +19,14 @@ from maskrcnn.data.augment import fit
 from maskrcnn.data.batch import Batch, Share, batches, images_per_pass
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError
-from maskrcnn.evaluation import Evaluation, evaluate, find, judge_found
+from maskrcnn.evaluation import Evaluation, evaluate, find, judge_found, require_common_classes
 from maskrcnn.files import write_text
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.runtimes.torch import TorchRuntime
 from maskrcnn.inspection.report import write_run_report
 from maskrcnn.training.budget import Budget, seconds_for_all, validation_due
 from maskrcnn.training.checkpoint import Progress, RunFolder, provenance, require_space, restore_optimizer
-from maskrcnn.training.distributed import World, joined, pick_own_device, restarted
+from maskrcnn.training.distributed import World, joined, pick_own_device
 from maskrcnn.training.learner import Learner, Step
 from maskrcnn.training.memory import fit_to_memory, free_bytes
 from maskrcnn.training.numerics import deterministic
@@ -36,7 +36,7 @@ from maskrcnn.training.start import build, start, start_again
 from maskrcnn.training.stopping import stop_on_signals
 
 STATE_SECONDS = 120.0
-"""A killed run loses at most about this much work."""
+"""A killed run loses at most about this much work, and a validation that was under way."""
 
 MOST_SKIPPED_IN_A_ROW = 5
 
@@ -70,8 +70,8 @@ def train(
 
     `budget` ("30m") takes the place of the configuration's epochs. `resume` goes on with the run in `out`, whose
     configuration then holds. `source` is kept as ``state/data.json``: how the data was opened. Progress is shown on
-    `console`. SIGINT and SIGTERM save the state and end the run. Processes that torchrun started train together, and
-    one that it has started again goes on from the last state. Raises `UserError`.
+    `console`. SIGINT and SIGTERM save the state and end the run. Processes that torchrun started train together; those
+    that it starts again go on from the last state of the run that they began. Raises `UserError`.
     """
     folder = RunFolder(Path(out))
     config = config or Config()
@@ -80,7 +80,8 @@ def train(
     with joined() as world, ExitStack() as held:
 
         def begin() -> bool:
-            goes_on = resume or (restarted() and _is_run_of(folder, config))
+            began = f"began {folder.path.resolve()}"
+            goes_on = resume or (world.remembers(began) and folder.state.exists())
             if goes_on and not folder.state.exists():
                 raise UserError(f"there is nothing to resume in {out}: {folder.state} does not exist")
             if not goes_on and (folder.state.exists() or folder.metrics.exists()):
@@ -88,19 +89,12 @@ def train(
             held.enter_context(folder.locked())
             if source is not None and not goes_on:
                 write_text(json.dumps(source), folder.data)
+            world.remember(began)
             return goes_on
 
         goes_on = world.from_first(begin)
         with ProgressDisplay(console if world.first else None) as display:
             return _Trainer(folder, train_data, val_data, config, goes_on, display, world).run()
-
-
-def _is_run_of(folder: RunFolder, config: Config) -> bool:
-    """Whether `folder` holds the state of a run in which all that is set in `config` is the same."""
-    if not folder.state.exists():
-        return False
-    own = Config.load(folder.config)
-    return own.changed(**config.model_dump(exclude_unset=True)) == own
 
 
 class _Trainer:
@@ -127,8 +121,7 @@ class _Trainer:
         config = self.config
         self.learner = Learner(self.model, config.train, world)
         self.progress = Progress(step_images=config.train.batch_size * config.train.accumulate * world.size)
-        self.budget = Budget(seconds(config.train.budget)) if config.train.budget else None
-        if self.budget is None:
+        if config.train.budget is None:
             self.progress.total = config.train.epochs * self.steps_per_epoch
         self.fingerprint = train_data.fingerprint()
         self.progress.data = [self.fingerprint] + ([val_data.fingerprint()] if val_data is not None else [])
@@ -137,10 +130,10 @@ class _Trainer:
         if resume:
             self._restore()
         else:
+            if val_data is not None:
+                require_common_classes(train_data.class_ids, val_data)
             world.from_first(self._write_description)
             self._save_state()
-        if self.progress.step_images < world.size:
-            raise UserError(f"{world.size} processes cannot share a step of {self.progress.step_images} images")
         if world.size > 1:
             display.say(f"{world.size} processes, {self.progress.step_images} images a step")
         self.validator = build(config, train_data, model.conventions).to(self.device)
@@ -214,7 +207,7 @@ class _Trainer:
         if too_many:
             raise UserError(
                 f"{skipped_in_a_row} steps in a row had a loss or gradient that is not finite, the last at step "
-                f"{progress.step} with {', '.join(names)}. The model files hold the weights from before. "
+                f"{progress.step} with {', '.join(names)}. Those steps changed nothing. "
                 "Try a lower --lr, or look at those images"
             )
         if names and not step.losses:
@@ -234,15 +227,16 @@ class _Trainer:
         return self.progress.total is not None
 
     def _planned_total(self, step_seconds: float) -> int | None:
-        assert self.budget is not None
-        self.budget.step_times.append(step_seconds)
-        if not self.budget.measured(self.progress.step, self._elapsed()):
+        assert self.config.train.budget is not None
+        self.progress.step_times.append(step_seconds)
+        budget = Budget(seconds(self.config.train.budget), self.progress.step_times)
+        if not budget.measured(self._elapsed()):
             return None
         validation_seconds = self._time_validation()
-        more = self.budget.more_steps(self.progress.step, self._elapsed(), validation_seconds, self.steps_per_epoch)
+        more = budget.more_steps(self._elapsed(), validation_seconds, self.steps_per_epoch)
         total = self.progress.step + more
         self.display.say(
-            f"budget {self.config.train.budget}: {total} steps, at {self.budget.step_seconds:.2f} s a step and about "
+            f"budget {self.config.train.budget}: {total} steps, at {budget.step_seconds:.2f} s a step and about "
             f"{validation_seconds:.0f} s a validation every {self.steps_per_epoch} steps"
         )
         return total
@@ -338,6 +332,8 @@ class _Trainer:
                 f"the data is no longer that which {self.folder.path} began with: images, masks or their split differ, "
                 "and a run can only go on with the same"
             )
+        if progress.step_images < self.world.size:
+            raise UserError(f"{self.world.size} processes cannot share a step of {progress.step_images} images")
         load_weights(self.model, weights, str(self.folder.state))
         self.learner.average.average = {name: tensor.to(self.device) for name, tensor in average.items()}
         restore_optimizer(self.learner.optimizer, optimizer)

@@ -25,7 +25,7 @@ from maskrcnn.training.schedule import DEFAULT_LR
 LEAST_SIDE = 32.0
 """The median instance should measure so many input pixels: below eight strides of P2 its outline blurs."""
 LARGEST_SCALE = 3.0
-"""Of an image's own pixels; more than that was never tried (docs/benchmarks.md)."""
+"""Of the median image's own pixels; more than that was never tried (docs/benchmarks.md)."""
 SIZE_STEP = 128
 USUAL_SIZE: int = ModelConfig.model_fields["image_size"].default
 
@@ -106,8 +106,8 @@ def _fitting_size(data: Dataset) -> tuple[int, float]:
     """The input's side at which the median instance is large enough, and that instance's side at the usual one."""
     median = float(np.median(_sides(ModelConfig(), data)))
     own = LARGEST_SCALE * float(np.median(data.sizes.max(1)))
-    wanted = min(USUAL_SIZE * LEAST_SIDE / median, own, LARGEST_INPUT)
-    return max(math.ceil(wanted / SIZE_STEP) * SIZE_STEP, USUAL_SIZE), median
+    wanted = min(math.ceil(USUAL_SIZE * LEAST_SIDE / median / SIZE_STEP), math.floor(own / SIZE_STEP)) * SIZE_STEP
+    return max(min(wanted, LARGEST_INPUT), USUAL_SIZE), median
 
 
 def _anchor_sizes(config: Config, data: Dataset) -> Choice | None:
@@ -141,6 +141,12 @@ def _detections(config: Config, data: Dataset) -> Choice | None:
     most = int(data.counts.max(initial=0))
     detections = max(100, math.ceil(most * DETECTIONS_HEADROOM / 50) * 50)
     return {"predict": {"detections": detections}}, f"detections {detections}: the fullest image has {most} instances"
+
+
+def _box_voting(config: Config, data: Dataset) -> Choice | None:
+    if "box_voting" in config.predict.model_fields_set:
+        return None
+    return {"predict": {"box_voting": True}}, "boxes are voted on by all candidates for an object"
 
 
 def _mask_scoring(config: Config, data: Dataset) -> Choice | None:
@@ -206,6 +212,14 @@ def _going_on(config: Config, data: Dataset) -> Choice | None:
     return {"train": train, "augment": augment}, f"{told}: small, cheap steps, which bend what the model knows"
 
 
+def _batch_norm(config: Config, data: Dataset) -> Choice | None:
+    """Batch norm that comes with nothing to keep learns: behind a random backbone's layers, or new in the heads."""
+    keeps = config.train.init is not None or (config.model.weights != "none" and config.model.norm == "none")
+    if keeps or "freeze_norm" in config.train.model_fields_set:
+        return None
+    return {"train": {"freeze_norm": False}}, "batch norm learns, as some of it starts from nothing"
+
+
 def _schedule(config: Config, data: Dataset) -> Choice | None:
     """The rate's peak and how it falls are told and not written down: `lr` goes with `optimizer`."""
     if config.train.lr is not None:
@@ -244,12 +258,14 @@ CHOICES: tuple[Callable[[Config, Dataset], Choice | None], ...] = (
     _anchor_sizes,
     _mask_size,
     _detections,
+    _box_voting,
     _mask_scoring,
     _sided_classes,
     _turns,
     _empty_images,
     _epochs,
     _going_on,
+    _batch_norm,
     _schedule,
 )
 

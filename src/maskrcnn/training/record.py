@@ -22,8 +22,7 @@ class Record:
         if self.folder is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            purged = self.progress.step + 1 if self.progress.step else None
-            self.board = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=purged)
+            self.board = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=self.progress.step + 1)
         return self
 
     def __exit__(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from maskrcnn.config import Config
+from maskrcnn.data.dataset import swapped_labels
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError
 from maskrcnn.model.conventions import NATIVE, Conventions
@@ -23,8 +24,11 @@ def start(data: Dataset, config: Config, say: Callable[[str], None]) -> tuple[Co
     """A new run's settings and network, on the CPU: from a whole model where ``init`` names one, else its backbone."""
     if len(data) == 0:
         raise UserError("there are no images to train on")
+    swapped_labels(data.class_names, config.augment)  # raises for a name that is no class
     initial = open_initial(config.train.init) if config.train.init else None
     if initial is not None:
+        if "weights" in config.model.model_fields_set:
+            say(f"weights {config.model.weights}: not looked at, as all weights come from {config.train.init}")
         config = on_top_of(initial, config)
         theirs = initial.model.conventions
         if config.model.min_scale and theirs.resize != "longer":

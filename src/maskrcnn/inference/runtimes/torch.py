@@ -10,10 +10,10 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from maskrcnn.config import PredictConfig
-from maskrcnn.inference.regions import DETECTIONS, Found, Graphs, Trunk
+from maskrcnn.inference.regions import DETECTIONS, VOTING_IOU, Found, Graphs, Trunk, least_candidate
 from maskrcnn.inference.runtimes import CpuRuntime
 from maskrcnn.model.anchors import POOLED_LEVELS
-from maskrcnn.model.boxes import clip_boxes, decode_boxes
+from maskrcnn.model.boxes import clip_boxes, decode_boxes, vote_boxes
 from maskrcnn.model.conventions import Conventions
 from maskrcnn.model.mask_rcnn import MaskRCNN, Stages
 from maskrcnn.model.roi_align import channels_last
@@ -85,10 +85,8 @@ class TorchRuntime(CpuRuntime):
         kept = select_detections(
             stages,
             self.model.to_units(places.float(), stages.input_hw),
-            score_threshold=predict.score_threshold,
-            nms_threshold=predict.nms_threshold,
-            detections=predict.detections or DETECTIONS,
-            conventions=self.conventions,
+            predict,
+            self.conventions,
         )
         logits = self.model.segment(stages.features, kept.boxes, kept.image_index, kept.labels)
         return stages, kept, logits.sigmoid()
@@ -99,26 +97,18 @@ class TorchRuntime(CpuRuntime):
 
 
 @torch.no_grad()
-def select_detections(
-    stages: Stages,
-    windows: Tensor,
-    *,
-    score_threshold: float,
-    nms_threshold: float,
-    detections: int,
-    conventions: Conventions,
-) -> Kept:
+def select_detections(stages: Stages, windows: Tensor, predict: PredictConfig, conventions: Conventions) -> Kept:
     """Classes of proposals above the threshold -> class-wise non-maximum suppression -> the best.
 
     `windows` (B, 4) are the pictures in the inputs; like all boxes here they are in the network's units.
     """
     probabilities = stages.class_logits.softmax(-1)  # (B, R, K + 1)
+    enough = torch.ge if conventions.best_class_only else torch.gt
+    wanted = enough(probabilities, least_candidate(predict))
     if conventions.best_class_only:
-        likeliest = torch.zeros_like(probabilities, dtype=torch.bool)
+        likeliest = torch.zeros_like(wanted)
         likeliest.scatter_(-1, probabilities.argmax(-1, keepdim=True), True)
-        wanted = (probabilities >= score_threshold) & likeliest
-    else:
-        wanted = probabilities > score_threshold
+        wanted &= likeliest
     wanted, probabilities = wanted[..., 1:] & stages.proposals.valid[..., None], probabilities[..., 1:]
     parts = []
     for b in range(len(windows)):
@@ -130,9 +120,11 @@ def select_detections(
             conventions.delta_clip,
         )
         boxes = clip_boxes(boxes[None], windows[b : b + 1])[0]
-        scores = probabilities[b, row, label]
-        large = ((boxes[:, 2:] - boxes[:, :2]) > conventions.smallest_detection).all(1).nonzero()[:, 0]
-        boxes, scores, label = boxes[large], scores[large], label[large] + 1
-        keep = batched_nms(boxes, scores, label, nms_threshold)[:detections]
-        parts.append((boxes[keep], scores[keep], label[keep], torch.full_like(keep, b)))
+        scores, label = probabilities[b, row, label], label + 1
+        large = ((boxes[:, 2:] - boxes[:, :2]) > conventions.smallest_detection).all(1)
+        rows = (large & enough(scores, predict.score_threshold)).nonzero()[:, 0]
+        keep = batched_nms(boxes[rows], scores[rows], label[rows], predict.nms_threshold)
+        keep = rows[keep[: predict.detections or DETECTIONS]]
+        found = vote_boxes(boxes, scores, label, keep, VOTING_IOU) if predict.box_voting else boxes[keep]
+        parts.append((found, scores[keep], label[keep], torch.full_like(keep, b)))
     return Kept(*(torch.cat(column) for column in zip(*parts, strict=True)))
