@@ -142,7 +142,7 @@ class TrainConfig(_Group):
     """What trains: everything, the parts behind the backbone, or also backbone stages from 3, 4 or 5 on. Left alone: 3+
     where `init` names a model."""
     freeze_norm: bool = True
-    """Keep batch norm as pretrained: right for small batches. Left alone: off where some of it is new."""
+    """Keep pretrained batch norm as it is: right for small batches. Left alone: off for a random backbone."""
     rpn_batch: Count = 256
     """Anchors sampled in each image, at most half of them positive."""
     rpn_positive_iou: Fraction = 0.7

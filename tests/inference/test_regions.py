@@ -127,6 +127,8 @@ def test_the_steps_are_those_in_torch(conventions, floor, voting):
     found = runtime.detect(pixels, windows, predict)
     _, kept, masks = runtime.stages(pixels, windows, predict)
     assert len(found.boxes) == len(kept.boxes) > 5
+    plain = runtime.detect(pixels, windows, predict.model_copy(update={"box_voting": False}))
+    assert (np.abs(found.boxes - plain.boxes).max() > 0.01) == voting
     assert np.array_equal(found.labels, kept.labels.numpy())
     assert np.array_equal(found.image_index, kept.image_index.numpy())
     assert np.abs(found.boxes - kept.boxes.numpy()).max() < 1e-3

@@ -8,6 +8,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from socket import socket
 
 import pytest
 import torch
@@ -17,8 +18,9 @@ import maskrcnn
 from maskrcnn import UserError
 from maskrcnn.checkpoints.native import read_model
 from maskrcnn.data.formats import open_dataset
+from maskrcnn.training import distributed as processes
 from maskrcnn.training.checkpoint import RunFolder
-from maskrcnn.training.distributed import World, name_of_start
+from maskrcnn.training.distributed import World, joined, name_of_start
 
 SETTINGS = [
     "--backbone", "test_resnet", "--weights", "none", "--image-size", "64", "--channels", "16", "--box-channels", "32",
@@ -26,7 +28,7 @@ SETTINGS = [
     "--mask-batch", "4", "--epochs", "2", "--epoch-images", "20", "--val", "0.25", "--workers", "0", "--lr", "0.001",
     "--freeze-norm",
 ]  # fmt: skip
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "TORCHELASTIC_RESTART_COUNT": "0"}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
 
 
 def command(processes: int, *arguments: str) -> list[str]:
@@ -147,13 +149,11 @@ def workers(launcher: int) -> list[int]:
 
 
 def test_batches_one_after_the_other_in_two_processes_are_one_step(csv, tmp_path):
-    """Gradients are added up over the processes once, after the last batch."""
+    """The gradients of all batches reach the other process."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    for processes, out, batches in ((1, whole, ["4"]), (2, cut, ["1", "--accumulate", "2"])):
+    for n, out, batches in ((1, whole, ["4"]), (2, cut, ["1", "--accumulate", "2"])):
         arguments = [str(csv), *SETTINGS, "--out", str(out), "--batch-size", *batches]
-        done = subprocess.run(
-            command(processes, *arguments), env=ENVIRONMENT, capture_output=True, text=True, timeout=250
-        )
+        done = subprocess.run(command(n, *arguments), env=ENVIRONMENT, capture_output=True, text=True, timeout=250)
         assert done.returncode == 0, done.stderr
     for a, b in zip(lines(whole, "step"), lines(cut, "step"), strict=True):
         assert (a["step"], a["images"]) == (b["step"], b["images"])
@@ -166,7 +166,8 @@ def test_a_run_that_was_there_before_is_not_gone_on_with(one, csv):
     arguments = [str(csv), "--out", str(one), "--batch-size", "1", *SETTINGS]
     done = subprocess.run(command(2, *arguments), env=ENVIRONMENT, capture_output=True, text=True, timeout=250)
     assert done.returncode != 0
-    assert done.stderr.count("already holds a run") >= 2
+    assert done.stderr.count("images to train on") == 2  # once for each start
+    assert "already holds a run" in done.stderr
     assert "resumed" not in done.stderr
     assert before == ((one / "last.safetensors").read_bytes(), (one / "metrics.jsonl").read_bytes())
 
@@ -186,6 +187,30 @@ def test_processes_agree_on_a_name_that_no_earlier_start_had(late):
     names = [names_of_start(store, 3, late) for _ in range(3)]
     assert all(len(set(found)) == 1 for found in names)
     assert len({found[0] for found in names}) == 3
+
+
+def test_the_first_must_be_heard_of(monkeypatch):
+    store = HashStore()
+    store.set("start", "of one that is gone")
+    monkeypatch.setattr(processes, "PATIENCE", 2.0)
+    with pytest.raises(TimeoutError, match="process 1 of 2"):
+        name_of_start(store, 1, 2)
+
+
+def test_what_an_earlier_process_of_the_launcher_said_is_remembered(monkeypatch):
+    """By a single process, too, which torchrun may start again."""
+    with socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "1", "RANK": "0"}
+    for name, value in {**environment, "TORCHELASTIC_RUN_ID": "none"}.items():
+        monkeypatch.setenv(name, value)
+    with joined() as world:
+        world.remember("a run")
+        assert not world.remembers("a run"), "it was this process"
+        monkeypatch.setattr(processes, "THIS_PROCESS", "one that was started again")
+        assert world.remembers("a run")
+        assert not world.remembers("another run")
 
 
 def test_a_process_alone_agrees_with_itself():

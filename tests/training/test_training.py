@@ -14,15 +14,17 @@ from maskrcnn.data.dataset import place, targets_of
 from maskrcnn.data.formats import encoded_pixels
 from maskrcnn.files import write_image
 from maskrcnn.model.conventions import NATIVE
+from maskrcnn.model.layers import norms
 from maskrcnn.model.mask_rcnn import build_model
 from maskrcnn.rle import RLE
 from maskrcnn.structures import Placement, Proposals
-from maskrcnn.training.budget import Budget, seconds_for_all, steps_for, validation_due
+from maskrcnn.training.budget import Budget, across_sizes, seconds_for_all, steps_for, validation_due
 from maskrcnn.training.criterion import LOSSES, Criterion
 from maskrcnn.training.matcher import NEGATIVE, NEITHER, POSITIVE, match
 from maskrcnn.training.plan import fill_in
 from maskrcnn.training.sampler import sample_labels
 from maskrcnn.training.schedule import WeightAverage, build_optimizer, lr_factor
+from maskrcnn.training.start import build
 from maskrcnn.training.targets import Truth, mask_targets, sample_anchors, sample_regions
 
 TINY = Config(
@@ -244,7 +246,12 @@ def test_the_first_steps_say_nothing_about_the_pace():
 
 
 def test_a_validation_is_timed_by_the_pixels_of_its_inputs():
-    assert seconds_for_all([3.0, 1.0, 2.0], [100, 100, 200, 900, 700]) == pytest.approx(20)
+    pixels = np.array([500, 100, 100, 900, 200])
+    assert across_sizes(pixels, most=3).tolist() == [1, 4, 3]
+    assert across_sizes(pixels[:2]).tolist() == [1, 0]
+    # 100 takes 2 and 900 takes 10: 500 takes 6 and 200 takes 3.
+    assert seconds_for_all(pixels, np.array([1, 2, 3]), [1.0, 3.0, 10.0]) == pytest.approx(6 + 2 + 2 + 10 + 3)
+    assert seconds_for_all(np.array([7, 7, 7]), np.array([0, 1]), [1.0, 3.0]) == pytest.approx(6)
 
 
 def test_the_plan_measures_the_data(shapes):
@@ -385,15 +392,21 @@ def test_going_on_from_a_model_takes_smaller_steps(shapes):
 
 
 @pytest.mark.parametrize(
-    ("model", "learns"),
-    [({}, False), ({"norm": "batch"}, True), ({"weights": "none"}, True), ({"backbone": "resnet50"}, False)],
+    ("weights", "train", "backbone", "heads"),
+    [
+        ("imagenet", {}, False, True),
+        ("none", {}, True, True),
+        ("none", {"freeze_norm": True}, False, True),
+        ("imagenet", {"freeze_norm": False}, True, True),
+        ("imagenet", {"init": "nuclei"}, False, False),
+    ],
+    ids=str,
 )
-def test_batch_norm_learns_where_it_is_new(shapes, model, learns):
-    config, reasons = fill_in(Config().changed(model=model), shapes)
-    assert config.train.freeze_norm != learns
-    assert any("batch norm learns" in reason for reason in reasons) == learns
-    for kept in ({"init": "nuclei"}, {"freeze_norm": True}):
-        assert fill_in(Config().changed(model=model, train=kept), shapes)[0].train.freeze_norm
+def test_batch_norm_learns_where_it_is_new(shapes, weights, train, backbone, heads):
+    given = Config().changed(model={"backbone": "test_resnet", "weights": weights, "norm": "batch"}, train=train)
+    model = build(fill_in(given, shapes)[0].changed(train={"freeze": "all"}), shapes, NATIVE).train()
+    assert {layer.training for layer in norms(model.backbone)} == {backbone}
+    assert {layer.training for layer in norms(model.box_head)} | {m.training for m in norms(model.mask_head)} == {heads}
 
 
 def test_left_and_right_trade_places(tmp_path):

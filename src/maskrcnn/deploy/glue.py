@@ -130,7 +130,7 @@ class Propose(nn.Module):
 
 
 class Select(nn.Module):
-    """The box head's outputs -> detections, pooled for the mask head."""
+    """The box head's outputs -> detections, their boxes voted on where that is asked for, pooled for the mask head."""
 
     def __init__(self, config: ModelConfig, anchors: Anchors, conventions: Conventions, predict: PredictConfig) -> None:
         super().__init__()

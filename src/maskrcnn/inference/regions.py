@@ -27,7 +27,7 @@ DETECTIONS = 100
 """Most detections of an image, where neither the configuration nor the training data says."""
 
 VOTING_SCORE = 0.05
-"""Candidates vote from this score on, whatever the threshold of detections is: it shall not move their boxes."""
+"""Candidates vote from this score on, also where that of detections is higher: it shall not move their boxes."""
 VOTING_IOU = 0.8
 """Overlap with a detection from which on they do (docs/benchmarks.md)."""
 
@@ -189,7 +189,10 @@ def select(
     predict: PredictConfig,
     conventions: Conventions,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Classes of regions (R, 4) above the threshold -> class-wise suppression -> boxes, scores, labels, image (N,)."""
+    """Classes of regions (R, 4) above the threshold -> class-wise suppression -> votes, where asked for.
+
+    Returns boxes (N, 4), scores (N,), labels (N,) and the image of each (N,).
+    """
     exponents = np.exp(class_logits - class_logits.max(1, keepdims=True))
     probabilities = exponents / exponents.sum(1, keepdims=True)
     least = least_candidate(predict)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from statistics import median
+
+import numpy as np
 
 from maskrcnn.training.schedule import WARMUP_STEPS
 
@@ -39,9 +40,20 @@ class Budget:
         return steps_for(left, self.step_seconds, validation_seconds, steps_per_epoch, done)
 
 
-def seconds_for_all(times: Sequence[float], pixels: Sequence[int]) -> float:
-    """Seconds that images with inputs of so many `pixels` take, of which the first ones took `times`."""
-    return median(seconds / own for seconds, own in zip(times, pixels, strict=False)) * sum(pixels)
+def across_sizes(pixels: np.ndarray, most: int = 5) -> np.ndarray:
+    """Indices of at most `most` images, from that with the fewest `pixels` (N,) to that with the most."""
+    ranks = np.linspace(0, len(pixels) - 1, min(most, len(pixels))).round().astype(np.int64)
+    return np.argsort(pixels, kind="stable")[ranks]
+
+
+def seconds_for_all(pixels: np.ndarray, timed: np.ndarray, times: Sequence[float]) -> float:
+    """Seconds that images with inputs of so many `pixels` (N,) take, of which those `timed` (M,) took `times`.
+
+    What lies between two of these in size takes a time between theirs.
+    """
+    sizes, which = np.unique(pixels[timed], return_inverse=True)
+    means = np.bincount(which, times) / np.bincount(which)
+    return float(np.interp(pixels, sizes, means).sum())
 
 
 def validation_due(step: int, total: int | None, steps_per_epoch: int) -> bool:

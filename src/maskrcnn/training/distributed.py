@@ -31,9 +31,13 @@ from maskrcnn.errors import UserError
 
 T = TypeVar("T")
 
+THIS_PROCESS = uuid.uuid4().hex
+
 ANSWER = timedelta(seconds=1)
 """How long a process waits for a word of the first, before it looks whether there is another first."""
 PAUSE = 0.05
+PATIENCE = 600.0
+"""Seconds until it gives up: the others' imports from a slow disk take part of it."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class World:
     """The processes of a run, of which this is number `rank`. All of them must call a method for any to return.
 
     `group` is for what lies on the CPU, where the default group cannot take it. `memory` is the launcher's store, which
-    outlives a restart of the processes.
+    outlives the processes that it starts.
     """
 
     rank: int = 0
@@ -55,13 +59,14 @@ class World:
         return self.rank == 0
 
     def remember(self, fact: str) -> None:
-        """Keep `fact` for processes that the same launcher starts after these. Any process may call this alone."""
+        """Keep `fact` for processes that the same launcher starts after this one, which may call this alone."""
         if self.memory is not None:
-            self.memory.set(fact, "yes")
+            self.memory.set(fact, THIS_PROCESS)
 
     def remembers(self, fact: str) -> bool:
-        """Whether `remember` was told of `fact`, by these processes or others before. May be called alone, too."""
-        return self.memory is not None and self.memory.check([fact])
+        """Whether a process of the same launcher has been told to `remember` `fact` before this one; alone, too."""
+        known = self.memory is not None and self.memory.check([fact])
+        return known and self.memory.get(fact).decode() != THIS_PROCESS  # type: ignore[union-attr]
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all processes, on the CPU."""
@@ -126,12 +131,15 @@ class World:
 @contextmanager
 def joined() -> Iterator[World]:
     """The processes that torchrun started or that the caller has already joined; else this one alone."""
+    size = int(os.environ.get("WORLD_SIZE", "1")) if "MASTER_ADDR" in os.environ else 1
+    memory: Any = None
+    if "TORCHELASTIC_RUN_ID" in os.environ or (size > 1 and not distributed.is_initialized()):
+        memory, rank, size = next(rendezvous("env://"))
     if distributed.is_initialized():
         serves_cpu = "gloo" in str(distributed.get_backend_config())
         group: Any = None if serves_cpu else distributed.new_group(backend="gloo")
-        yield World(distributed.get_rank(), distributed.get_world_size(), group)
-    elif int(os.environ.get("WORLD_SIZE", "1")) > 1 and "MASTER_ADDR" in os.environ:
-        memory, rank, size = next(rendezvous("env://"))
+        yield World(distributed.get_rank(), distributed.get_world_size(), group, memory)
+    elif size > 1:
         # The launcher's store outlives a restart: without a name of its own, a start could find what was killed.
         store = PrefixStore(name_of_start(memory, rank, size), memory)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -141,14 +149,14 @@ def joined() -> Iterator[World]:
         finally:
             distributed.destroy_process_group()
     else:
-        yield World()
+        yield World(memory=memory)
 
 
 def name_of_start(store: Store, rank: int, size: int) -> str:
     """A name that the `size` processes started together agree on, and none of an earlier start has.
 
     The first makes it up. The others may read that of a first that is gone: only a living one answers their greeting.
-    (torchrun's count of restarts will not do: each node counts its own.)
+    (torchrun's count of restarts will not do: each node counts its own.) Raises `TimeoutError` when none is heard of.
     """
     if rank == 0:
         name = uuid.uuid4().hex
@@ -157,7 +165,8 @@ def name_of_start(store: Store, rank: int, size: int) -> str:
             store.set(f"{name} answer {other}", store.get(f"{name} greeting {other}").decode())
         return name
     greeting = uuid.uuid4().hex
-    while True:
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
         name = store.get("start").decode()
         store.set(f"{name} greeting {rank}", greeting)
         with suppress(DistStoreError):
@@ -165,6 +174,7 @@ def name_of_start(store: Store, rank: int, size: int) -> str:
             if store.get(f"{name} answer {rank}").decode() == greeting:
                 return name
         time.sleep(PAUSE)
+    raise TimeoutError(f"process {rank} of {size} has not heard of the first")
 
 
 def pick_own_device(name: str) -> torch.device:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from maskrcnn.checkpoints import load
@@ -17,6 +18,7 @@ from maskrcnn.checkpoints.native import load_weights, write_model
 from maskrcnn.config import Config, seconds
 from maskrcnn.data.augment import fit
 from maskrcnn.data.batch import Batch, Share, batches, images_per_pass
+from maskrcnn.data.dataset import swapped_labels
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation import Evaluation, evaluate, find, judge_found, require_common_classes
@@ -24,7 +26,7 @@ from maskrcnn.files import write_text
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.runtimes.torch import TorchRuntime
 from maskrcnn.inspection.report import write_run_report
-from maskrcnn.training.budget import Budget, seconds_for_all, validation_due
+from maskrcnn.training.budget import Budget, across_sizes, seconds_for_all, validation_due
 from maskrcnn.training.checkpoint import Progress, RunFolder, provenance, require_space, restore_optimizer
 from maskrcnn.training.distributed import World, joined, pick_own_device
 from maskrcnn.training.learner import Learner, Step
@@ -77,6 +79,9 @@ def train(
     config = config or Config()
     if budget is not None:
         config = config.changed(train={"budget": budget})
+    swapped_labels(train_data.class_names, config.augment)  # raises for a name that is no class
+    if val_data is not None:
+        require_common_classes(train_data.class_ids, val_data)
     with joined() as world, ExitStack() as held:
 
         def begin() -> bool:
@@ -130,8 +135,6 @@ class _Trainer:
         if resume:
             self._restore()
         else:
-            if val_data is not None:
-                require_common_classes(train_data.class_ids, val_data)
             world.from_first(self._write_description)
             self._save_state()
         if world.size > 1:
@@ -242,16 +245,17 @@ class _Trainer:
         return total
 
     def _time_validation(self) -> float:
-        """Seconds that a validation will take, from a few of its images; the first one also compiles kernels."""
-        if self.val_data is None:
+        """Seconds that a validation will take, from a few of its images, small to large."""
+        if self.val_data is None or len(self.val_data) == 0:
             return 0.0
+        pixels = np.array([math.prod(fit(hw, self.config.model).hw) for hw in self.val_data.sizes.tolist()])
+        timed = across_sizes(pixels)
         predictor, times = self._average_predictor(), []
-        for i in range(min(5, len(self.val_data))):
+        for i in [timed[0], *timed]:  # the first time, kernels are compiled
             began = time.monotonic()
             evaluate(predictor, self.val_data.take([i]))
             times.append(time.monotonic() - began)
-        pixels = [math.prod(fit(hw, self.config.model).hw) for hw in self.val_data.sizes.tolist()]
-        return seconds_for_all(times, pixels) / self.world.size
+        return seconds_for_all(pixels, timed, times[1:]) / self.world.size
 
     def _fitted_to_memory(self) -> Config:
         config, reason = fit_to_memory(self.config, self.model, free_bytes(self.device))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from maskrcnn.config import Config
 from maskrcnn.data.batch import STRIDE
+from maskrcnn.model.layers import norms
 from maskrcnn.model.mask_rcnn import MaskRCNN
 
 COPIES_OF_WEIGHTS = 6
@@ -36,7 +37,8 @@ def fit_to_memory(config: Config, model: MaskRCNN, free: int | None) -> tuple[Co
     matters to the result: that of a batch norm that is not frozen.
     """
     size, chosen = config.train.batch_size, {"batch_size", "accumulate"} & config.train.model_fields_set
-    if free is None or chosen or not config.train.freeze_norm:
+    batch_counts = any(p.requires_grad for layer in norms(model) for p in layer.parameters())
+    if free is None or chosen or batch_counts:
         return config, None
     side = -(-(config.augment.crop or config.model.image_size) // STRIDE) * STRIDE
     room = free * PART_OF_FREE

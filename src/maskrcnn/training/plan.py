@@ -213,11 +213,10 @@ def _going_on(config: Config, data: Dataset) -> Choice | None:
 
 
 def _batch_norm(config: Config, data: Dataset) -> Choice | None:
-    """Batch norm that comes with nothing to keep learns: behind a random backbone's layers, or new in the heads."""
-    keeps = config.train.init is not None or (config.model.weights != "none" and config.model.norm == "none")
-    if keeps or "freeze_norm" in config.train.model_fields_set:
+    pretrained = config.train.init is not None or config.model.weights != "none"
+    if pretrained or "freeze_norm" in config.train.model_fields_set:
         return None
-    return {"train": {"freeze_norm": False}}, "batch norm learns, as some of it starts from nothing"
+    return {"train": {"freeze_norm": False}}, "batch norm, where the backbone has any, learns: there is nothing to keep"
 
 
 def _schedule(config: Config, data: Dataset) -> Choice | None:

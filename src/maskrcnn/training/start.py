@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 
 from maskrcnn.config import Config
-from maskrcnn.data.dataset import swapped_labels
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError
 from maskrcnn.model.conventions import NATIVE, Conventions
+from maskrcnn.model.layers import norms
 from maskrcnn.model.mask_rcnn import MaskRCNN, build_model
 from maskrcnn.training.checkpoint import RunFolder, read_conventions
 from maskrcnn.training.initial import on_top_of, open_initial, take_over
@@ -24,7 +24,6 @@ def start(data: Dataset, config: Config, say: Callable[[str], None]) -> tuple[Co
     """A new run's settings and network, on the CPU: from a whole model where ``init`` names one, else its backbone."""
     if len(data) == 0:
         raise UserError("there are no images to train on")
-    swapped_labels(data.class_names, config.augment)  # raises for a name that is no class
     initial = open_initial(config.train.init) if config.train.init else None
     if initial is not None:
         if "weights" in config.model.model_fields_set:
@@ -53,7 +52,13 @@ def start_again(data: Dataset, folder: RunFolder) -> tuple[Config, MaskRCNN]:
 
 
 def build(config: Config, data: Dataset, conventions: Conventions) -> MaskRCNN:
-    """A network for the classes of `data`, of which trains what ``freeze`` leaves free."""
+    """A network for the classes of `data`, of which trains what ``freeze`` leaves free. Norms behind the backbone keep
+    what a whole model gave them; new ones have nothing to keep, and learn.
+    """
     model = build_model(config.model, len(data.class_ids), conventions, freeze_norm=config.train.freeze_norm)
+    if config.train.init is None:
+        for part in (model.pyramid, model.box_head, model.mask_head):
+            for layer in norms(part):
+                layer.requires_grad_()
     model.backbone.freeze_below(FIRST_TRAINED_STAGE[config.train.freeze])
     return model

@@ -98,7 +98,7 @@ class TorchRuntime(CpuRuntime):
 
 @torch.no_grad()
 def select_detections(stages: Stages, windows: Tensor, predict: PredictConfig, conventions: Conventions) -> Kept:
-    """Classes of proposals above the threshold -> class-wise non-maximum suppression -> the best.
+    """`regions.select` in torch: classes above the threshold -> class-wise suppression -> the best -> votes on boxes.
 
     `windows` (B, 4) are the pictures in the inputs; like all boxes here they are in the network's units.
     """
