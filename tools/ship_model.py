@@ -55,7 +55,7 @@ def main() -> None:
             "image_size": args.image_size or trained.config.model.image_size,
             "min_scale": trained.config.model.min_scale if args.min_scale is None else args.min_scale,
         },
-        predict={"mask_scoring": True, "score_threshold": args.score_threshold},
+        predict={"mask_scoring": True, "box_voting": True, "score_threshold": args.score_threshold},
     )
     write_model(
         weights,

@@ -7,7 +7,7 @@ import torchvision
 
 from maskrcnn.model.conventions import MATTERPORT, NATIVE
 from maskrcnn.model.pooling import assign_levels, pool_maps
-from maskrcnn.model.roi_align import crop_and_resize, pool
+from maskrcnn.model.roi_align import crop_and_resize, pool, pool_on_cpu
 
 STRIDES = (4, 8, 16, 32)
 
@@ -84,9 +84,8 @@ def test_the_kernel_is_the_definition(aligned, samples, rng):
     corner = rng.uniform(-10, 90, (12, 2))
     boxes = np.concatenate([corner, corner + rng.uniform(0.5, 70, (12, 2))], 1).astype(np.float32)
     pooled = np.empty((12, 7, 7, 5), np.float32)
-    conventions = NATIVE.changed(pooling="aligned" if aligned else "shifted", roi_samples=samples)
-    zeros = np.zeros(12, np.int64)
-    pool_maps([feature[None]], boxes, zeros, zeros, pooled, strides=(4,), conventions=conventions)
+    zeros, pooling = np.zeros(12, np.int64), "aligned" if aligned else "shifted"
+    pool_maps([feature[None]], boxes, zeros, zeros, pooled, strides=(4,), samples=samples, pooling=pooling)
     for box, found in zip(boxes.astype(np.float64), pooled, strict=True):
         assert np.abs(found - averaged_bins(feature, box, 7, 1 / 4, samples, aligned)).max() < 1e-5
 
@@ -129,6 +128,17 @@ def test_corner_pooling_forward_and_backward():
     grad = torch.randn(ours.shape, generator=generator)
     a, b = (torch.autograd.grad(out, features[0], grad)[0] for out in (ours, plain))
     assert (a - b).abs().max() < 2e-5
+
+
+@pytest.mark.parametrize("pooling", ["aligned", "corners"])
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # asked for by the check itself
+def test_it_is_a_well_registered_op(pooling, rng):
+    """With its gradient, its shapes without numbers, and no hidden effects."""
+    features = [torch.randn(2, 8, 16 // k, 12 // k, requires_grad=True) for k in (1, 2)]
+    corner = rng.uniform(0, 30, (6, 2))
+    boxes = torch.from_numpy(np.concatenate([corner, corner + rng.uniform(1, 18, (6, 2))], 1).astype(np.float32))
+    image_index, levels = torch.arange(6) % 2, torch.arange(6) // 2 % 2
+    torch.library.opcheck(pool_on_cpu, (features, boxes, image_index, levels, 7, [4, 8], 1, pooling))
 
 
 def test_levels_follow_the_papers_rule():

@@ -1,4 +1,4 @@
-"""The 3x3 convolutions behind the backbone, for bundles whose graphs leave them out (`kernels.winograd`).
+"""The 3x3 convolutions behind the backbone, for bundles whose graphs leave them out (`kernels.convolution`).
 
 Pyramid, region proposal network and heads have 63 % of all operations in them where a ResNet-50 finds 100 objects at
 512 x 512. Winograd's algorithm needs a quarter of the products.
@@ -9,19 +9,13 @@ Pyramid, region proposal network and heads have 63 % of all operations in them w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
-from maskrcnn.inference.scratch import Scratch
-from maskrcnn.inference.threads import one_blas_thread, share
-from maskrcnn.kernels.winograd import PRODUCTS, count_tiles, tiles_in, tiles_out, transform_weights
-
-TILES = 256
-"""So many tiles of 4 x 4 cells a thread works on at a time: with 256 channels 9 MB before the product, 9 behind it."""
-
-TILES_A_THREAD = 64
-"""Fewer are not worth a thread's waking."""
+from maskrcnn.kernels.convolution import convolve
+from maskrcnn.kernels.scratch import Scratch
+from maskrcnn.kernels.threads import one_blas_thread
+from maskrcnn.kernels.winograd import transform_weights
 
 
 @dataclass(frozen=True)
@@ -81,20 +75,8 @@ class Convolutions:
     def _convolve(self, layer: _Layer, maps: np.ndarray, name: str) -> np.ndarray:
         """Maps (B, M, N, C), padded with zeros -> (B, M, N, C')."""
         out = self.scratch.array(name, *maps.shape[:3], layer.weights.shape[2])
-        total = len(maps) * count_tiles(maps.shape[1]) * count_tiles(maps.shape[2])
-        share(total, TILES_A_THREAD, partial(self._convolve_tiles, layer, maps, out))
+        convolve(maps, layer.weights, layer.bias, out, relu=layer.relu)
         return out
-
-    def _convolve_tiles(self, layer: _Layer, maps: np.ndarray, out: np.ndarray, start: int, stop: int) -> None:
-        """Some of the tiles, in this thread."""
-        channels, channels_out = layer.weights.shape[1:]
-        for first in range(start, stop, TILES):
-            some = min(TILES, stop - first)
-            tiles = self.scratch.array("tiles", PRODUCTS, some, channels)
-            products = self.scratch.array("products", PRODUCTS, some, channels_out)
-            tiles_in(maps, first, tiles)
-            np.matmul(tiles, layer.weights, out=products)
-            tiles_out(products, first, layer.bias, layer.relu, out)
 
 
 def _layers(weights: dict[str, np.ndarray], part: str, channels: int) -> list[_Layer]:

@@ -109,25 +109,15 @@ class MaskGraph(nn.Module):
 
 
 class MaskEndGraph(nn.Module):
-    """The mask head behind its convolutions, as products of matrices: channels stay last."""
+    """The mask head behind its 3x3 convolutions."""
 
     def __init__(self, head: MaskHead) -> None:
         super().__init__()
         self.head = head
-        # (C', D, 2, 2) -> (2*2*D, C')
-        self.register_buffer("deconv_weight", head.deconv.weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous())
-        self.register_buffer("deconv_bias", head.deconv.get_parameter("bias").repeat(4))
 
     def forward(self, pooled: Tensor, labels: Tensor) -> Tensor:
         """See the module's legend."""
-        side = pooled.shape[1]
-        # (N, S, S, C') -> (N, S*S, 2*2*D) -> (N, S*S*2*2, D)
-        hidden = F.linear(pooled.flatten(1, 2), self.get_buffer("deconv_weight"), self.get_buffer("deconv_bias"))
-        hidden = F.relu(hidden).reshape(-1, 4 * side**2, self.head.logits.in_channels)
-        weight = self.head.logits.weight.flatten(1).index_select(0, labels)[..., None]
-        bias = self.head.logits.get_parameter("bias").index_select(0, labels)
-        cells = (hidden @ weight).reshape(-1, side, side, 2, 2).transpose(2, 3)
-        return cells.reshape(-1, 2 * side, 2 * side) + bias[:, None, None]
+        return self.head.finish(pooled, labels)
 
 
 def graphs_of(model: MaskRCNN, *, winograd: bool = False) -> NetworkGraphs:

@@ -15,9 +15,9 @@ from typing import Protocol
 import numpy as np
 
 from maskrcnn.config import ModelConfig, PredictConfig
-from maskrcnn.inference.scratch import Scratch
 from maskrcnn.inference.timing import stage
 from maskrcnn.kernels.boxes import decode, nms, vote
+from maskrcnn.kernels.scratch import Scratch
 from maskrcnn.model.anchors import POOLED_LEVELS, Anchors, to_units
 from maskrcnn.model.conventions import Conventions
 from maskrcnn.model.pooling import assign_levels, pool_maps
@@ -176,7 +176,8 @@ def pool(
     levels = assign_levels(boxes, maps_hw, anchors.strides[0], conventions)
     pooled = scratch.array("pooled", len(boxes), size, size, trunk.maps[0].shape[3])
     strides = anchors.strides[:POOLED_LEVELS]
-    pool_maps(trunk.maps, boxes, image_index, levels, pooled, strides=strides, conventions=conventions)
+    samples, pooling = conventions.roi_samples, conventions.pooling
+    pool_maps(trunk.maps, boxes, image_index, levels, pooled, strides=strides, samples=samples, pooling=pooling)
     return pooled
 
 

@@ -17,6 +17,8 @@ from math import sqrt
 import numpy as np
 from numba import njit
 
+from maskrcnn.kernels.threads import one_blas_thread
+
 SIDE = 4
 """Cells of the output that a tile makes, along a side."""
 
@@ -27,16 +29,30 @@ ROOT_HALF, ROOT_TWO = np.float32(sqrt(0.5)), np.float32(sqrt(2))
 HALF, TWO, FIVE_HALVES = np.float32(0.5), np.float32(2), np.float32(2.5)
 
 
-def transform_weights(weight: np.ndarray) -> np.ndarray:
-    """(C', C, 3, 3) -> (36, C, C') float32: rows and columns at each point, over the other points' distances."""
+def _kernel_sums() -> np.ndarray:
+    """(36, 9): rows and columns of a kernel at each point, over the other points' distances."""
     points = np.array([sqrt(0.5), -sqrt(0.5), sqrt(2), -sqrt(2)])
     others = points[[2, 2, 0, 0]]
     scale = 2 * points**2 * (points**2 - others**2)
     rows = np.stack([np.ones(4), points, points**2], 1) / scale[:, None]
     matrix = np.concatenate([[[1, 0, 0]], rows, [[0, 0, 1]]])  # (6, 3)
-    both = np.kron(matrix, matrix)  # (36, 9)
-    flat = weight.astype(np.float64).transpose(2, 3, 1, 0).reshape(9, -1)
-    return (both @ flat).astype(np.float32).reshape(PRODUCTS, weight.shape[1], weight.shape[0])
+    return np.kron(matrix, matrix).astype(np.float32)
+
+
+KERNEL_SUMS = _kernel_sums()
+
+
+@one_blas_thread
+def transform_weights(weight: np.ndarray) -> np.ndarray:
+    """(C', C, 3, 3) -> (36, C, C') float32."""
+    flat = np.ascontiguousarray(weight.transpose(2, 3, 1, 0)).reshape(9, -1)
+    return (KERNEL_SUMS @ flat).reshape(PRODUCTS, weight.shape[1], weight.shape[0])
+
+
+def weights_of_sums(sums: np.ndarray) -> np.ndarray:
+    """(36, C, C') -> (C', C, 3, 3): the transpose of `transform_weights`, which leads gradients back."""
+    flat = KERNEL_SUMS.T @ sums.reshape(PRODUCTS, -1)
+    return flat.reshape(3, 3, *sums.shape[1:]).transpose(3, 2, 0, 1)
 
 
 @njit(cache=True, nogil=True)
@@ -77,6 +93,14 @@ def _cells(m0, m1, m2, m3, m4, m5):
         HALF * half_sum + TWO * two_sum,
         HALF * ROOT_HALF * half_difference + TWO * ROOT_TWO * two_difference + m5,
     )
+
+
+@njit(cache=True, nogil=True)
+def _spread(y0, y1, y2, y3):
+    """The transpose of `_cells`: four cells in a row -> six products, in the order of the points."""
+    half_even, half_odd = y0 + HALF * y2, ROOT_HALF * (y1 + HALF * y3)
+    two_even, two_odd = y0 + TWO * y2, ROOT_TWO * (y1 + TWO * y3)
+    return y0, half_even + half_odd, half_even - half_odd, two_even + two_odd, two_even - two_odd, y3
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
@@ -144,3 +168,37 @@ def tiles_out(products, first, bias, relu, out):
                 cells[3, c] = max(x3 + bias[c], least)
             for x in range(min(SIDE, width - left)):
                 out[image, top + y, left + x] = cells[x]
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def tiles_back(gradients, first, out):
+    """The transpose of `tiles_out`: gradients (B, H, W, C') of its cells -> of the products, `out` (36, T, C')."""
+    height, width, channels = gradients.shape[1:]
+    strip = np.empty((6, SIDE, channels), np.float32)
+    outside = np.zeros(channels, np.float32)
+    for t in range(out.shape[1]):
+        image, top, left = _place(first + t, height, width)
+        for x in range(SIDE):
+            inside = left + x < width
+            y0 = gradients[image, top, left + x] if inside else outside
+            y1 = gradients[image, top + 1, left + x] if inside and top + 1 < height else outside
+            y2 = gradients[image, top + 2, left + x] if inside and top + 2 < height else outside
+            y3 = gradients[image, top + 3, left + x] if inside and top + 3 < height else outside
+            for c in range(channels):
+                m0, m1, m2, m3, m4, m5 = _spread(y0[c], y1[c], y2[c], y3[c])
+                strip[0, x, c] = m0
+                strip[1, x, c] = m1
+                strip[2, x, c] = m2
+                strip[3, x, c] = m3
+                strip[4, x, c] = m4
+                strip[5, x, c] = m5
+        for y in range(6):
+            row = strip[y]
+            for c in range(channels):
+                m0, m1, m2, m3, m4, m5 = _spread(row[0, c], row[1, c], row[2, c], row[3, c])
+                out[6 * y, t, c] = m0
+                out[6 * y + 1, t, c] = m1
+                out[6 * y + 2, t, c] = m2
+                out[6 * y + 3, t, c] = m3
+                out[6 * y + 4, t, c] = m4
+                out[6 * y + 5, t, c] = m5

@@ -5,13 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-LARGE_MAP = 64 * 64
-"""Cells from which on a 3x3 convolution's weight gradient is slow with channels last in memory."""
+from maskrcnn.kernels.convolution import convolve as kernel_convolve
+from maskrcnn.kernels.convolution import weight_gradient
+from maskrcnn.kernels.winograd import transform_weights
+
+LEAST_OPERATIONS, LEAST_CELLS = 5e9, 2048
+"""From this size on Winograd's algorithm trains a convolution faster: smaller ones are done before torch's own threads,
+which go on spinning for some milliseconds, have left their cores; and with few cells it is busy with the weights.
+"""
 
 
 def convolution(in_channels: int, out_channels: int, size: int, *, norm: bool) -> nn.Module:
@@ -28,41 +35,53 @@ class _Convolution(nn.Conv2d):
 
 
 def convolve(conv: nn.Conv2d, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """What `conv` makes of `input` with this weight and bias; on a CPU, large maps train faster."""
-    large = conv.kernel_size != (1, 1) and input.shape[-2] * input.shape[-1] >= LARGE_MAP
-    plain = conv.stride == conv.dilation == (1, 1) and conv.groups == 1
-    on_cpu = input.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    if large and plain and on_cpu and torch.is_grad_enabled():
-        return _PlainOrderGradient.apply(input, weight, bias, conv.padding)
+    """What `conv` makes of `input` with this weight and bias. On a CPU 3x3 convolutions train by Winograd's algorithm;
+    without gradients they are torch's.
+    """
+    shape_fits = conv.kernel_size == (3, 3) and conv.stride == conv.dilation == conv.padding == (1, 1)
+    on_cpu = input.device.type == "cpu" and input.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    if shape_fits and conv.groups == 1 and on_cpu and torch.is_grad_enabled():
+        cells = input.shape[0] * input.shape[2] * input.shape[3]
+        if cells >= LEAST_CELLS and 2 * cells * weight.numel() >= LEAST_OPERATIONS:
+            return _Winograd.apply(input, weight, bias)
     return F.conv2d(input, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
-class _PlainOrderGradient(torch.autograd.Function):
-    """A convolution whose weight gradient is taken in plain memory order.
-
-    oneDNN needs 1.05 s for it with channels last, for 2 maps of 256 channels on 128 x 128 cells, and 0.37 s in plain
-    order, the copies counted. Everything else stays with channels last, which is the faster order there.
-    """
+class _Winograd(torch.autograd.Function):
+    """A 3x3 convolution whose outputs and gradients are those of `kernels.convolution`."""
 
     @staticmethod
-    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int]) -> Tensor:
+    def forward(ctx: Any, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(input, weight)
-        ctx.padding, ctx.bias_shape = padding, None if bias is None else list(bias.shape)
-        return F.conv2d(input, weight, bias, padding=padding)
+        shift = np.zeros(len(weight), np.float32) if bias is None else bias.numpy()
+        return _convolved(input, transform_weights(weight.numpy()), shift)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         input, weight = ctx.saved_tensors
-        of_input, of_weight, of_bias, _ = ctx.needs_input_grad
+        grad = grads[0]
+        of_input = of_weight = of_bias = None
+        if ctx.needs_input_grad[0]:
+            turned = weight.flip(2, 3).transpose(0, 1)  # (C', C, 3, 3) -> (C, C', 3, 3)
+            of_input = _convolved(grad, transform_weights(turned.numpy()), np.zeros(weight.shape[1], np.float32))
+        if ctx.needs_input_grad[1]:
+            threads = torch.get_num_threads()
+            of_weight = torch.from_numpy(weight_gradient(channels_last(input), channels_last(grad), threads=threads))
+        if ctx.needs_input_grad[2]:
+            of_bias = grad.sum((0, 2, 3))
+        return of_input, of_weight, of_bias
 
-        def gradient(grad: Tensor, source: Tensor, wanted: list[bool]) -> tuple[Tensor | None, ...]:
-            fixed = ([1, 1], list(ctx.padding), [1, 1], False, [0, 0], 1)
-            return torch.ops.aten.convolution_backward(grad, source, weight, ctx.bias_shape, *fixed, wanted)
 
-        grad_input = gradient(grads[0], input, [True, False, False])[0] if of_input else None
-        plain = grads[0].contiguous(), input.contiguous()
-        _, grad_weight, grad_bias = gradient(*plain, [False, of_weight, of_bias])
-        return grad_input, grad_weight, grad_bias, None
+def _convolved(input: Tensor, weights: np.ndarray, bias: np.ndarray) -> Tensor:
+    """(B, C, M, N) with transformed weights (36, C, C') -> (B, C', M, N)."""
+    out = torch.empty(len(input), len(bias), *input.shape[2:], memory_format=torch.channels_last)
+    kernel_convolve(channels_last(input), weights, bias, channels_last(out), threads=torch.get_num_threads())
+    return out
+
+
+def channels_last(maps: Tensor) -> Any:
+    """(B, C, M, N) -> a NumPy view (B, M, N, C), copied only where memory is laid out otherwise."""
+    return maps.detach().permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def norms(module: nn.Module) -> Iterator[_BatchNorm]:

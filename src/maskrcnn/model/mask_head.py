@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -36,8 +35,18 @@ class MaskHead(nn.Module):
         """(R, C, S, S) with labels (R,) -> mask logits (R, M, M) of that class; the others are never computed."""
         for conv in self.convs:
             pooled = F.relu(conv(pooled))
-        hidden = F.relu(self.deconv(pooled))
-        # (K + 1, C, 1, 1) -> (R, 1, C)
-        weight = self.logits.weight.flatten(1).index_select(0, labels)[:, None]
+        return self.finish(pooled.permute(0, 2, 3, 1), labels)
+
+    def finish(self, cells: Tensor, labels: Tensor) -> Tensor:
+        """What the 3x3 convolutions gave, (R, S, S, C), with labels (R,) -> mask logits (R, M, M).
+
+        The four cells that the deconvolution makes of each stay side by side until they are one number each.
+        """
+        R, S, _, C = cells.shape
+        weight = self.deconv.weight.permute(2, 3, 1, 0).reshape(-1, C)  # (C, C', 2, 2) -> (2*2*C', C)
+        hidden = F.relu(F.linear(cells.reshape(R, S * S, C), weight, self.deconv.get_parameter("bias").repeat(4)))
+        weight = self.logits.weight.flatten(1).index_select(0, labels)[..., None]  # (K + 1, C', 1, 1) -> (R, C', 1)
         bias = self.logits.get_parameter("bias").index_select(0, labels)
-        return (torch.bmm(weight, hidden.flatten(2)) + bias[:, None, None]).reshape(-1, *hidden.shape[2:])
+        logits = hidden.reshape(R, 4 * S * S, -1) @ weight + bias[:, None, None]
+        # (R, S*S*2*2, 1) -> (R, 2*S, 2*S)
+        return logits.reshape(R, S, S, 2, 2).transpose(2, 3).reshape(R, 2 * S, 2 * S)

@@ -6,6 +6,7 @@ R boxes, S output cells along a side, B images, C channels, M x N cells of a map
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -53,9 +54,9 @@ def corner_positions(boxes: np.ndarray, map_hw: tuple[int, int], size: int) -> n
     return start[..., None] + step[..., None] * np.arange(size, dtype=np.float32)
 
 
-def positions_of(boxes: np.ndarray, map_hw: tuple[int, int], size: int, conventions: Conventions) -> np.ndarray:
-    """What the kernels take as positions: `corner_positions` where the conventions need them, else nothing."""
-    if conventions.pooling != "corners":
+def positions_of(boxes: np.ndarray, map_hw: tuple[int, int], size: int, pooling: str) -> np.ndarray:
+    """What the kernels take as positions: `corner_positions` where this `pooling` needs them, else nothing."""
+    if pooling != "corners":
         return np.empty((len(boxes), 2, 0), np.float32)
     return corner_positions(boxes, map_hw, size)
 
@@ -67,11 +68,12 @@ def pool_maps(
     levels: np.ndarray,
     pooled: np.ndarray,
     *,
-    strides: tuple[int, ...],
-    conventions: Conventions,
+    strides: Sequence[int],
+    samples: int,
+    pooling: str,
 ) -> None:
     """Fill `pooled` (R, S, S, C) with boxes (R, 4), in the network's units, of images (R,), each from its level of
-    `maps` (B, M, N, C).
+    `maps` (B, M, N, C). `samples` and `pooling` are those of `Conventions`.
     """
     for level, feature in enumerate(maps):
         rows = np.flatnonzero(levels == level)
@@ -80,11 +82,11 @@ def pool_maps(
             roi_align_forward(
                 feature,
                 own,
-                positions_of(own, (feature.shape[1], feature.shape[2]), pooled.shape[1], conventions),
+                positions_of(own, (feature.shape[1], feature.shape[2]), pooled.shape[1], pooling),
                 image_index[rows],
                 rows,
                 1 / strides[level],
-                conventions.roi_samples,
-                POOLING[conventions.pooling],
+                samples,
+                POOLING[pooling],
                 pooled,
             )

@@ -1,22 +1,23 @@
 """RoIAlign (He et al. 2017) in torch, with gradients: the features under each box, sampled to a small square.
 
-On a CPU our own kernel pools channels-last maps, forward and backward; elsewhere torchvision's op does.
+On a CPU our own kernel pools channels-last maps, forward and backward, as a registered op; elsewhere torchvision pools.
 
     B images, R boxes, C channels, S output cells along a side, M x N cells of a map
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numba
-import numpy as np
 import torch
 import torchvision
 from torch import Tensor
 
 from maskrcnn.kernels.roi_align import roi_align_backward
 from maskrcnn.model.conventions import Conventions
+from maskrcnn.model.layers import channels_last
 from maskrcnn.model.pooling import POOLING, assign_levels, corner_positions, pool_maps, positions_of
 
 
@@ -38,7 +39,8 @@ def pool(
     maps_hw = [(feature.shape[-2], feature.shape[-1]) for feature in features]
     levels = torch.from_numpy(assign_levels(boxes.cpu().numpy(), maps_hw, strides[0], conventions)).to(boxes.device)
     if boxes.device.type == "cpu" and features[0].dtype == torch.float32:
-        return _CpuPool.apply(boxes, image_index, levels, size, strides, conventions, *features)
+        settings = size, strides, conventions.roi_samples, conventions.pooling
+        return pool_on_cpu(features, boxes, image_index, levels, *settings)
     pooled = features[0].new_zeros(len(boxes), features[0].shape[1], size, size)
     for level, feature in enumerate(features):
         rows = (levels == level).nonzero()[:, 0]
@@ -83,65 +85,95 @@ def crop_and_resize(feature: Tensor, boxes: Tensor, image_index: Tensor, size: i
     return result.permute(0, 3, 1, 2)
 
 
-def channels_last(feature: Tensor) -> Any:
-    """(B, C, M, N) -> a NumPy view (B, M, N, C), copied only where memory is laid out otherwise."""
-    return feature.detach().permute(0, 2, 3, 1).contiguous().numpy()
+@torch.library.custom_op("maskrcnn::roi_align", mutates_args=(), device_types="cpu")
+def pool_on_cpu(
+    features: Sequence[Tensor],
+    boxes: Tensor,
+    image_index: Tensor,
+    levels: Tensor,
+    size: int,
+    strides: Sequence[int],
+    samples: int,
+    pooling: str,
+) -> Tensor:
+    """`pool` by our kernel, ``torch.ops.maskrcnn.roi_align``: all levels at once, each box (R, 4) from that in `levels`
+    (R,). `samples` and `pooling` are those of the conventions; the result's channels are last in memory.
+    """
+    pooled = _empty_cells(features, boxes, size)
+    pool_maps(
+        [channels_last(f) for f in features],
+        boxes.numpy(),
+        image_index.numpy(),
+        levels.numpy(),
+        channels_last(pooled),
+        strides=strides,
+        samples=samples,
+        pooling=pooling,
+    )
+    return pooled
 
 
-class _CpuPool(torch.autograd.Function):
-    """All levels at once, so that the result is written in place and each map gets one gradient."""
+@torch.library.custom_op("maskrcnn::roi_align_backward", mutates_args=(), device_types="cpu")
+def _pool_backward(
+    grad: Tensor,
+    boxes: Tensor,
+    image_index: Tensor,
+    levels: Tensor,
+    shapes: Sequence[int],
+    strides: Sequence[int],
+    samples: int,
+    pooling: str,
+) -> list[Tensor]:
+    """Gradients of all maps, whose `shapes` stand one behind the other, from that of the pooled cells."""
+    cells, which = channels_last(grad), levels.numpy()
+    results = _zero_maps(grad, shapes)
+    for level, result in enumerate(results):
+        rows = (which == level).nonzero()[0]
+        if len(rows):
+            own = boxes.numpy()[rows]
+            roi_align_backward(
+                cells,
+                own,
+                positions_of(own, (result.shape[2], result.shape[3]), cells.shape[1], pooling),
+                image_index.numpy()[rows],
+                rows,
+                1 / strides[level],
+                samples,
+                POOLING[pooling],
+                max(min(numba.get_num_threads(), result.shape[1] // 16), 1),
+                channels_last(result),
+            )
+    return results
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        boxes: Tensor,
-        image_index: Tensor,
-        levels: Tensor,
-        size: int,
-        strides: tuple[int, ...],
-        conventions: Conventions,
-        *features: Tensor,
-    ) -> Tensor:
-        ctx.save_for_backward(boxes, image_index, levels)
-        ctx.settings = strides, conventions
-        ctx.shapes = [f.shape for f in features]
-        pooled = np.empty((len(boxes), size, size, features[0].shape[1]), np.float32)
-        pool_maps(
-            [channels_last(f) for f in features],
-            boxes.numpy(),
-            image_index.numpy(),
-            levels.numpy(),
-            pooled,
-            strides=strides,
-            conventions=conventions,
-        )
-        return torch.from_numpy(pooled).permute(0, 3, 1, 2)  # (R, S, S, C) -> (R, C, S, S), channels last in memory
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        boxes, image_index, levels = (t.numpy() for t in ctx.saved_tensors)
-        strides, conventions = ctx.settings
-        grad = channels_last(grads[0])
-        results: list[Tensor | None] = []
-        for level, (B, C, M, N) in enumerate(ctx.shapes):
-            if not ctx.needs_input_grad[6 + level]:
-                results.append(None)
-                continue
-            out = torch.zeros(B, M, N, C)
-            rows = (levels == level).nonzero()[0]
-            if len(rows):
-                own = boxes[rows]
-                roi_align_backward(
-                    grad,
-                    own,
-                    positions_of(own, (M, N), grad.shape[1], conventions),
-                    image_index[rows],
-                    rows,
-                    1 / strides[level],
-                    conventions.roi_samples,
-                    POOLING[conventions.pooling],
-                    max(min(numba.get_num_threads(), C // 16), 1),
-                    out.numpy(),
-                )
-            results.append(out.permute(0, 3, 1, 2))
-        return (None,) * 6 + tuple(results)
+@pool_on_cpu.register_fake
+def _(features, boxes, image_index, levels, size, strides, samples, pooling):
+    return _empty_cells(features, boxes, size)
+
+
+@_pool_backward.register_fake
+def _(grad, boxes, image_index, levels, shapes, strides, samples, pooling):
+    return _zero_maps(grad, shapes)
+
+
+def _empty_cells(features: Sequence[Tensor], boxes: Tensor, size: int) -> Tensor:
+    shape = (boxes.shape[0], features[0].shape[1], size, size)
+    return torch.empty(shape, dtype=torch.float32, device=boxes.device, memory_format=torch.channels_last)
+
+
+def _zero_maps(grad: Tensor, shapes: Sequence[int]) -> list[Tensor]:
+    maps = (shapes[k : k + 4] for k in range(0, len(shapes), 4))
+    return [grad.new_zeros(b, m, n, c).permute(0, 3, 1, 2) for b, c, m, n in maps]  # channels last in memory
+
+
+def _remember(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    features, boxes, image_index, levels, _, strides, samples, pooling = inputs
+    ctx.save_for_backward(boxes, image_index, levels)
+    ctx.settings = [n for f in features for n in f.shape], strides, samples, pooling
+
+
+def _lead_back(ctx: Any, grad: Tensor) -> tuple:
+    return (_pool_backward(grad, *ctx.saved_tensors, *ctx.settings), *[None] * 7)
+
+
+pool_on_cpu.register_autograd(_lead_back, setup_context=_remember)

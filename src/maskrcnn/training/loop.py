@@ -26,6 +26,7 @@ from maskrcnn.files import write_text
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.runtimes.torch import TorchRuntime
 from maskrcnn.inspection.report import write_run_report
+from maskrcnn.training.allocator import freed_memory_kept
 from maskrcnn.training.budget import Budget, across_sizes, seconds_for_all, validation_due
 from maskrcnn.training.checkpoint import Progress, RunFolder, provenance, require_space, restore_optimizer
 from maskrcnn.training.distributed import World, joined, pick_own_device
@@ -159,7 +160,8 @@ class _Trainer:
         saved = time.monotonic()
         folder = self.folder if world.first else None
         exact = deterministic(self.config.train.deterministic)
-        with stop_on_signals() as stop, Record(folder, progress, self.display) as record, exact:
+        kept = freed_memory_kept(self.device)
+        with stop_on_signals() as stop, Record(folder, progress, self.display) as record, exact, kept:
             stream = batches(self.data, progress.step, last_step, self.config, share)
             while not finished and not stopping:
                 began = time.monotonic()

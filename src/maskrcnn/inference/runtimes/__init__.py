@@ -12,7 +12,7 @@ from maskrcnn.config import ModelConfig, PredictConfig
 from maskrcnn.inference import regions
 from maskrcnn.inference.convolutions import Convolutions
 from maskrcnn.inference.regions import Found, Graphs, Trunk
-from maskrcnn.inference.scratch import Scratch
+from maskrcnn.kernels.scratch import Scratch
 from maskrcnn.model.anchors import Anchors
 from maskrcnn.model.conventions import Conventions
 

@@ -15,8 +15,8 @@ from maskrcnn.inference.runtimes import CpuRuntime
 from maskrcnn.model.anchors import POOLED_LEVELS
 from maskrcnn.model.boxes import clip_boxes, decode_boxes, vote_boxes
 from maskrcnn.model.conventions import Conventions
+from maskrcnn.model.layers import channels_last
 from maskrcnn.model.mask_rcnn import MaskRCNN, Stages
-from maskrcnn.model.roi_align import channels_last
 
 
 @dataclass(frozen=True)

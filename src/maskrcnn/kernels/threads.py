@@ -20,9 +20,11 @@ from threadpoolctl import ThreadpoolController
 THREADS: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 
 
-def share(total: int, least: int, work: Callable[[int, int], None]) -> None:
-    """Call `work` with ranges that make up `total`, of `least` or more, the last of them in this thread."""
-    parts = max(min(THREADS, total // least), 1)
+def share(total: int, least: int, work: Callable[[int, int], None], threads: int | None = None) -> None:
+    """Call `work` with ranges that make up `total`, of `least` or more, the last of them in this thread, at most
+    `threads` at once; None: as many as there are cores.
+    """
+    parts = max(min(threads or THREADS, total // least), 1)
     *others, own = pairwise(total * k // parts for k in range(parts + 1))
     waiting = [_pool(os.getpid()).submit(work, *some) for some in others]
     try:

@@ -4,8 +4,8 @@ import multiprocessing
 
 import pytest
 
-from maskrcnn.inference import threads
-from maskrcnn.inference.threads import one_blas_thread, share
+from maskrcnn.kernels import threads
+from maskrcnn.kernels.threads import one_blas_thread, share
 
 
 @pytest.mark.parametrize("total", [0, 1, 63, 64, 127, 128, 1000])
