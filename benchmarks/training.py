@@ -168,12 +168,12 @@ def same_losses(theirs: detection.MaskRCNN, ours: MaskRCNN, sample: Sample) -> d
         truth = Truth.of([target], boxes.device)
         return mask_targets(boxes, torch.zeros_like(instance), instance, truth, size)
 
-    with torch.no_grad(), mock.patch.object(detection.roi_heads, "project_masks_on_boxes", our_targets):
+    with mock.patch.object(detection.roi_heads, "project_masks_on_boxes", our_targets):
         b = their_losses(theirs, [picture], [dense(target)])
     rpn.fg_bg_sampler.batch_size_per_image, heads.fg_bg_sampler.batch_size_per_image = sampled
     everything = Config().changed(train={"rpn_batch": ALL, "roi_batch": ALL, "mask_batch": ALL}).train
-    with torch.no_grad():
-        a = our_losses(Criterion(ours, everything), batch_of([sample], 0))
+    # With gradients, and so by the convolutions that are timed.
+    a = our_losses(Criterion(ours, everything), batch_of([sample], 0))
     return {name: abs(float(a[name]) - float(b[name])) / max(abs(float(b[name])), 1.0) for name in LOSSES}
 
 

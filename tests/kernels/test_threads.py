@@ -8,12 +8,13 @@ from maskrcnn.kernels import threads
 from maskrcnn.kernels.threads import one_blas_thread, share
 
 
+@pytest.mark.parametrize("most", [None, 1, 2])
 @pytest.mark.parametrize("total", [0, 1, 63, 64, 127, 128, 1000])
-def test_work_is_shared_without_gaps(total, monkeypatch):
+def test_work_is_shared_without_gaps(total, most, monkeypatch):
     monkeypatch.setattr(threads, "THREADS", 3)
     ranges = []
-    share(total, 64, lambda start, stop: ranges.append((start, stop)))
-    assert len(ranges) == max(min(3, total // 64), 1)
+    share(total, 64, lambda start, stop: ranges.append((start, stop)), most)
+    assert len(ranges) == max(min(most or 3, total // 64), 1)
     assert sorted(k for start, stop in ranges for k in range(start, stop)) == list(range(total))
 
 

@@ -40,6 +40,19 @@ def test_outputs_and_gradients_are_torchs(large, bias, memory, shape):
         assert (found - expected).abs().max() < 2e-5 * max(expected.std(), 1)
 
 
+def test_it_takes_as_many_threads_as_torch(large, monkeypatch):
+    seen = []
+    for name in ("kernel_convolve", "weight_gradient"):
+        kernel = getattr(layers, name)
+        monkeypatch.setattr(
+            layers, name, lambda *a, kernel=kernel, threads: seen.append(threads) or kernel(*a, threads=threads)
+        )
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
+    conv, x = nn.Conv2d(4, 4, 3, padding=1), torch.randn(1, 4, 8, 8, requires_grad=True)
+    convolve(conv, x, conv.weight, conv.bias).sum().backward()
+    assert seen == [5, 5, 5]
+
+
 def test_a_frozen_layer_passes_gradients_on(large):
     conv = nn.Conv2d(4, 4, 3, padding=1).requires_grad_(False)
     x = torch.randn(1, 4, 8, 8, requires_grad=True)

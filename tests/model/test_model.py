@@ -115,6 +115,8 @@ def test_every_variant_runs_on_any_size(changes):
     assert stages.class_logits.shape == (B, R, 4)
     assert stages.box_deltas.shape == (B, R, 4, 4)
     assert masks.shape == (10, model.config.mask_size, model.config.mask_size)
+    nothing = torch.zeros(0, model.config.channels, model.config.mask_size // 2, model.config.mask_size // 2)
+    assert model.mask_head(nothing, torch.zeros(0, dtype=torch.int64)).shape == (0, *masks.shape[1:])
     valid = stages.proposals.valid
     assert (stages.proposals.boxes <= windows[:, None, [2, 3, 2, 3]]).all()
     assert valid.any(1).all()

@@ -8,6 +8,7 @@ import torch
 
 from maskrcnn.config import Config, ModelConfig, TrainConfig
 from maskrcnn.data.batch import Share, make_batch
+from maskrcnn.model import layers
 from maskrcnn.model.conventions import NATIVE
 from maskrcnn.model.mask_rcnn import build_model
 from maskrcnn.training.distributed import World
@@ -68,6 +69,17 @@ def test_a_step_of_small_batches_is_the_step_of_the_large_one(uneven, at_once):
         a, b = whole.learn(batch, 0, 10), cut.learn(batch, 0, 10)
         assert b.losses == pytest.approx(a.losses, rel=1e-5)
         assert largest_difference(gradients(whole), gradients(cut)) < 1e-5
+
+
+def test_a_step_by_winograds_algorithm_is_that_of_torchs_convolutions(shapes, monkeypatch):
+    batch, plain = batch_of(shapes), learner_of()
+    a = plain.learn(batch, 0, 10)
+    monkeypatch.setattr(layers, "LEAST_OPERATIONS", 0)
+    monkeypatch.setattr(layers, "LEAST_CELLS", 1)
+    fast = learner_of()
+    b = fast.learn(batch, 0, 10)
+    assert b.losses == pytest.approx(a.losses, rel=1e-5)
+    assert 0 < largest_difference(gradients(plain), gradients(fast)) < 1e-4
 
 
 def test_shares_of_a_step_are_its_batch(uneven):

@@ -57,12 +57,10 @@ class Convolutions:
             deltas.append(answers[..., anchors:].reshape(len(hidden), -1, 4))
         return maps, np.concatenate(objectness, 1), np.concatenate(deltas, 1)
 
-    @one_blas_thread
     def box(self, pooled: np.ndarray) -> np.ndarray:
         """(R, S, S, C) -> (R, S, S, C), as the box head's layers take it."""
         return self._tower("box", pooled)
 
-    @one_blas_thread
     def mask(self, pooled: np.ndarray) -> np.ndarray:
         """(R, S, S, C) -> (R, S, S, C'), as the mask head's deconvolution takes it."""
         return self._tower("mask", pooled)

@@ -1,4 +1,4 @@
-"""numba kernels: arrays in, arrays out; no torch, no files, no state."""
+"""numba kernels: arrays in, arrays out; no torch, no files, and no state but memory and threads that are used again."""
 
 import numba
 

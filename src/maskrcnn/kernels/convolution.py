@@ -8,7 +8,6 @@ B images of (M, N, C), C' channels out
 from __future__ import annotations
 
 from functools import partial
-from threading import Lock
 
 import numpy as np
 
@@ -48,12 +47,9 @@ def weight_gradient(maps: np.ndarray, gradients: np.ndarray, *, threads: int | N
     was its input. The same bits for the same number of threads.
     """
     parts: dict[int, np.ndarray] = {}
-    lock = Lock()
 
     def gather(start: int, stop: int) -> None:
-        sums = _sums_of_products(maps, gradients, start, stop)
-        with lock:
-            parts[start] = sums
+        parts[start] = _sums_of_products(maps, gradients, start, stop)
 
     share(_tiles(maps), TILES_A_THREAD, gather, threads)
     first, *others = (parts[start] for start in sorted(parts))

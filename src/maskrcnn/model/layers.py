@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -15,10 +16,10 @@ from maskrcnn.kernels.convolution import convolve as kernel_convolve
 from maskrcnn.kernels.convolution import weight_gradient
 from maskrcnn.kernels.winograd import transform_weights
 
-LEAST_OPERATIONS, LEAST_CELLS = 5e9, 2048
-"""From this size on Winograd's algorithm trains a convolution faster: smaller ones are done before torch's own threads,
-which go on spinning for some milliseconds, have left their cores; and with few cells it is busy with the weights.
-"""
+LEAST_OPERATIONS, LEAST_CELLS = 4e9, 2048
+"""From this size on Winograd's algorithm trains a convolution faster (docs/benchmarks.md). Smaller ones are done before
+torch's own threads, which go on spinning for some milliseconds, have left their cores; with few cells the weights take
+the time."""
 
 
 def convolution(in_channels: int, out_channels: int, size: int, *, norm: bool) -> nn.Module:
@@ -35,8 +36,8 @@ class _Convolution(nn.Conv2d):
 
 
 def convolve(conv: nn.Conv2d, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """What `conv` makes of `input` with this weight and bias. On a CPU 3x3 convolutions train by Winograd's algorithm;
-    without gradients they are torch's.
+    """What `conv` makes of `input` with this weight and bias. On a CPU large 3x3 convolutions train by Winograd's
+    algorithm; without gradients they are torch's.
     """
     shape_fits = conv.kernel_size == (3, 3) and conv.stride == conv.dilation == conv.padding == (1, 1)
     on_cpu = input.device.type == "cpu" and input.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
@@ -57,6 +58,7 @@ class _Winograd(torch.autograd.Function):
         return _convolved(input, transform_weights(weight.numpy()), shift)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         input, weight = ctx.saved_tensors
         grad = grads[0]
@@ -74,8 +76,10 @@ class _Winograd(torch.autograd.Function):
 
 def _convolved(input: Tensor, weights: np.ndarray, bias: np.ndarray) -> Tensor:
     """(B, C, M, N) with transformed weights (36, C, C') -> (B, C', M, N)."""
-    out = torch.empty(len(input), len(bias), *input.shape[2:], memory_format=torch.channels_last)
-    kernel_convolve(channels_last(input), weights, bias, channels_last(out), threads=torch.get_num_threads())
+    shape = len(input), len(bias), *input.shape[2:]
+    out = torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=torch.channels_last)
+    cells = out.permute(0, 2, 3, 1).numpy()
+    kernel_convolve(channels_last(input), weights, bias, cells, threads=torch.get_num_threads())
     return out
 
 

@@ -42,11 +42,11 @@ class MaskHead(nn.Module):
 
         The four cells that the deconvolution makes of each stay side by side until they are one number each.
         """
-        R, S, _, C = cells.shape
-        weight = self.deconv.weight.permute(2, 3, 1, 0).reshape(-1, C)  # (C, C', 2, 2) -> (2*2*C', C)
-        hidden = F.relu(F.linear(cells.reshape(R, S * S, C), weight, self.deconv.get_parameter("bias").repeat(4)))
+        R, S = cells.shape[:2]
+        weight = self.deconv.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (C, C', 2, 2) -> (2*2*C', C)
+        hidden = F.relu(F.linear(cells.flatten(1, 2), weight, self.deconv.get_parameter("bias").repeat(4)))
         weight = self.logits.weight.flatten(1).index_select(0, labels)[..., None]  # (K + 1, C', 1, 1) -> (R, C', 1)
         bias = self.logits.get_parameter("bias").index_select(0, labels)
-        logits = hidden.reshape(R, 4 * S * S, -1) @ weight + bias[:, None, None]
+        logits = hidden.reshape(R, 4 * S * S, self.deconv.out_channels) @ weight + bias[:, None, None]
         # (R, S*S*2*2, 1) -> (R, 2*S, 2*S)
         return logits.reshape(R, S, S, 2, 2).transpose(2, 3).reshape(R, 2 * S, 2 * S)

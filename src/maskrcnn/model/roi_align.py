@@ -105,7 +105,7 @@ def pool_on_cpu(
         boxes.numpy(),
         image_index.numpy(),
         levels.numpy(),
-        channels_last(pooled),
+        pooled.permute(0, 2, 3, 1).numpy(),
         strides=strides,
         samples=samples,
         pooling=pooling,
@@ -141,7 +141,7 @@ def _pool_backward(
                 samples,
                 POOLING[pooling],
                 max(min(numba.get_num_threads(), result.shape[1] // 16), 1),
-                channels_last(result),
+                result.permute(0, 2, 3, 1).numpy(),
             )
     return results
 

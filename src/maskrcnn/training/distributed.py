@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import numba
 import torch
 from torch import Tensor, distributed, nn
 from torch.distributed import DistStoreError, PrefixStore, ProcessGroup, Store
@@ -140,6 +141,7 @@ def joined() -> Iterator[World]:
         group: Any = None if serves_cpu else distributed.new_group(backend="gloo")
         yield World(distributed.get_rank(), distributed.get_world_size(), group, memory)
     elif size > 1:
+        numba.set_num_threads(min(torch.get_num_threads(), numba.get_num_threads()))  # torchrun tells torch alone
         # The launcher's store outlives a restart: without a name of its own, a start could find what was killed.
         store = PrefixStore(name_of_start(memory, rank, size), memory)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -167,9 +169,10 @@ def name_of_start(store: Store, rank: int, size: int) -> str:
     greeting = uuid.uuid4().hex
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
-        name = store.get("start").decode()
-        store.set(f"{name} greeting {rank}", greeting)
         with suppress(DistStoreError):
+            store.wait(["start"], ANSWER)
+            name = store.get("start").decode()
+            store.set(f"{name} greeting {rank}", greeting)
             store.wait([f"{name} answer {rank}"], ANSWER)
             if store.get(f"{name} answer {rank}").decode() == greeting:
                 return name
