@@ -19,11 +19,11 @@ from maskrcnn.deploy import glue
 from maskrcnn.deploy.convert import to_onnx, traced
 from maskrcnn.deploy.glue import Fit
 from maskrcnn.deploy.whole import METADATA, whole_graph
+from maskrcnn.inference import regions
 from maskrcnn.inference.fit import fit_picture
 from maskrcnn.inference.graphs import graphs_of
 from maskrcnn.inference.postprocess import paste_masks
 from maskrcnn.inference.predictor import Predictor
-from maskrcnn.inference.runtimes import torch as torch_runtime
 from maskrcnn.model.conventions import DETECTRON2, MATTERPORT, NATIVE, TORCHVISION
 
 VARIANTS = {
@@ -57,7 +57,7 @@ def assert_same(found: list[np.ndarray], expected: Detections, model: Predictor)
 @pytest.fixture(autouse=True)
 def more_votes(monkeypatch):
     """A random network has no candidates that overlap by 0.8."""
-    for module in (glue, torch_runtime):
+    for module in (glue, regions):
         monkeypatch.setattr(module, "VOTING_IOU", 0.3)
 
 

@@ -96,28 +96,27 @@ class BoxRowsGraph(nn.Module):
         return self.head.predict(hidden, skip=1)
 
 
-class MaskGraph(nn.Module):
+class MaskEndGraph(nn.Module):
+    """The mask head behind its 3x3 convolutions. The weights of its product are constants, or stay in fp32 in int8."""
+
+    def __init__(self, head: MaskHead) -> None:
+        super().__init__()
+        self.head = head
+        weight, bias = head.product()
+        self.register_buffer("product_weight", weight.detach().clone())
+        self.register_buffer("product_bias", bias.detach())
+
+    def forward(self, pooled: Tensor, labels: Tensor) -> Tensor:
+        """See the module's legend."""
+        return self.head.finish(pooled, labels, self.get_buffer("product_weight"), self.get_buffer("product_bias"))
+
+
+class MaskGraph(MaskEndGraph):
     """The mask head."""
 
-    def __init__(self, head: MaskHead) -> None:
-        super().__init__()
-        self.head = head
-
     def forward(self, pooled: Tensor, labels: Tensor) -> Tensor:
         """See the module's legend."""
-        return self.head(pooled.permute(0, 3, 1, 2), labels)
-
-
-class MaskEndGraph(nn.Module):
-    """The mask head behind its 3x3 convolutions."""
-
-    def __init__(self, head: MaskHead) -> None:
-        super().__init__()
-        self.head = head
-
-    def forward(self, pooled: Tensor, labels: Tensor) -> Tensor:
-        """See the module's legend."""
-        return self.head.finish(pooled, labels)
+        return super().forward(self.head.convolved(pooled.permute(0, 3, 1, 2)), labels)
 
 
 def graphs_of(model: MaskRCNN, *, winograd: bool = False) -> NetworkGraphs:

@@ -33,18 +33,26 @@ class MaskHead(nn.Module):
 
     def forward(self, pooled: Tensor, labels: Tensor) -> Tensor:
         """(R, C, S, S) with labels (R,) -> mask logits (R, M, M) of that class; the others are never computed."""
+        return self.finish(self.convolved(pooled), labels, *self.product())
+
+    def convolved(self, pooled: Tensor) -> Tensor:
+        """(R, C, S, S) -> (R, S, S, C), behind the 3x3 convolutions."""
         for conv in self.convs:
             pooled = F.relu(conv(pooled))
-        return self.finish(pooled.permute(0, 2, 3, 1), labels)
+        return pooled.permute(0, 2, 3, 1)
 
-    def finish(self, cells: Tensor, labels: Tensor) -> Tensor:
-        """What the 3x3 convolutions gave, (R, S, S, C), with labels (R,) -> mask logits (R, M, M).
+    def product(self) -> tuple[Tensor, Tensor]:
+        """The deconvolution as a product of matrices: weight (2*2*C', C), bias (2*2*C',)."""
+        weight = self.deconv.weight.permute(2, 3, 1, 0).flatten(0, 2)  # from (C, C', 2, 2)
+        return weight, self.deconv.get_parameter("bias").repeat(4)
+
+    def finish(self, cells: Tensor, labels: Tensor, product_weight: Tensor, product_bias: Tensor) -> Tensor:
+        """What `convolved` gave, (R, S, S, C), with labels (R,) and `product` -> mask logits (R, M, M).
 
         The four cells that the deconvolution makes of each stay side by side until they are one number each.
         """
         R, S = cells.shape[:2]
-        weight = self.deconv.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (C, C', 2, 2) -> (2*2*C', C)
-        hidden = F.relu(F.linear(cells.flatten(1, 2), weight, self.deconv.get_parameter("bias").repeat(4)))
+        hidden = F.relu(F.linear(cells.flatten(1, 2), product_weight, product_bias))
         weight = self.logits.weight.flatten(1).index_select(0, labels)[..., None]  # (K + 1, C', 1, 1) -> (R, C', 1)
         bias = self.logits.get_parameter("bias").index_select(0, labels)
         logits = hidden.reshape(R, 4 * S * S, self.deconv.out_channels) @ weight + bias[:, None, None]
