@@ -1,6 +1,7 @@
 """What a step frees stays for the next one, and goes back to the system behind the run."""
 
 import ctypes
+import os
 import platform
 import subprocess
 import sys
@@ -13,6 +14,13 @@ from maskrcnn.training import allocator
 from maskrcnn.training.allocator import freed_memory_kept
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch):
+    for name in list(os.environ):
+        if name.startswith("MALLOC_") or name == "GLIBC_TUNABLES":
+            monkeypatch.delenv(name)
 
 
 PROGRAM = """

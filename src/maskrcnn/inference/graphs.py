@@ -97,7 +97,9 @@ class BoxRowsGraph(nn.Module):
 
 
 class MaskEndGraph(nn.Module):
-    """The mask head behind its 3x3 convolutions. The weights of its product are constants, or stay in fp32 in int8."""
+    """The mask head behind its 3x3 convolutions. The weights of its product are constants: others would keep the product
+    from int8.
+    """
 
     def __init__(self, head: MaskHead) -> None:
         super().__init__()
