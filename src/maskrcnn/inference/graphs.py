@@ -97,9 +97,7 @@ class BoxRowsGraph(nn.Module):
 
 
 class MaskEndGraph(nn.Module):
-    """The mask head behind its 3x3 convolutions. The weights of its product are constants: others would keep the product
-    from int8.
-    """
+    """The mask head behind its 3x3 convolutions. The weights of its product are constants, as int8 wants them."""
 
     def __init__(self, head: MaskHead) -> None:
         super().__init__()
