@@ -6,6 +6,7 @@ from torch import nn
 
 from maskrcnn.model import layers
 from maskrcnn.model.layers import convolve
+from maskrcnn.model.rpn import RPN
 
 
 @pytest.fixture
@@ -79,13 +80,23 @@ def test_other_convolutions_are_torchs(large, conv):
     assert large == []
 
 
-def test_without_gradients_nothing_changes(large):
-    conv, x = nn.Conv2d(4, 4, 3, padding=1), torch.randn(1, 4, 12, 12)
-    with torch.no_grad():
-        assert torch.equal(convolve(conv, x, conv.weight, conv.bias), conv(x))
+def test_evaluation_and_autocast_have_torchs(large):
+    conv, x = nn.Conv2d(4, 4, 3, padding=1).eval(), torch.randn(1, 4, 12, 12)
+    assert torch.equal(convolve(conv, x, conv.weight, conv.bias), conv(x))
+    conv.train()
     with torch.autocast("cpu", torch.bfloat16):
         assert convolve(conv, x, conv.weight, conv.bias).dtype == torch.bfloat16
     assert large == []
+
+
+def test_the_proposals_of_a_step_take_it_without_gradients(large):
+    rpn = RPN(4, 3)
+    features = [torch.randn(2, 4, 12, 12), torch.randn(2, 4, 6, 6)]
+    with torch.no_grad():
+        trained, evaluated = rpn(features), rpn.eval()(features)
+    assert len(large) == 2  # levels
+    for level in range(2):
+        assert torch.allclose(trained.objectness_logits[level], evaluated.objectness_logits[level], atol=1e-6)
 
 
 def test_small_convolutions_are_torchs():

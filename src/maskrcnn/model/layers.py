@@ -37,11 +37,11 @@ class _Convolution(nn.Conv2d):
 
 def convolve(conv: nn.Conv2d, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """What `conv` makes of `input` with this weight and bias. On a CPU large 3x3 convolutions train by Winograd's
-    algorithm; without gradients they are torch's.
+    algorithm; a network in evaluation has torch's.
     """
     shape_fits = conv.kernel_size == (3, 3) and conv.stride == conv.dilation == conv.padding == (1, 1)
     on_cpu = input.device.type == "cpu" and input.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    if shape_fits and conv.groups == 1 and on_cpu and torch.is_grad_enabled():
+    if shape_fits and conv.groups == 1 and on_cpu and conv.training:
         cells = input.shape[0] * input.shape[2] * input.shape[3]
         if cells >= LEAST_CELLS and 2 * cells * weight.numel() >= LEAST_OPERATIONS:
             return _Winograd.apply(input, weight, bias)

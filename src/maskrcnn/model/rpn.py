@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from maskrcnn.model.layers import convolutions
+from maskrcnn.model.layers import convolution, convolutions
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class RPN(nn.Module):
     def __init__(self, channels: int, anchors_per_cell: int, *, n_convs: int = 1, hidden: int | None = None) -> None:
         super().__init__()
         widths = [channels, *[hidden or channels] * n_convs]
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
+        self.convs = nn.ModuleList(convolution(a, b, 3, norm=False) for a, b in pairwise(widths))
         self.objectness = nn.Conv2d(widths[-1], anchors_per_cell, 1)
         self.deltas = nn.Conv2d(widths[-1], 4 * anchors_per_cell, 1)
         for module in convolutions(self):
