@@ -294,25 +294,27 @@ def test_small_objects_raise_the_working_scale(tmp_path, side, radius, size, cro
     assert any(f"image size {size}" in reason for reason in reasons) == (size != 512)
 
 
-def test_large_pictures_of_small_objects_keep_their_own_size(tmp_path):
-    def plan(radius, large=20, **model):
-        data = of_two_sizes(tmp_path / f"{radius} {large}", radius, large)
+def test_large_pictures_of_small_objects_are_enlarged(tmp_path):
+    def plan(radius, large=20, side=1024, **model):
+        data = of_two_sizes(tmp_path / f"{radius} {large} {side}", radius, large, side)
         return fill_in(Config().changed(model=model), data)
 
     config, reasons = plan(5)
-    assert (config.model.image_size, config.model.min_scale) == (768, 1)
-    assert any("min scale 1: pictures of more than 768 px" in reason for reason in reasons)
-    assert config.model.anchor_sizes[0] == 11, "measured in the input that is then seen"
+    assert (config.model.image_size, config.model.min_scale) == (768, 1.5), "as far as the largest input goes"
+    assert any("min scale 1.5" in reason and "more than 768 px" in reason for reason in reasons)
+    assert config.model.anchor_sizes[0] == 16, "measured in the input that is then seen"
+    assert plan(12)[0].model.min_scale == 1.25, "as far as they need"
+    assert plan(5, side=1400)[0].model.min_scale == 1, "never less than their own size"
     assert plan(50)[0].model.min_scale == 0, "large enough as they are"
     assert plan(5, large=19)[0].model.min_scale == 0, "too few to tell"
     assert plan(5, image_size=768)[0].model.min_scale == 0, "asked for"
     assert plan(5, min_scale=0)[0].model.min_scale == 0
 
 
-def of_two_sizes(folder, radius, large):
-    """Discs of a radius, four in each of a dozen pictures of 256 x 256 and `large` in one of 1024 x 1024."""
+def of_two_sizes(folder, radius, large, large_side=1024):
+    """Discs of a radius, four in each of a dozen pictures of 256 x 256 and `large` in one larger picture."""
     rows = []
-    for k, (side, discs, columns) in enumerate([(256, 4, 2)] * 12 + [(1024, large, 8)]):
+    for k, (side, discs, columns) in enumerate([(256, 4, 2)] * 12 + [(large_side, large, 8)]):
         write_image(Image.new("RGB", (side, side)), folder / "images" / f"{k}.png")
         y, x = np.mgrid[:side, :side]
         for n in range(discs):

@@ -27,6 +27,7 @@ LEAST_SIDE = 32.0
 LARGEST_SCALE = 3.0
 """Of the median image's own pixels; more than that was never tried (docs/benchmarks.md)."""
 SIZE_STEP = 128
+SCALE_STEP = 0.25
 USUAL_SIZE: int = ModelConfig.model_fields["image_size"].default
 
 FINE_MASK_SIDE = 160.0
@@ -68,19 +69,25 @@ def fill_in(config: Config, data: Dataset) -> tuple[Config, list[str]]:
 
 
 def _least_scale(config: Config, data: Dataset) -> Choice | None:
-    """Large pictures of small objects are not shrunk to the working scale of the others."""
+    """Large pictures of small objects are not shrunk to the working scale of the others, but enlarged as far as helps
+    and the largest input allows.
+    """
     if {"image_size", "min_scale"} & config.model.model_fields_set or len(data.boxes) == 0:
         return None
     size, _ = _fitting_size(data)
-    larger = data.sizes[data.image_index].max(1) > size
+    long_sides = data.sizes.max(1)
+    larger = (long_sides > size)[data.image_index]
     if size >= LARGEST_INPUT or np.count_nonzero(larger) < FEWEST_INSTANCES:
         return None
     median = float(np.median(_sides(ModelConfig(image_size=size), data)[larger]))
     if median >= LEAST_SIDE:
         return None
-    return {"model": {"min_scale": 1.0}}, (
-        f"min scale 1: pictures of more than {size} px, up to {LARGEST_INPUT} px, keep their own size, as half of "
-        f"their instances would measure less than {median:.0f} px"
+    own = float(np.median(_sides(ModelConfig(min_scale=1), data)[larger]))
+    fitting = min(LEAST_SIDE / own, LARGEST_INPUT / float(np.median(long_sides[long_sides > size])))
+    scale = max(math.floor(fitting / SCALE_STEP) * SCALE_STEP, 1.0)
+    return {"model": {"min_scale": scale}}, (
+        f"min scale {scale:g}: pictures are shown at {scale:g} times their own size or more, up to {LARGEST_INPUT} px, "
+        f"as half of the instances in those of more than {size} px would measure less than {median:.0f} px"
     )
 
 
