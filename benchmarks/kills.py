@@ -4,8 +4,8 @@
 
 Generated shapes, a tiny network, one process on the CPU. SIGKILL comes at random steps, spread over the run, and a
 random part of a second later, so that it strikes anywhere: within a step, a validation, a file. Convolutions train by
-Winograd's algorithm, as those of larger networks do. Both runs must end in
-the same bytes of weights and in the same record, times aside. Exits with 1 where they do not.
+Winograd's algorithm, as those of larger networks do. Both runs must end in the same bytes of weights and in the same
+record, times aside. Exits with 1 where they do not.
 """
 
 from __future__ import annotations

@@ -76,14 +76,15 @@ def _least_scale(config: Config, data: Dataset) -> Choice | None:
         return None
     size, _ = _fitting_size(data)
     long_sides = data.sizes.max(1)
-    larger = (long_sides > size)[data.image_index]
-    if size >= LARGEST_INPUT or np.count_nonzero(larger) < FEWEST_INSTANCES:
+    large = long_sides > size
+    within = large[data.image_index]
+    if size >= LARGEST_INPUT or np.count_nonzero(within) < FEWEST_INSTANCES:
         return None
-    median = float(np.median(_sides(ModelConfig(image_size=size), data)[larger]))
+    median = float(np.median(_sides(ModelConfig(image_size=size), data)[within]))
     if median >= LEAST_SIDE:
         return None
-    own = float(np.median(_sides(ModelConfig(min_scale=1), data)[larger]))
-    fitting = min(LEAST_SIDE / own, LARGEST_INPUT / float(np.median(long_sides[long_sides > size])))
+    own = float(np.median(_sides(ModelConfig(min_scale=1), data)[within]))
+    fitting = min(LEAST_SIDE / own, LARGEST_INPUT / float(np.median(long_sides[large])))
     scale = max(math.floor(fitting / SCALE_STEP) * SCALE_STEP, 1.0)
     return {"model": {"min_scale": scale}}, (
         f"min scale {scale:g}: pictures are shown at {scale:g} times their own size or more, up to {LARGEST_INPUT} px, "

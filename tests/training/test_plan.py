@@ -1,0 +1,174 @@
+"""What the data decides: each choice of the plan, its reason, and that what was asked for stays."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maskrcnn import open_dataset
+from maskrcnn.config import Config
+from maskrcnn.data.formats import encoded_pixels
+from maskrcnn.files import write_image
+from maskrcnn.model.conventions import NATIVE
+from maskrcnn.model.layers import norms
+from maskrcnn.rle import RLE
+from maskrcnn.training.plan import fill_in
+from maskrcnn.training.start import build
+
+
+def test_the_plan_measures_the_data(shapes):
+    config, reasons = fill_in(Config(), shapes)
+    assert len(config.model.anchor_sizes) == 5
+    assert config.predict.detections == 100
+    assert config.model.image_size == 512
+    assert config.predict.mask_scoring
+    assert config.predict.box_voting
+    assert config.train.epochs == 24
+    assert config.augment.rotate
+    assert len(reasons) == 6
+    given = Config().changed(
+        train={"epochs": 24, "lr": 1e-3},
+        model={"anchor_sizes": (1, 2, 3, 4, 5), "image_size": 512, "mask_size": 28},
+        predict={"detections": 7, "mask_scoring": False, "box_voting": False},
+    )
+    assert fill_in(given, shapes) == (given, [])
+
+
+def circles(folder, side, radius, classes=("a",), stretch=1.0):
+    """A data set of one picture with 20 discs of a radius, or of ellipses `stretch` times as high as wide."""
+    y, x = np.mgrid[:side, :side]
+    centers = np.random.default_rng(0).integers(radius, side - radius, (20, 2))
+    discs = [RLE.from_mask(((x - a) * stretch) ** 2 + (y - b) ** 2 <= radius**2) for a, b in centers]
+    write_image(Image.new("RGB", (side, side)), folder / "images" / "p.png")
+    rows = [("p.png", disc, classes[k % len(classes)]) for k, disc in enumerate(discs)]
+    encoded_pixels.write(folder / "train.csv", rows, with_class=True)
+    return open_dataset(folder / "train.csv")
+
+
+@pytest.mark.parametrize(
+    ("side", "radius", "size", "crop"),
+    [(1024, 20, 896, 512), (1024, 4, 1536, 512), (400, 4, 1152, 512), (512, 40, 512, None)],
+    ids=["small", "tiny", "as far as the pixels go", "large enough"],
+)
+def test_small_objects_raise_the_working_scale(tmp_path, side, radius, size, crop):
+    config, reasons = fill_in(Config(), circles(tmp_path, side, radius))
+    assert (config.model.image_size, config.augment.crop) == (size, crop)
+    assert any(f"image size {size}" in reason for reason in reasons) == (size != 512)
+
+
+def test_large_pictures_of_small_objects_are_enlarged(tmp_path):
+    def plan(radius, large=20, side=1024, **model):
+        data = of_two_sizes(tmp_path / f"{radius} {large} {side}", radius, large, side)
+        return fill_in(Config().changed(model=model), data)
+
+    config, reasons = plan(5)
+    assert (config.model.image_size, config.model.min_scale) == (768, 1.5), "as far as the largest input goes"
+    assert any("min scale 1.5" in reason and "more than 768 px" in reason for reason in reasons)
+    assert config.model.anchor_sizes[0] == 16, "measured in the input that is then seen"
+    assert plan(12)[0].model.min_scale == 1.25, "as far as they need"
+    assert plan(5, side=1400)[0].model.min_scale == 1, "never less than their own size"
+    assert plan(50)[0].model.min_scale == 0, "large enough as they are"
+    assert plan(5, large=19)[0].model.min_scale == 0, "too few to tell"
+    assert plan(5, image_size=768)[0].model.min_scale == 0, "asked for"
+    assert plan(5, min_scale=0)[0].model.min_scale == 0
+
+
+def of_two_sizes(folder, radius, large, large_side=1024):
+    """Discs of a radius, four in each of a dozen pictures of 256 x 256 and `large` in one larger picture."""
+    rows = []
+    for k, (side, discs, columns) in enumerate([(256, 4, 2)] * 12 + [(large_side, large, 8)]):
+        write_image(Image.new("RGB", (side, side)), folder / "images" / f"{k}.png")
+        y, x = np.mgrid[:side, :side]
+        for n in range(discs):
+            disc = (x - 60 - 120 * (n % columns)) ** 2 + (y - 60 - 120 * (n // columns)) ** 2 <= radius**2
+            rows.append((f"{k}.png", RLE.from_mask(disc), 1))
+    encoded_pixels.write(folder / "train.csv", rows, with_class=True)
+    return open_dataset(folder / "train.csv")
+
+
+def test_a_crop_that_was_asked_for_stays(tmp_path):
+    config, _ = fill_in(Config().changed(augment={"crop": 256}), circles(tmp_path, 1024, 20))
+    assert config.augment.crop == 256
+
+
+def test_large_objects_have_finer_masks(tmp_path):
+    config, _ = fill_in(Config(), circles(tmp_path, 600, 140))
+    assert config.model.mask_size == 56
+
+
+@pytest.mark.parametrize(
+    ("classes", "stretch", "turns"), [("a", 1.0, True), ("a", 1.2, True), ("a", 2.0, False), ("abcd", 2.0, True)]
+)
+def test_upright_objects_are_not_turned(tmp_path, classes, stretch, turns):
+    config, reasons = fill_in(Config(), circles(tmp_path, 400, 40, classes, stretch))
+    assert config.augment.rotate == turns  # five of a class are too few to tell
+    assert any("2.0 times as high as wide" in reason for reason in reasons) == (not turns)
+
+
+def test_lying_objects_are_not_turned_unless_asked_for(tmp_path):
+    data = circles(tmp_path, 400, 40, stretch=2.0)
+    assert fill_in(Config().changed(augment={"rotate": True}), data)[0].augment.rotate
+
+
+def test_mostly_empty_data_shows_a_part_of_its_empty_images(shapes):
+    full = np.flatnonzero(shapes.counts)[:4]
+    data = dataclasses.replace(
+        shapes.take(full), names=list("abcdefgh"), files=shapes.files[:8], sizes=np.tile(shapes.sizes[:1], (8, 1))
+    )
+    config, reasons = fill_in(Config(), data)
+    assert config.train.empty == 0.25
+    assert any("50% of the images are without instances" in reason for reason in reasons)
+    assert fill_in(Config(), data.take(range(5)))[0].train.empty == 1
+    assert fill_in(Config().changed(train={"empty": 0.9}), data)[0].train.empty == 0.9
+
+
+@pytest.mark.parametrize(("images", "epochs"), [(100, 24), (4000, 12), (100_000, 6)])
+def test_large_data_sets_are_gone_through_fewer_times(shapes, images, epochs):
+    data = shapes.take(np.zeros(images, int))
+    config, _ = fill_in(Config(), data)
+    assert config.train.epochs == epochs
+    assert fill_in(Config().changed(train={"budget": "20m"}), data)[0].train.epochs == 24
+
+
+def test_the_schedule_is_told(shapes):
+    config, reasons = fill_in(Config().changed(train={"optimizer": "sgd", "decay": "step"}), shapes)
+    assert config.train.lr is None, "it goes with the optimizer"
+    assert any("learning rate 0.005: usual for sgd; after a rise it falls to a tenth" in reason for reason in reasons)
+
+
+def test_going_on_from_a_model_takes_smaller_steps(shapes):
+    config, reasons = fill_in(Config().changed(train={"init": "nuclei"}), shapes)
+    assert (config.train.freeze, config.train.lr) == ("3+", 3e-4)
+    assert any("freeze 3+, lr 0.0003" in reason for reason in reasons)
+    assert config.augment.crop is None
+    large, _ = fill_in(Config().changed(train={"init": "nuclei"}, model={"image_size": 768}), shapes)
+    assert large.augment.crop == 512
+    config, _ = fill_in(Config().changed(train={"init": "nuclei", "freeze": "all", "optimizer": "sgd"}), shapes)
+    assert (config.train.freeze, config.train.lr) == ("all", 3e-3)
+
+
+@pytest.mark.parametrize(
+    ("weights", "train", "backbone", "heads"),
+    [
+        ("imagenet", {}, False, True),
+        ("none", {}, True, True),
+        ("none", {"freeze_norm": True}, False, True),
+        ("imagenet", {"freeze_norm": False}, True, True),
+        ("imagenet", {"init": "nuclei"}, False, False),
+    ],
+    ids=str,
+)
+def test_batch_norm_learns_where_it_is_new(shapes, weights, train, backbone, heads):
+    given = Config().changed(model={"backbone": "test_resnet", "weights": weights, "norm": "batch"}, train=train)
+    model = build(fill_in(given, shapes)[0].changed(train={"freeze": "all"}), shapes, NATIVE).train()
+    assert {layer.training for layer in norms(model.backbone)} == {backbone}
+    assert {layer.training for layer in norms(model.box_head)} | {m.training for m in norms(model.mask_head)} == {heads}
+
+
+def test_left_and_right_trade_places(tmp_path):
+    data = circles(tmp_path, 256, 20, ("Left hand", "right hand", "leftover", "hat"))
+    config, reasons = fill_in(Config(), data)
+    assert config.augment.swap_on_flip == ("Left hand=right hand",)
+    assert any("Left hand and right hand" in reason for reason in reasons)
+    assert fill_in(Config().changed(augment={"swap_on_flip": ()}), data)[0].augment.swap_on_flip == ()
