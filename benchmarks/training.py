@@ -174,7 +174,8 @@ def same_losses(theirs: detection.MaskRCNN, ours: MaskRCNN, sample: Sample) -> d
     everything = Config().changed(train={"rpn_batch": ALL, "roi_batch": ALL, "mask_batch": ALL}).train
     # With gradients, and so by the convolutions that are timed.
     a = our_losses(Criterion(ours, everything), batch_of([sample], 0))
-    return {name: abs(float(a[name]) - float(b[name])) / max(abs(float(b[name])), 1.0) for name in LOSSES}
+    pairs = {name: (a[name].item(), b[name].item()) for name in LOSSES}
+    return {name: abs(mine - other) / max(abs(other), 1.0) for name, (mine, other) in pairs.items()}
 
 
 def side_by_side(
