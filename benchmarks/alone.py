@@ -1,4 +1,4 @@
-"""One side of `inference.py` in a process of its own: predicts a few pictures and prints its peak memory in MB (Linux).
+"""Run one side of `inference.py` in a separate process: predict a few images and print the peak memory in MB (Linux).
 
 python benchmarks/alone.py ours BUNDLE PICTURES.npy
 python benchmarks/alone.py torchvision STATE.pth PICTURES.npy
@@ -18,28 +18,28 @@ CLASSES = 80
 
 
 def theirs_detect(model: Any, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, list]:
-    """What a user of torchvision does: array in; boxes, labels, scores and COCO run lengths out."""
+    """Predict as a user of torchvision does: array -> boxes, labels, scores and COCO run lengths."""
     import torch
     from pycocotools import mask as coco_mask
 
     with torch.no_grad():
-        found = model([torch.from_numpy(image).permute(2, 0, 1).float() / 255])[0]
-        masks = np.asfortranarray((found["masks"][:, 0] >= 0.5).permute(1, 2, 0).numpy().astype(np.uint8))
-    return (*(found[k].numpy() for k in ("boxes", "labels", "scores")), coco_mask.encode(masks))
+        output = model([torch.from_numpy(image).permute(2, 0, 1).float() / 255])[0]
+        masks = np.asfortranarray((output["masks"][:, 0] >= 0.5).permute(1, 2, 0).numpy().astype(np.uint8))
+    return (*(output[k].numpy() for k in ("boxes", "labels", "scores")), coco_mask.encode(masks))
 
 
 def ours(bundle: str, pictures: np.ndarray) -> None:
-    """What a user of a bundle does."""
+    """Predict as a user of a bundle does."""
     import maskrcnn
 
     model = maskrcnn.load(bundle)
     for picture in pictures:
-        found = model.predict(picture, keep_pixels=False)
-        assert len([rle.to_coco() for rle in found.rles]) > 0
+        detections = model.predict(picture, keep_pixels=False)
+        assert len([rle.to_coco() for rle in detections.rles]) > 0
 
 
 def torchvision(state: str, pictures: np.ndarray) -> None:
-    """What a user of torchvision does."""
+    """Predict as a user of torchvision does."""
     import torch
     from torchvision.models import detection
 
@@ -55,5 +55,5 @@ def torchvision(state: str, pictures: np.ndarray) -> None:
 if __name__ == "__main__":
     side, model_path, pictures_path = sys.argv[1:]
     {"ours": ours, "torchvision": torchvision}[side](model_path, np.load(pictures_path))
-    # Not getrusage: its maximum counts the process that started this one, too.
+    # Not getrusage: its maximum includes the parent process.
     print(int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) // 1024)

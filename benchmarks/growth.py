@@ -1,9 +1,9 @@
-"""From 28 x 28 mask probabilities to COCO run lengths, ours against torchvision's paste and pycocotools' encode.
+"""Paste 28 x 28 mask probabilities as COCO run lengths: ours against torchvision's paste and pycocotools' encode.
 
     python benchmarks/growth.py [--json]
 
-Images of 512 to 4096 pixels, 10 to 1000 detections whose boxes measure about a tenth of the side. Medians of 3, both in
-one process; both must give the same masks. Theirs is left out where its canvas would take more than 4 GB.
+Images of 512 to 4096 pixels; 10 to 1000 detections with boxes of about a tenth of the side. Medians of 3 runs, both
+sides in one process, with the lowest IoU between their masks. torchvision is skipped if its canvas exceeds 4 GB.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from pycocotools import mask as coco_mask
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from maskrcnn import RLE, iou_matrix
-from maskrcnn.inference.postprocess import paste_masks
-from maskrcnn.model.conventions import TORCHVISION
+from maskrcnn.detection.conventions import TORCHVISION
+from maskrcnn.detection.finish import paste_masks
 
 SIZES, COUNTS = (512, 1024, 2048, 4096), (10, 100, 1000)
 CANVAS_LIMIT = 4e9
 
 
 def detections(n: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Smooth random masks (n, 28, 28) in [0, 1] and their boxes (n, 4)."""
+    """Return smooth random masks (n, 28, 28) in [0, 1] and their boxes (n, 4)."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:28, :28] - 13.5
     radius = rng.uniform(8, 14, (n, 1, 1)) * (1 + 0.2 * np.sin(3 * np.arctan2(y, x) + rng.uniform(0, 6, (n, 1, 1))))
@@ -49,8 +49,8 @@ def theirs(masks: np.ndarray, boxes: np.ndarray, side: int) -> list[dict[str, An
     return coco_mask.encode(np.asfortranarray((canvas[:, 0] >= 0.5).permute(1, 2, 0).numpy().astype(np.uint8)))
 
 
-def measured(run: Callable[..., Any], *args: Any) -> tuple[float, Any]:
-    """Median seconds of three runs after one, and the result."""
+def measure(run: Callable[..., Any], *args: Any) -> tuple[float, Any]:
+    """Return the median seconds of three runs after a warm-up, and the result."""
     result, times = run(*args), []
     for _ in range(3):
         began = time.perf_counter()
@@ -67,21 +67,21 @@ def main() -> None:
     for side in SIZES:
         for n in COUNTS:
             masks, boxes = detections(n, side)
-            mine_s, mine = measured(ours, masks, boxes, side)
+            ours_s, our_rles = measure(ours, masks, boxes, side)
             tracemalloc.start()
             ours(masks, boxes, side)
             peak_mb = tracemalloc.get_traced_memory()[1] / 1e6
             tracemalloc.stop()
-            row = {"side": side, "detections": n, "ours_ms": round(1000 * mine_s, 2), "ours_peak_mb": round(peak_mb, 1)}
+            row = {"side": side, "detections": n, "ours_ms": round(1000 * ours_s, 2), "ours_peak_mb": round(peak_mb, 1)}
             if 5 * n * side * side < CANVAS_LIMIT:
-                theirs_s, found = measured(theirs, masks, boxes, side)
+                theirs_s, their_rles = measure(theirs, masks, boxes, side)
                 pairs = [
                     (RLE.from_coco(a), RLE.from_coco({**b, "counts": b["counts"].decode()}))
-                    for a, b in zip(mine, found, strict=True)
+                    for a, b in zip(our_rles, their_rles, strict=True)
                 ]
                 row |= {
                     "torchvision_ms": round(1000 * theirs_s, 1),
-                    "ratio": round(theirs_s / mine_s, 1),
+                    "ratio": round(theirs_s / ours_s, 1),
                     "canvas_mb": round(5 * n * side * side / 1e6),
                     "mask_iou": round(min(float(iou_matrix([a], [b])[0, 0]) for a, b in pairs), 5),
                 }

@@ -1,13 +1,13 @@
-"""Inference side by side: torchvision's Mask R-CNN and ours with the same weights, in one process, in alternation.
+"""Compare inference with torchvision's Mask R-CNN: same weights, one process, alternating runs.
 
     python benchmarks/inference.py [--int8] [--images FOLDER] [--rounds 9] [--json]
 
 The worst case of `docs/benchmarks.md`: ResNet-50-FPN, 512 x 512, 1000 proposals, 100 detections, from a decoded uint8
-array to boxes, classes, scores and COCO run lengths. torchvision gets two threads, ours takes all cores of the process:
-where there are more, give it two (`taskset`). Weights are random with a fixed seed, batch norm's statistics randomised,
-the class layer scaled so that detections abound. Both must find the same before anything is timed. The floor is the
-operations of the network in plain convolutions over the rate at which this machine runs one large convolution in the
-same precision and runtime, measured in the same run.
+array to boxes, classes, scores and COCO run lengths. torchvision gets two threads; ours uses all cores of the process:
+on more than two cores, limit it to two (`taskset`). Weights and batch-norm statistics are random with a fixed seed; the
+class layer is scaled to give many detections. The detections of both sides are compared before the timing. The
+floor is the number of operations of the network in plain convolutions, divided by the rate at which this machine runs
+one large convolution in the same precision and runtime, measured in the same run.
 """
 
 from __future__ import annotations
@@ -28,21 +28,20 @@ from alone import CLASSES, SIZE, theirs_detect
 from torchvision.models import detection
 
 from maskrcnn import RLE, iou_matrix
-from maskrcnn.checkpoints import load
-from maskrcnn.checkpoints.foreign import import_checkpoint
+from maskrcnn.checkpoints.load import import_checkpoint, load
 from maskrcnn.deploy.convert import to_openvino
 from maskrcnn.deploy.export import export, write_bundle
+from maskrcnn.deploy.graphs import graphs_of
 from maskrcnn.deploy.quantize import quantized, record
-from maskrcnn.inference.graphs import graphs_of
+from maskrcnn.detection.timing import collect
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.runtimes.openvino import OpenVinoRuntime
-from maskrcnn.inference.timing import collect
 
 THREADS = 2
 
 
 def picture(seed: int, side: int = SIZE) -> np.ndarray:
-    """Blobs, stripes and noise."""
+    """Return an image (side, side, 3) of blobs, stripes and noise."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:side, :side]
     image = rng.uniform(0, 255, 3) + 60 * np.sin(x / 9 + rng.uniform(0, 6))[..., None] * rng.uniform(-1, 1, 3)
@@ -54,7 +53,7 @@ def picture(seed: int, side: int = SIZE) -> np.ndarray:
 
 @torch.no_grad()
 def torchvision_model(seed: int) -> detection.MaskRCNN:
-    """Random weights under which a picture has 1000 proposals and 100 detections."""
+    """Return a model with random weights that finds 1000 proposals and 100 detections in an image."""
     torch.manual_seed(seed)
     model = detection.maskrcnn_resnet50_fpn(
         weights=None, weights_backbone=None, num_classes=CLASSES + 1, min_size=SIZE, max_size=SIZE
@@ -82,13 +81,13 @@ def torchvision_model(seed: int) -> detection.MaskRCNN:
 
 
 def ours_detect(model: Predictor, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, list]:
-    """The same of ours."""
-    found = model.predict(image, keep_pixels=False)
-    return found.boxes, found.class_ids, found.scores, [rle.to_coco() for rle in found.rles]
+    """Return boxes, class ids, scores and COCO run lengths of an image, as `theirs_detect` does."""
+    dets = model.predict(image, keep_pixels=False)
+    return dets.boxes, dets.class_ids, dets.scores, [rle.to_coco() for rle in dets.rles]
 
 
 def compare(ours: tuple, theirs: tuple) -> dict[str, float]:
-    """Largest differences over pairs of detections, each of ours with the nearest of theirs of its class."""
+    """Return the largest differences between our detections and the nearest of theirs in the same class."""
     assert len(ours[0]) == len(theirs[0]), f"{len(ours[0])} detections against {len(theirs[0])}"
     distance = np.abs(ours[0][:, None] - theirs[0][None]).max(2).astype(float)
     distance[ours[1][:, None] != theirs[1][None]] = np.inf
@@ -105,7 +104,7 @@ def compare(ours: tuple, theirs: tuple) -> dict[str, float]:
 
 
 def operations(model: Predictor, proposals: int, detections: int) -> int:
-    """Multiplications and additions of the three graphs, counted by hooks on convolutions and matrix products."""
+    """Count the multiplications and additions of the three graphs with hooks on convolutions and linear layers."""
     total = 0
 
     def count(module: torch.nn.Module, inputs: tuple, output: torch.Tensor) -> None:
@@ -129,7 +128,7 @@ def operations(model: Predictor, proposals: int, detections: int) -> int:
 
 
 def convolution_rate(int8: bool) -> float:
-    """Operations a second of a 3x3 convolution of 256 channels on 128 x 128 cells: the pyramid's own on P2."""
+    """Measure the operations per second of a 3x3 convolution of 256 channels on 128 x 128 cells, as on P2."""
     import nncf
 
     layers = torch.nn.Sequential(*[torch.nn.Conv2d(256, 256, 3, padding=1) for _ in range(3)]).eval()
@@ -148,29 +147,29 @@ def convolution_rate(int8: bool) -> float:
 
 
 def peak_mb(side: str, model: Path, pictures: Path) -> int:
-    """Peak memory of one side in a process of its own; the one that imports torchvision is given no help of ours."""
+    """Measure the peak memory of one side in a separate process; torchvision's does not import our code."""
     command = [sys.executable, str(Path(__file__).with_name("alone.py")), side, str(model), str(pictures)]
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
 def int8_bundle(model: Predictor, pictures: list[np.ndarray], folder: Path) -> Predictor:
-    """A bundle beside that of fp32, calibrated on the pictures themselves: only its speed is looked at here."""
+    """Export an int8 bundle calibrated on `pictures`; only its speed matters here."""
     graphs = to_openvino(graphs_of(model.model))
     mean = tuple(model.model.pixel_mean.tolist())
     runtime = OpenVinoRuntime(graphs, model.config.model, model.conventions, mean)
     inputs = ((p[None], np.array([[0, 0, p.shape[1], p.shape[0]]])) for p in pictures)
-    seen = record(runtime, inputs, model.config.predict)
-    small = folder / "int8"
-    small.mkdir()
-    write_bundle(model, quantized(graphs, seen), small, runtime="openvino", precision="int8", scores={})
-    return load(small)
+    ranges = record(runtime, inputs, model.config.predict)
+    bundle = folder / "int8"
+    bundle.mkdir()
+    write_bundle(model, quantized(graphs, ranges), bundle, runtime="openvino", precision="int8", scores={})
+    return load(bundle)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--int8", action="store_true", help="also measure an int8 bundle")
-    parser.add_argument("--images", type=Path, help="a folder of pictures in place of synthetic ones")
+    parser.add_argument("--images", type=Path, help="a folder of images in place of synthetic ones")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
@@ -215,18 +214,18 @@ def main() -> None:
                         ("torchvision", lambda i: theirs_detect(theirs, i)),
                     ):
                         began = time.perf_counter()
-                        found = detect(image)
+                        detections = detect(image)
                         times[name].append(time.perf_counter() - began)
             rates.append(convolution_rate(precision == "int8"))
             ours_s, theirs_s = (statistics.median(times[name]) for name in ("ours", "torchvision"))
-            floor = operations(eager, 1000, len(found[0])) / statistics.mean(rates)
+            floor = operations(eager, 1000, len(detections[0])) / statistics.mean(rates)
             results[precision] = {
                 "ratio": round(theirs_s / ours_s, 3),
                 "ours_ms": round(1000 * ours_s, 1),
                 "torchvision_ms": round(1000 * theirs_s, 1),
                 "floor_ms": round(1000 * floor, 1),
                 "over_floor": round(ours_s / floor, 3),
-                "gflop": round(operations(eager, 1000, len(found[0])) / 1e9, 1),
+                "gflop": round(operations(eager, 1000, len(detections[0])) / 1e9, 1),
                 "stages_ms": {k: round(1000 * statistics.median(v), 2) for k, v in seconds.items()},
                 "same": same,
                 "ours_peak_mb": peak_mb("ours", Path(folder) / precision, saved),
@@ -239,12 +238,12 @@ def main() -> None:
         print(
             f"{precision}: ours {row['ours_ms']} ms, torchvision {row['torchvision_ms']} ms, "
             f"{row['ratio']} times as fast; floor {row['floor_ms']} ms for {row['gflop']} GFLOP, "
-            f"{row['over_floor']} times that"
+            f"{row['over_floor']} times the floor"
         )
-        print(f"  stages, ms an image: {row['stages_ms']}")
+        print(f"  stages, ms per image: {row['stages_ms']}")
         print(f"  peak memory: ours {row['ours_peak_mb']} MB, torchvision {row['torchvision_peak_mb']} MB")
         if row["same"]:
-            print(f"  largest differences to torchvision: {row['same']}", file=sys.stdout)
+            print(f"  largest differences from torchvision: {row['same']}", file=sys.stdout)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""A run that is killed again and again, and resumed each time, against the same run left alone.
+"""Compare a training run that is repeatedly killed and resumed with the same run undisturbed.
 
     python benchmarks/kills.py [--kills 20] [--steps 80] [--seed 0] [--json]
 
-Generated shapes, a tiny network, one process on the CPU. SIGKILL comes at random steps, spread over the run, and a
-random part of a second later, so that it strikes anywhere: within a step, a validation, a file. Convolutions train by
-Winograd's algorithm, as those of larger networks do. Both runs must end in the same bytes of weights and in the same
-record, times aside. Exits with 1 where they do not.
+Synthetic shapes, a tiny network, one process on the CPU. SIGKILL follows a random step after a random delay of up to
+0.3 s, and so interrupts steps, validations and file writes. Convolutions use Winograd's algorithm as in large networks.
+Both runs must end with the same bytes of weights and the same metrics except times; otherwise the exit code is 1.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ from typing import Any
 import numpy as np
 
 TIMES = {"seconds", "waited", "inference_seconds"}
-SAVED_EVERY = 0.5
-"""Seconds between two states, in place of minutes: a kill then sets the run back to a new place each time."""
+STATE_SECONDS = 0.5
+"""Seconds between saved states, instead of minutes: each kill then resumes from a different step."""
 
 
 def run(csv: Path, out: Path, steps: int) -> None:
-    """What each child process does: begin the run, or go on with it."""
+    """Start or resume the run, in a child process."""
     import maskrcnn
     from maskrcnn.config import ModelConfig, TrainConfig
     from maskrcnn.model import layers
     from maskrcnn.training import loop
 
-    loop.STATE_SECONDS = SAVED_EVERY
+    loop.STATE_SECONDS = STATE_SECONDS
     layers.LEAST_OPERATIONS = layers.LEAST_CELLS = 0
     config = maskrcnn.Config(
         model=ModelConfig(
@@ -49,13 +48,13 @@ def run(csv: Path, out: Path, steps: int) -> None:
 
 
 def start(csv: Path, out: Path, steps: int) -> subprocess.Popen[bytes]:
-    """A child process that trains."""
+    """Start a child process that trains."""
     arguments = ["--out", str(out), "--csv", str(csv), "--steps", str(steps)]
     return subprocess.Popen([sys.executable, __file__, *arguments])
 
 
 def steps_done(out: Path) -> int:
-    """Number of the last step on record."""
+    """Return the last step in metrics.jsonl."""
     try:
         lines = (out / "metrics.jsonl").read_text().splitlines()
         return json.loads(lines[-1])["step"]
@@ -63,9 +62,9 @@ def steps_done(out: Path) -> int:
         return 0
 
 
-def killed_on_the_way(csv: Path, out: Path, steps: int, kills: int, rng: np.random.Generator) -> list[int]:
-    """Run to the end in spite of `kills`; the steps at which they came."""
-    struck = []
+def train_with_kills(csv: Path, out: Path, steps: int, kills: int, rng: np.random.Generator) -> list[int]:
+    """Train to the end through up to `kills` kills; return the steps of the kills."""
+    killed_at = []
     for target in sorted(rng.integers(0, steps, kills).tolist()):
         child = start(csv, out, steps)
         while steps_done(out) < target and child.poll() is None:
@@ -73,21 +72,21 @@ def killed_on_the_way(csv: Path, out: Path, steps: int, kills: int, rng: np.rand
         time.sleep(rng.uniform(0, 0.3))
         if child.poll() is None:
             child.send_signal(signal.SIGKILL)
-            struck.append(steps_done(out))
+            killed_at.append(steps_done(out))
         child.wait()
     if start(csv, out, steps).wait() != 0:
-        raise SystemExit("the run did not end well")
-    return struck
+        raise SystemExit("the resumed run failed")
+    return killed_at
 
 
 def record(out: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl without times."""
+    """Return the lines of metrics.jsonl without times."""
     entries = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return [{key: value for key, value in entry.items() if key not in TIMES} for entry in entries]
 
 
 def weights(path: Path) -> dict[str, bytes]:
-    """Every tensor of a model file, as bytes."""
+    """Return the bytes of every tensor in a model file."""
     from safetensors.numpy import load_file
 
     return {name: array.tobytes() for name, array in load_file(path).items()}
@@ -109,19 +108,19 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         csv = write_shapes(Path(folder) / "shapes", 12, seed=3, hw=(96, 128))
-        alone, struck_at = Path(folder) / "alone", Path(folder) / "killed"
-        if start(csv, alone, args.steps).wait() != 0:
-            raise SystemExit("the run left alone did not end well")
-        steps = max(entry["step"] for entry in record(alone))
-        struck = killed_on_the_way(csv, struck_at, steps, args.kills, np.random.default_rng(args.seed))
+        undisturbed, killed = Path(folder) / "undisturbed", Path(folder) / "killed"
+        if start(csv, undisturbed, args.steps).wait() != 0:
+            raise SystemExit("the undisturbed run failed")
+        steps = max(entry["step"] for entry in record(undisturbed))
+        killed_at = train_with_kills(csv, killed, steps, args.kills, np.random.default_rng(args.seed))
         result = {
-            "kills": len(struck),
-            "at_steps": struck,
+            "kills": len(killed_at),
+            "at_steps": killed_at,
             "steps": steps,
-            "same_last": weights(alone / "last.safetensors") == weights(struck_at / "last.safetensors"),
-            "same_best": weights(alone / "best.safetensors") == weights(struck_at / "best.safetensors"),
-            "same_record": record(alone) == record(struck_at),
-            "left_over": [p.name for p in struck_at.rglob("*.part*")],
+            "same_last": weights(undisturbed / "last.safetensors") == weights(killed / "last.safetensors"),
+            "same_best": weights(undisturbed / "best.safetensors") == weights(killed / "best.safetensors"),
+            "same_record": record(undisturbed) == record(killed),
+            "left_over": [p.name for p in killed.rglob("*.part*")],
         }
     print(json.dumps(result) if args.json else "\n".join(f"{k}: {v}" for k, v in result.items()))
     if not (result["same_last"] and result["same_best"] and result["same_record"]) or result["left_over"]:

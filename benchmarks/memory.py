@@ -1,10 +1,10 @@
-"""Most memory that a process holds (resident) while it trains on crowded pictures, and while it opens a large CSV.
+"""Measure the peak resident memory of training on crowded images and of opening a large CSV.
 
     python benchmarks/memory.py [--json] [--preset lite] [--steps 4]
 
-train: pictures of 2048 x 2048 with 1,000 discs each, crops of 512 x 512 at full scale, batch 2.
-open: a CSV of 100,000 instances in 1,000 pictures of 512 x 512.
-Each in a process of its own; "imports" is what it held before it began.
+train: images of 2048 x 2048 with 1,000 discs each, crops of 512 x 512 at full scale, batch 2.
+open: a CSV of 100,000 instances in 1,000 images of 512 x 512.
+Each runs in a separate process; "imports_mb" is its peak before the work starts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from PIL import Image
 
 
 def disc(x: int, y: int, radius: int, height: int) -> str:
-    """EncodedPixels of a disc around (x, y) in a picture of that height."""
+    """Return the EncodedPixels of a disc around (x, y) in an image of the given height."""
     columns = np.arange(-radius, radius + 1)
     half = np.floor(np.sqrt(radius**2 - columns**2)).astype(int)
     starts = (x + columns) * height + y - half + 1
@@ -33,7 +33,7 @@ def disc(x: int, y: int, radius: int, height: int) -> str:
 
 
 def write_data(folder: Path, pictures: int, side: int, discs: int) -> Path:
-    """Noise with discs on a jittered grid, the rows of train.csv, and pictures in images/."""
+    """Write noise images to images/ and a train.csv of discs on a jittered grid; return the CSV."""
     rng = np.random.default_rng(0)
     (folder / "images").mkdir(parents=True)
     cells = int(np.ceil(np.sqrt(discs)))
@@ -57,29 +57,29 @@ def peak_mb() -> float:
 def open_large(csv: Path) -> dict[str, Any]:
     import maskrcnn
 
-    opening, before = maskrcnn.open_dataset, peak_mb()
+    open_dataset, imports_mb = maskrcnn.open_dataset, peak_mb()  # the attribute imports the module
     began = time.perf_counter()
-    data = opening(csv, say=lambda _: None)
+    data = open_dataset(csv, say=lambda _: None)
     seconds = time.perf_counter() - began
-    return {"instances": data.n_instances, "seconds": round(seconds, 2), "imports_mb": before, "peak_mb": peak_mb()}
+    return {"instances": data.n_instances, "seconds": round(seconds, 2), "imports_mb": imports_mb, "peak_mb": peak_mb()}
 
 
 def train_crowded(csv: Path, preset: str, steps: int) -> dict[str, Any]:
     import maskrcnn
 
-    data, training, before = maskrcnn.open_dataset(csv, say=lambda _: None), maskrcnn.train, peak_mb()
+    data, train, imports_mb = maskrcnn.open_dataset(csv, say=lambda _: None), maskrcnn.train, peak_mb()
     config = maskrcnn.Config.build(preset).changed(
         model={"weights": "none"},
         train={"epochs": 1, "epoch_images": 2 * steps, "freeze_norm": True},
         augment={"scale": (4.0, 4.0)},
     )
     began = time.perf_counter()
-    training(data, None, out=csv.parent / "run", config=config)
+    train(data, None, out=csv.parent / "run", config=config)
     seconds = time.perf_counter() - began
     return {
         "instances_an_image": int(data.counts.max()),
         "seconds": round(seconds, 2),
-        "imports_mb": before,
+        "imports_mb": imports_mb,
         "peak_mb": peak_mb(),
     }
 
@@ -97,13 +97,13 @@ def main() -> None:
         print(json.dumps(measured))
         return
     result = {}
-    for what, size in {"open": (1000, 512, 100), "train": (2, 2048, 1000)}.items():
-        if args.only in (None, what):
+    for task, size in {"open": (1000, 512, 100), "train": (2, 2048, 1000)}.items():
+        if args.only in (None, task):
             with tempfile.TemporaryDirectory() as folder:
                 csv = write_data(Path(folder) / "data", *size)
-                child = [sys.executable, __file__, "--only", what, "--csv", str(csv), "--preset", args.preset]
+                child = [sys.executable, __file__, "--only", task, "--csv", str(csv), "--preset", args.preset]
                 done = subprocess.run([*child, "--steps", str(args.steps)], stdout=subprocess.PIPE, check=True)
-                result[what] = {k: round(v, 2) for k, v in json.loads(done.stdout).items()}
+                result[task] = {k: round(v, 2) for k, v in json.loads(done.stdout).items()}
     print(json.dumps(result) if args.json else "\n".join(f"{k}: {v}" for k, v in result.items()))
 
 

@@ -1,4 +1,4 @@
-"""How long a million rows of some twenty runs take to parse and validate, and how much memory.
+"""Measure the time and peak memory to parse and validate a million rows of about twenty runs each.
 
 python benchmarks/rle.py [--json]
 """
@@ -17,7 +17,7 @@ ROWS, RUNS, SIDE, REPEATS = 1_000_000, 20, 512, 3
 
 
 def make_column(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A thousand different masks, over and over, as one text with offsets."""
+    """Return a thousand different masks, repeated, as one text with offsets."""
     rng = np.random.default_rng(seed)
     texts = []
     for _ in range(1000):
@@ -34,9 +34,9 @@ def main() -> None:
     parse_column(text, offsets[:3], n_pixels[:2])  # compile
     times = []
     for _ in range(REPEATS):
-        started = time.perf_counter()
+        began = time.perf_counter()
         table, bad = parse_column(text, offsets, n_pixels)
-        times.append(time.perf_counter() - started)
+        times.append(time.perf_counter() - began)
         if bad or len(table) != ROWS:
             sys.exit(f"the column did not parse: {bad[:1]}")
     result = {
@@ -50,7 +50,7 @@ def main() -> None:
     else:
         print(
             f"{result['rows']:,} rows, {result['runs']:,} runs: {result['seconds']:.2f} s (median of {REPEATS}), "
-            f"{result['peak_mb']:.0f} MB at the most"
+            f"{result['peak_mb']:.0f} MB peak memory"
         )
 
 

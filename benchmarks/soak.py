@@ -1,9 +1,9 @@
-"""Resident memory while thousands of pictures are predicted and written, as `maskrcnn predict` does it.
+"""Measure the resident memory while thousands of images are predicted and written as by `maskrcnn predict`.
 
     python benchmarks/soak.py MODEL PICTURES... [--images 10000] [--no-overlays] [--json]
 
-The pictures come round again and again; overlays replace one another. Memory is read ten times; "grown_mb" is what
-came on top after the first tenth, in which the kernels of every shape of picture are made.
+The images repeat and their overlays are overwritten. Memory is read ten times; "grown_mb" is the growth after the first
+tenth, in which kernels are compiled for every image shape.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ READINGS = 10
 
 
 def resident_mb() -> float:
-    """Of this process, now (Linux)."""
+    """Return the resident memory of this process (Linux)."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
@@ -38,16 +38,16 @@ def main() -> None:
     options = parser.parse_args()
     if options.images < READINGS:
         parser.error(f"--images must be at least {READINGS}")
-    overlays, named = not options.no_overlays, len(options.pictures)
+    overlays, n_pictures = not options.no_overlays, len(options.pictures)
     model = maskrcnn.load(options.model)
     readings = []
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         writer = Writer(Path(folder), overlays=overlays, labels=False, with_class=False)
         with writer.open(submission=True, coco=True):
-            found = model.predict_many(islice(cycle(options.pictures), options.images), keep_pixels=overlays)
-            for number, detections in enumerate(found, 1):
-                writer.add(Path(f"{number % named}.png"), f"{number}.png", detections)
+            stream = model.predict_many(islice(cycle(options.pictures), options.images), keep_pixels=overlays)
+            for number, detections in enumerate(stream, 1):
+                writer.add(Path(f"{number % n_pictures}.png"), f"{number}.png", detections)
                 if number * READINGS // options.images > len(readings):
                     readings.append(round(resident_mb(), 1))
     seconds = time.perf_counter() - began
@@ -60,7 +60,7 @@ def main() -> None:
     if options.json:
         print(json.dumps(result))
         return
-    print(f"{options.images} images, {result['a_second']} a second; resident after each tenth of them, in MB:")
+    print(f"{options.images} images, {result['a_second']} per second; resident memory after each tenth, in MB:")
     print(", ".join(map(str, readings)))
     print(f"grown by {result['grown_mb']} MB after the first tenth")
 

@@ -1,9 +1,9 @@
-"""Pictures from files to a submission and overlays: one after the other, against `predict_many` and its writer.
+"""Compare image-by-image prediction, from files to a submission and overlays, with `predict_many` and its writer.
 
     python benchmarks/throughput.py MODEL PICTURES... [--rounds 3] [--no-overlays] [--json]
 
-Both ways read the same files with the same model in one process and write the same results, in alternation; the rates
-are those of the medians. `one` reads, predicts and writes a picture before it opens the next.
+Both read the same files with the same model in one process, in alternation, and write the same results. Rates come from
+median times. `one` reads, predicts and writes an image before it opens the next.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from maskrcnn.inference.predictor import Predictor
 
 
 def one_after_the_other(model: Predictor, pictures: list[Path], out: Path, overlays: bool) -> None:
-    """Each picture is finished, its files too, before the next one is read."""
+    """Read, predict and write each image before the next one is read."""
     writer = Writer(out, overlays=overlays, labels=False, with_class=False)
     with writer.open(submission=True, coco=False):
         for path in pictures:
@@ -30,11 +30,11 @@ def one_after_the_other(model: Predictor, pictures: list[Path], out: Path, overl
 
 
 def streamed(model: Predictor, pictures: list[Path], out: Path, overlays: bool) -> None:
-    """As `maskrcnn predict` does it."""
+    """Predict and write in a stream, as `maskrcnn predict` does."""
     writer = Writer(out, overlays=overlays, labels=False, with_class=False)
     with writer.open(submission=True, coco=False):
-        found = model.predict_many(pictures, keep_pixels=overlays)
-        for path, detections in zip(pictures, found, strict=True):
+        stream = model.predict_many(pictures, keep_pixels=overlays)
+        for path, detections in zip(pictures, stream, strict=True):
             writer.add(Path(path.name), path.name, detections)
 
 
@@ -47,15 +47,15 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     model = maskrcnn.load(options.model)
-    ways = {"one": one_after_the_other, "streamed": streamed}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    methods = {"one": one_after_the_other, "streamed": streamed}
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
     written: dict[str, bytes] = {}
     for round_number in range(options.rounds + 1):
-        for name, way in ways.items():
+        for name, method in methods.items():
             with tempfile.TemporaryDirectory() as folder:
                 began = time.perf_counter()
-                way(model, options.pictures, Path(folder), not options.no_overlays)
-                if round_number:  # the first one warms up
+                method(model, options.pictures, Path(folder), not options.no_overlays)
+                if round_number:  # the first round warms up
                     seconds[name].append(time.perf_counter() - began)
                 written[name] = (Path(folder) / "submission.csv").read_bytes()
     rates = {name: len(options.pictures) / statistics.median(times) for name, times in seconds.items()}
@@ -69,7 +69,7 @@ def main() -> None:
     if options.json:
         print(json.dumps(result))
         return
-    print(f"one after the other {rates['one']:.2f}, streamed {rates['streamed']:.2f} pictures a second")
+    print(f"one after the other {rates['one']:.2f}, streamed {rates['streamed']:.2f} images per second")
     print(f"ratio {result['ratio']:.2f}; same submission: {result['same_submission']}")
 
 

@@ -1,17 +1,15 @@
-"""A training step side by side: torchvision's Mask R-CNN and ours on the same pictures, in one process, in alternation.
+"""Compare a training step with torchvision's Mask R-CNN: same images, one process, alternating steps.
 
     python benchmarks/training.py [--data CSV --images FOLDER] [--rounds 7] [--json]
 
-Two pictures of 512 x 512 a step, two threads, AdamW, gradients clipped, every layer trained but batch norm, which is
-frozen on both sides. Data is decoded and its masks are laid out beforehand, for torchvision as the dense arrays that it
-asks for. Both sides have the memory allocator that our training sets, which keeps what is freed, and see each picture
-once before the clock runs.
+Two images of 512 x 512 per step, two threads, AdamW, clipped gradients; both sides train every layer except batch norm.
+Images and masks are decoded before the timing, for torchvision into the dense arrays it needs. Both sides run with our
+allocator settings, which keep freed memory in the process, and see each image once before the timing.
 
-"resnet50": the same random weights on both sides and the same numbers of sampled anchors (256) and regions (512) an
-image; before anything is timed, both must find the same five losses when both are given all anchors, regions and the
-same mask targets. Our mask head then trains, as always, on at most 32 positive regions an image, torchvision's on all
-of them, up to 128; in "resnet50_all_masks" ours does so too. "lite": our preset as it is, torchvision with its own
-defaults on the same EfficientNet-Lite0 of ImageNet.
+"resnet50": both sides have the same random weights and sample 256 anchors and 512 regions per image. Before the timing,
+their five losses must agree on all anchors, all regions and the same mask targets. In the timing, our mask head trains
+on up to 32 positive regions per image (our default), torchvision's on up to 128; in "resnet50_all_masks" both train on
+up to 128. "lite": our preset against torchvision's defaults on the same EfficientNet-Lite0 with ImageNet weights.
 """
 
 from __future__ import annotations
@@ -36,13 +34,13 @@ from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 import maskrcnn
-from maskrcnn.checkpoints.foreign import import_checkpoint
+from maskrcnn.checkpoints.load import import_checkpoint
 from maskrcnn.config import Config
 from maskrcnn.data.batch import Batch, stack
 from maskrcnn.data.dataset import plain_sample
 from maskrcnn.data.synthetic import write_shapes
 from maskrcnn.data.table import Dataset
-from maskrcnn.model.conventions import NATIVE
+from maskrcnn.detection.conventions import NATIVE
 from maskrcnn.model.mask_rcnn import MaskRCNN, build_model
 from maskrcnn.structures import Targets
 from maskrcnn.training.allocator import freed_memory_kept
@@ -55,7 +53,7 @@ from maskrcnn.training.targets import Truth, mask_targets
 THREADS = 2
 SIZE = 512
 ALL = 10**6
-"""More anchors and regions than there are: both sides take all of them."""
+"""Exceeds the number of anchors and regions, so both sides use all of them."""
 
 THEIR_NAMES = dict(
     zip(LOSSES, ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg", "loss_mask"), strict=True)
@@ -66,7 +64,7 @@ Losses = dict[str, Tensor]
 
 
 def samples_of(data: Dataset, count: int) -> list[Sample]:
-    """Square pictures of `data`, as prediction sees them, with the most instances first."""
+    """Return `count` square images of `data` as prediction sees them, from the most to the fewest instances."""
     square = [i for i in np.argsort(-data.counts, kind="stable") if data.hw(i)[0] == data.hw(i)[1]]
     step = max(len(square) // count, 1)
     samples = (plain_sample(data, int(i), Config()) for i in square[::step][:count])
@@ -74,11 +72,11 @@ def samples_of(data: Dataset, count: int) -> list[Sample]:
 
 
 def dense(target: Targets) -> dict[str, Tensor]:
-    """What torchvision asks for: boxes, labels and masks (N, 512, 512) uint8."""
+    """Return torchvision's targets: boxes, labels and masks (N, 512, 512) uint8."""
     masks = np.zeros((len(target), SIZE, SIZE), np.uint8)
     for k in range(len(target)):
-        whole = maskrcnn.RLE(target.masks[k], target.source_hw).to_mask()
-        masks[k] = np.asarray(Image.fromarray(whole).resize((SIZE, SIZE), Image.Resampling.NEAREST))
+        mask = maskrcnn.RLE(target.masks[k], target.source_hw).to_mask()
+        masks[k] = np.asarray(Image.fromarray(mask).resize((SIZE, SIZE), Image.Resampling.NEAREST))
     return {
         "boxes": torch.from_numpy(target.boxes),
         "labels": torch.from_numpy(target.labels),
@@ -90,7 +88,7 @@ def dense(target: Targets) -> dict[str, Tensor]:
 
 
 class Lite0(nn.Module):
-    """EfficientNet-Lite0 under torchvision's pyramid."""
+    """EfficientNet-Lite0 with torchvision's feature pyramid."""
 
     out_channels = 256
 
@@ -105,7 +103,7 @@ class Lite0(nn.Module):
 
 
 def torchvision_resnet50(n_classes: int) -> detection.MaskRCNN:
-    """Random weights, batch norm frozen at the identity; residual branches weakened so that nothing overflows."""
+    """Build a model with random weights and identity batch norm; residual branches are damped against overflow."""
     backbone = resnet_fpn_backbone(
         backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=5
     )
@@ -117,35 +115,35 @@ def torchvision_resnet50(n_classes: int) -> detection.MaskRCNN:
 
 
 def torchvision_lite(n_classes: int, ours: MaskRCNN) -> detection.MaskRCNN:
-    """Lite0 with the weights that ours has and its batch norm frozen."""
+    """Build a model on Lite0 with the weights of `ours` and frozen batch norm."""
     backbone = Lite0()
     backbone.body.load_state_dict(ours.backbone.body.state_dict())
     model = detection.MaskRCNN(backbone, n_classes + 1, min_size=SIZE, max_size=SIZE)
     for layer in backbone.body.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.requires_grad_(False)
-            layer.train = lambda mode=True, layer=layer: layer  # a frozen layer never leaves evaluation
+            layer.train = lambda mode=True, layer=layer: layer  # keeps evaluation mode
             layer.training = False
     return model
 
 
 def their_losses(model: detection.MaskRCNN, pictures: list[np.ndarray], targets: list[dict[str, Tensor]]) -> Losses:
-    """torchvision's five losses under our names, and their sum."""
+    """Return torchvision's five losses under our names, and their sum."""
     images = [torch.from_numpy(p).permute(2, 0, 1).float() / 255 for p in pictures]
-    found = model(images, targets)
-    result = {ours: found[theirs] for ours, theirs in THEIR_NAMES.items()}
+    losses = model(images, targets)
+    result = {ours: losses[theirs] for ours, theirs in THEIR_NAMES.items()}
     return {**result, "loss": torch.stack(list(result.values())).sum()}
 
 
 def batch_of(samples: list[Sample], first: int) -> Batch:
-    """Samples as a step of ours takes them."""
+    """Collate samples into a batch of our training, numbered from `first`."""
     pixels, windows = stack([p for p, _ in samples])
     numbers = list(range(first, first + len(samples)))
     return Batch(pixels, windows, [t for _, t in samples], [str(n) for n in numbers], numbers, [])
 
 
 def our_losses(criterion: Criterion, batch: Batch) -> Losses:
-    """Ours."""
+    """Return our five losses and their sum."""
     windows = torch.from_numpy(batch.windows)
     images = criterion.model.normalize(torch.from_numpy(batch.pixels), windows)
     generators = [torch.Generator().manual_seed(n) for n in batch.numbers]
@@ -153,13 +151,14 @@ def our_losses(criterion: Criterion, batch: Batch) -> Losses:
 
 
 def same_losses(theirs: detection.MaskRCNN, ours: MaskRCNN, sample: Sample) -> dict[str, float]:
-    """Differences of the five losses of a picture, given all anchors, all regions and our mask targets.
+    """Compare the five losses of one image on all anchors, all regions and our mask targets.
 
-    One picture, as torchvision weighs samples alike and we pictures. Relative to losses above 1.
+    A single image, because torchvision averages over samples and we average over images. Differences are relative for
+    losses above 1.
     """
     picture, target = sample
     rpn, heads = theirs.rpn, theirs.roi_heads
-    sampled = rpn.fg_bg_sampler.batch_size_per_image, heads.fg_bg_sampler.batch_size_per_image
+    sample_sizes = rpn.fg_bg_sampler.batch_size_per_image, heads.fg_bg_sampler.batch_size_per_image
     rpn.fg_bg_sampler.batch_size_per_image = heads.fg_bg_sampler.batch_size_per_image = ALL
     theirs.train()
     ours.train()
@@ -169,24 +168,24 @@ def same_losses(theirs: detection.MaskRCNN, ours: MaskRCNN, sample: Sample) -> d
         return mask_targets(boxes, torch.zeros_like(instance), instance, truth, size)
 
     with mock.patch.object(detection.roi_heads, "project_masks_on_boxes", our_targets):
-        b = their_losses(theirs, [picture], [dense(target)])
-    rpn.fg_bg_sampler.batch_size_per_image, heads.fg_bg_sampler.batch_size_per_image = sampled
-    everything = Config().changed(train={"rpn_batch": ALL, "roi_batch": ALL, "mask_batch": ALL}).train
-    # With gradients, and so by the convolutions that are timed.
-    a = our_losses(Criterion(ours, everything), batch_of([sample], 0))
-    pairs = {name: (a[name].item(), b[name].item()) for name in LOSSES}
-    return {name: abs(mine - other) / max(abs(other), 1.0) for name, (mine, other) in pairs.items()}
+        reference = their_losses(theirs, [picture], [dense(target)])
+    rpn.fg_bg_sampler.batch_size_per_image, heads.fg_bg_sampler.batch_size_per_image = sample_sizes
+    all_samples = Config().changed(train={"rpn_batch": ALL, "roi_batch": ALL, "mask_batch": ALL}).train
+    # Gradients stay enabled: only then do the convolutions of training run.
+    losses = our_losses(Criterion(ours, all_samples), batch_of([sample], 0))
+    pairs = {name: (losses[name].item(), reference[name].item()) for name in LOSSES}
+    return {name: abs(value - expected) / max(abs(expected), 1.0) for name, (value, expected) in pairs.items()}
 
 
 def side_by_side(
     theirs: detection.MaskRCNN, ours: MaskRCNN, config: Config, samples: list[Sample], rounds: int
 ) -> dict[str, float]:
-    """Medians of both in seconds a step, and how much faster ours is."""
+    """Time both sides in turn; return the median seconds per step and their ratio."""
     pairs = [samples[k : k + 2] for k in range(0, len(samples) - 1, 2)]
     dense_pairs = [[dense(t) for _, t in pair] for pair in pairs]
     learner = Learner(ours, config.train, World())
-    trained = [p for p in theirs.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=config.train.lr)
+    parameters = [p for p in theirs.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=config.train.lr)
     theirs.train()
 
     def our_step(k: int) -> None:
@@ -195,7 +194,7 @@ def side_by_side(
     def their_step(k: int) -> None:
         optimizer.zero_grad(set_to_none=True)
         their_losses(theirs, [p for p, _ in pairs[k]], dense_pairs[k])["loss"].backward()
-        nn.utils.clip_grad_norm_(trained, config.train.clip)
+        nn.utils.clip_grad_norm_(parameters, config.train.clip)
         optimizer.step()
 
     times: dict[str, list[float]] = {"ours": [], "torchvision": []}
@@ -217,8 +216,8 @@ def side_by_side(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="a CSV of EncodedPixels in place of generated shapes")
-    parser.add_argument("--images", type=Path, help="its folder of images")
+    parser.add_argument("--data", type=Path, help="a CSV of EncodedPixels in place of synthetic shapes")
+    parser.add_argument("--images", type=Path, help="folder of the images of --data")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", choices=("resnet50", "lite"))
     parser.add_argument("--seed", type=int, default=0)
@@ -231,8 +230,8 @@ def main() -> None:
         data = maskrcnn.open_dataset(csv, images=args.images or csv.parent / "images")
         samples = samples_of(data, 8)
         n_classes = len(data.class_ids)
-        # A small rate: the weights, and with them the work, stay what they are.
-        slow = {"lr": 1e-6, "seed": args.seed}
+        # A tiny learning rate keeps the weights, and with them the work per step, constant.
+        constant = {"lr": 1e-6, "seed": args.seed}
         if args.only != "lite":
             torch.manual_seed(args.seed)
             theirs = torchvision_resnet50(n_classes)
@@ -244,14 +243,14 @@ def main() -> None:
                     layer.requires_grad_(False)
             differences = same_losses(theirs, model, samples[0])
             assert max(differences.values()) < 1e-4, differences
-            config = Config.build("resnet50").changed(train={**slow, "roi_batch": 512})
-            every_mask = config.changed(train={"mask_batch": 128})
+            config = Config.build("resnet50").changed(train={**constant, "roi_batch": 512})
+            all_masks = config.changed(train={"mask_batch": 128})
             results["resnet50"] = side_by_side(theirs, model, config, samples, args.rounds)
             results["resnet50"]["largest_loss_difference"] = max(differences.values())
-            results["resnet50_all_masks"] = side_by_side(theirs, model, every_mask, samples, args.rounds)
+            results["resnet50_all_masks"] = side_by_side(theirs, model, all_masks, samples, args.rounds)
         if args.only != "resnet50":
             torch.manual_seed(args.seed)
-            config, _ = fill_in(Config.build("lite").changed(model={"image_size": SIZE}, train=slow), data)
+            config, _ = fill_in(Config.build("lite").changed(model={"image_size": SIZE}, train=constant), data)
             model = build_model(config.model, n_classes, NATIVE)
             model.backbone.load_weights("imagenet")
             results["lite"] = side_by_side(torchvision_lite(n_classes, model), model, config, samples, args.rounds)
@@ -260,7 +259,8 @@ def main() -> None:
         return
     for name, row in results.items():
         print(
-            f"{name}: ours {row['ours_s']} s a step, torchvision {row['torchvision_s']} s, {row['ratio']} times as fast"
+            f"{name}: ours {row['ours_s']} s per step, torchvision {row['torchvision_s']} s, "
+            f"{row['ratio']} times as fast"
         )
         if "largest_loss_difference" in row:
             print(f"  largest relative difference of a loss: {row['largest_loss_difference']:.1e}")

@@ -1,8 +1,8 @@
-"""LabelMe JSON files with polygons -> images and a CSV of run-length masks that `maskrcnn train` reads.
+"""Convert LabelMe JSON files with polygons to images and a CSV of run-length masks for `maskrcnn train`.
 
     python examples/labelme_to_csv.py FOLDER_OF_JSON OUT
 
-Images are taken from the JSON files' own ``imageData`` or, where that is empty, from beside them.
+Images come from ``imageData`` in the JSON files or, if it is empty, from the files at ``imagePath``.
 """
 
 import base64
@@ -16,7 +16,7 @@ from maskrcnn.data.images import read_size
 
 
 def convert(folder: Path, out: Path) -> Path:
-    """Write ``OUT/images`` and ``OUT/train.csv``; returns the CSV."""
+    """Write ``OUT/images`` and ``OUT/train.csv``; return the path of the CSV."""
     (out / "images").mkdir(parents=True)
     rows = []
     for file in sorted(folder.rglob("*.json")):

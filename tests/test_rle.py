@@ -1,4 +1,4 @@
-"""What the property tests do not reach: errors, polygons, many rows at once."""
+"""RLE cases beyond the property tests: errors, polygons, many rows at once."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ from maskrcnn.rle import parse_column
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("1", "value 1 ('1') is a start without a length"),
         ("1 2 5", "value 3 ('5') is a start without a length"),
@@ -20,21 +20,21 @@ from maskrcnn.rle import parse_column
         ("4 -2", "value 2 ('-2') is a length below 1"),
         ("0 3", "value 1 ('0') is a start below 1"),
         ("-3 3", "value 1 ('-3') is a start below 1"),
-        ("5 2 3 1", "value 3 ('3') is smaller than the start before it"),
-        ("5 4 7 1", "value 3 ('7') starts inside the run before it"),
+        ("5 2 3 1", "value 3 ('3') is smaller than the previous start"),
+        ("5 4 7 1", "value 3 ('7') starts inside the previous run"),
         ("99 3", "value 2 ('3') makes the run end past the image's last pixel (100 pixels)"),
         ("1 x", "value 2 ('x') is not an integer"),
         ("1 2 1.5 3", "value 3 ('1.5') is not an integer"),
         ("1 99999999999999999999", "is not an integer"),
     ],
 )
-def test_malformed_runs_are_named(text, said):
+def test_malformed_runs_are_named(text, message):
     with pytest.raises(RLEError) as caught:
         RLE.from_encoded_pixels(text, (10, 10))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_neighbouring_runs_are_one():
+def test_touching_runs_are_joined():
     assert RLE.from_encoded_pixels("1 3 4 2", (10, 10)) == RLE.from_encoded_pixels("1 5", (10, 10))
 
 
@@ -48,22 +48,22 @@ def test_a_one_pixel_mask_has_a_box_of_one_pixel():
 
 
 @pytest.mark.parametrize(
-    ("coco", "said"),
+    ("coco", "message"),
     [
         ({"size": [2, 2], "counts": [1, 2]}, "add up to 3"),
         ({"size": [2, 2], "counts": [5, -1]}, "count 2 is -1"),
         ({"size": [2, 2], "counts": "\x01"}, "character 1"),
     ],
 )
-def test_malformed_coco_counts_are_named(coco, said):
-    with pytest.raises(RLEError, match=said):
+def test_malformed_coco_counts_are_named(coco, message):
+    with pytest.raises(RLEError, match=message):
         RLE.from_coco(coco)
 
 
 def test_polygons_are_rasterised_as_coco_does():
     polygons = [[2.0, 2.0, 12.5, 3.0, 7.0, 14.0], [15.0, 15.0, 19.0, 15.0, 19.0, 19.0]]
-    theirs = oracle.merge(oracle.frPyObjects(polygons, 20, 24))
-    assert RLE.from_polygons(polygons, (20, 24)).to_coco()["counts"] == theirs["counts"].decode()
+    expected = oracle.merge(oracle.frPyObjects(polygons, 20, 24))
+    assert RLE.from_polygons(polygons, (20, 24)).to_coco()["counts"] == expected["counts"].decode()
     assert RLE.from_polygons([], (20, 24)) == RLE.empty((20, 24))
     with pytest.raises(RLEError, match="polygon 1 has 4 numbers"):
         RLE.from_polygons([[1, 2, 3, 4]], (20, 24))
@@ -74,7 +74,7 @@ def test_masks_of_different_sizes_do_not_mix():
         RLE.empty((3, 4)).union(RLE.empty((4, 3)))
 
 
-def test_a_column_reports_every_bad_text_and_keeps_the_good():
+def test_a_column_reports_every_malformed_text_and_keeps_the_others():
     texts = ["1 2", "0 5", "", "7 2 1 1", "10 1"]
     raw = np.frombuffer("".join(texts).encode(), np.uint8)
     offsets = np.concatenate([[0], np.cumsum([len(t) for t in texts])])
@@ -85,16 +85,16 @@ def test_a_column_reports_every_bad_text_and_keeps_the_good():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_million_rows_fit_in_two_gigabytes():
-    """Time is for benchmarks/rle.py; memory is a promise that a test can hold."""
+    """Peak memory only: benchmarks/rle.py measures time."""
     code = (
         "import numpy as np\n"
         "from maskrcnn.rle import parse_column\n"
-        "one = ' '.join(f'{1 + 40 * k} 20' for k in range(20)).encode()\n"
+        "row = ' '.join(f'{1 + 40 * k} 20' for k in range(20)).encode()\n"
         "n = 1_000_000\n"
-        "text = np.frombuffer(one * n, np.uint8)\n"
-        "table, bad = parse_column(text, np.arange(n + 1) * len(one), np.full(n, 512 * 512))\n"
+        "text = np.frombuffer(row * n, np.uint8)\n"
+        "table, bad = parse_column(text, np.arange(n + 1) * len(row), np.full(n, 512 * 512))\n"
         "assert not bad and len(table.runs) == 20 * n\n"
-        "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])\n"  # kB, from this program's start
+        "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])\n"  # peak memory of the process, in kB
     )
     peak = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
     assert peak * 1024 < 2e9

@@ -1,5 +1,6 @@
-"""Detections: shapes, overlaps, formats."""
+"""Detections and their files: shapes, overlaps, formats."""
 
+import os
 import threading
 from functools import partial
 from pathlib import Path, PurePath
@@ -10,8 +11,9 @@ from PIL import Image
 
 from maskrcnn import RLE, Detections
 from maskrcnn.errors import UserError
+from maskrcnn.files import write_text
 from maskrcnn.inference import outputs
-from maskrcnn.inference.outputs import MOST_WAITING, Writer, label_picture
+from maskrcnn.inference.outputs import MAX_PENDING, Writer, label_picture
 
 HW = (6, 8)
 
@@ -33,23 +35,23 @@ def detections() -> Detections:
 
 
 def test_a_shared_pixel_goes_to_the_highest_score():
-    found = detections()
-    texts = found.encoded_pixels()
-    parts = [RLE.from_encoded_pixels(t, HW).to_mask() for t in texts]
-    dense = found.masks
-    assert np.array_equal(parts[1], dense[1])
-    assert np.array_equal(parts[0], dense[0] & ~dense[1])
+    dets = detections()
+    texts = dets.encoded_pixels()
+    decoded = [RLE.from_encoded_pixels(t, HW).to_mask() for t in texts]
+    masks = dets.masks
+    assert np.array_equal(decoded[1], masks[1])
+    assert np.array_equal(decoded[0], masks[0] & ~masks[1])
     assert texts[2] == ""
-    assert found.encoded_pixels(overlap=None)[2] != ""
-    apart = found.without_overlaps()
-    assert len(apart) == 2
-    assert apart.masks.sum(0).max() == 1
+    assert dets.encoded_pixels(overlap=None)[2] != ""
+    without_overlaps = dets.without_overlaps()
+    assert len(without_overlaps) == 2
+    assert without_overlaps.masks.sum(0).max() == 1
 
 
-def test_a_sliver_beside_a_better_detection_is_no_object():
+def test_a_detection_that_keeps_less_than_half_of_its_mask_is_dropped():
     masks = np.zeros((3, 4, 20), bool)
     masks[0, :, :10] = masks[1, :, 4:12] = masks[2, :, 6:18] = True
-    found = Detections(
+    dets = Detections(
         boxes=np.array([[0, 0, 10, 4], [4, 0, 12, 4], [6, 0, 18, 4]], np.float32),
         scores=np.array([0.9, 0.8, 0.7], np.float32),
         class_ids=np.array([1, 1, 1]),
@@ -57,9 +59,9 @@ def test_a_sliver_beside_a_better_detection_is_no_object():
         rles=[RLE.from_mask(m) for m in masks],
         hw=(4, 20),
     )
-    apart = found.without_overlaps()
-    assert [r.area for r in apart.rles] == [40, 24]  # the second kept 2 of its 8 columns, the third 6 of 12
-    assert [bool(text) for text in found.encoded_pixels()] == [True, False, True]
+    # The second keeps 2 of its 8 columns, the third 6 of 12.
+    assert [r.area for r in dets.without_overlaps().rles] == [40, 24]
+    assert [bool(text) for text in dets.encoded_pixels()] == [True, False, True]
 
 
 def test_coco_results():
@@ -70,12 +72,12 @@ def test_coco_results():
     assert RLE.from_coco(entry["segmentation"]).area == 12
 
 
-def test_wrong_shapes_are_named():
+def test_a_wrong_shape_is_reported():
     with pytest.raises(ValueError, match="boxes has the shape"):
         Detections(np.zeros((2, 3)), np.zeros(2), np.zeros(2), ["a", "b"], [RLE.empty(HW)] * 2, HW)
 
 
-def test_the_overlay_marks_what_was_found(tmp_path):
+def test_the_overlay_marks_detections(tmp_path):
     detections().save_overlay(tmp_path / "deep" / "a.png")
     picture = np.asarray(Image.open(tmp_path / "deep" / "a.png"))
     assert picture.shape == (HW[0] * 4, HW[1] * 4, 3)
@@ -88,7 +90,7 @@ def test_label_pictures_hold_instance_numbers():
     assert sorted(np.unique(labels).tolist()) == [0, 1, 2]
 
 
-def test_the_writer_leaves_nothing_behind_when_it_fails(tmp_path):
+def test_the_writer_leaves_no_file_when_it_fails(tmp_path):
     writer = Writer(tmp_path, overlays=False, labels=False, with_class=True)
     with pytest.raises(KeyError), writer.open(submission=True, coco=True):
         writer.add(PurePath("a.png"), "a.png", detections())
@@ -103,7 +105,7 @@ def test_the_writer_leaves_nothing_behind_when_it_fails(tmp_path):
     assert rows[3] == "b.png,,"
 
 
-def test_the_writer_tells_of_a_picture_that_could_not_be_written(tmp_path):
+def test_the_writer_reports_a_picture_that_cannot_be_written(tmp_path):
     (tmp_path / "overlays").write_text("a file where the folder should be")
     with (
         pytest.raises(UserError, match=r"overlays.*a\.png"),
@@ -113,27 +115,27 @@ def test_the_writer_tells_of_a_picture_that_could_not_be_written(tmp_path):
     assert not (tmp_path / "submission.csv").exists()
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
-@pytest.mark.parametrize("many", [False, True], ids=["at the end", "on the way"])
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full of Linux")
+@pytest.mark.parametrize("many", [False, True], ids=["when closing", "while writing"])
 @pytest.mark.parametrize("kind", ["submission", "coco"])
-def test_the_writer_tells_of_a_full_disk(tmp_path, monkeypatch, kind, many):
-    full = partial(open, "/dev/full")
-    monkeypatch.setattr(outputs, "open", lambda _, *how, **more: full(*how, **more), raising=False)
-    wanted = {"submission": kind == "submission", "coco": kind == "coco"}
+def test_the_writer_reports_a_full_disk(tmp_path, monkeypatch, kind, many):
+    open_full = partial(open, "/dev/full")
+    monkeypatch.setattr(outputs, "open", lambda _, *args, **options: open_full(*args, **options), raising=False)
+    files = {"submission": kind == "submission", "coco": kind == "coco"}
     writer = Writer(tmp_path, overlays=False, labels=False, with_class=False)
-    with pytest.raises(UserError, match=rf"cannot write .*{kind}"), writer.open(**wanted) as writer:
+    with pytest.raises(UserError, match=rf"cannot write .*{kind}"), writer.open(**files) as writer:
         for k in range(400 if many else 1):
             writer.add(PurePath(f"{k}.png"), f"{k}.png", detections())
 
 
-def test_the_writer_keeps_the_order_and_lets_few_images_wait(tmp_path, monkeypatch):
-    started, go_on = [], threading.Event()
+def test_the_writer_keeps_the_order_and_limits_pending_images(tmp_path, monkeypatch):
+    started, may_write = [], threading.Event()
     write = Writer._write
 
-    def slow(self, name, image_id, found):
+    def slow(self, name, image_id, dets):
         started.append(image_id)
-        assert go_on.wait(10)
-        write(self, name, image_id, found)
+        assert may_write.wait(10)
+        write(self, name, image_id, dets)
 
     monkeypatch.setattr(Writer, "_write", slow)
     added = []
@@ -148,8 +150,23 @@ def test_the_writer_keeps_the_order_and_lets_few_images_wait(tmp_path, monkeypat
         adding.start()
         adding.join(0.5)
         assert len(started) == 1
-        assert len(added) == MOST_WAITING
-        go_on.set()
+        assert len(added) == MAX_PENDING
+        may_write.set()
         adding.join(10)
     rows = (tmp_path / "submission.csv").read_text().splitlines()[1:]
     assert [row.partition(",")[0] for row in rows] == [f"{i}.png" for i in range(20)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX permissions")
+def test_a_new_file_follows_the_umask_and_a_replaced_one_keeps_its_permissions(tmp_path):
+    path = tmp_path / "a.txt"
+    umask = os.umask(0o027)
+    try:
+        write_text("new", path)
+        assert path.stat().st_mode & 0o777 == 0o640
+        path.chmod(0o604)
+        write_text("replaced", path)
+    finally:
+        os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o604
+    assert path.read_text() == "replaced"

@@ -1,8 +1,8 @@
-"""Make the files of a model that comes with the package: half-precision weights and an int8 bundle, both scored.
+"""Build the files of a model that ships with the package: half-precision weights and an int8 bundle, and score both.
 
     python tools/ship_model.py RUN NAME --classes nucleus --data train.csv --images images/ --val-ids val_ids.txt
 
-They go to ``src/maskrcnn/models``. Prints sizes, hashes and validation scores for the model's card.
+Writes to ``src/maskrcnn/models``; prints sizes, hashes and validation scores for the model's card.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import maskrcnn
-from maskrcnn.checkpoints import load
+from maskrcnn.checkpoints.load import load
 from maskrcnn.checkpoints.native import write_model
 from maskrcnn.checkpoints.shipped import FOLDER
 from maskrcnn.config import TrainConfig
@@ -22,10 +22,10 @@ from maskrcnn.deploy.export import export
 from maskrcnn.evaluation import evaluate
 
 
-def scores_of(found: dict[str, Any]) -> dict[str, float]:
-    """The figures that stand on a card."""
-    values = {f"{kind} {key}": found[kind][key] for kind in ("box", "mask") for key in ("AP", "AP50", "AP75")}
-    values["Kaggle"] = found["kaggle"]["mean"]
+def card_scores(scores: dict[str, Any]) -> dict[str, float]:
+    """Return the scores of a model card."""
+    values = {f"{kind} {key}": scores[kind][key] for kind in ("box", "mask") for key in ("AP", "AP50", "AP75")}
+    values["Kaggle"] = scores["kaggle"]["mean"]
     return {name: round(value, 4) for name, value in values.items()}
 
 
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--classes", nargs="+", required=True, help="names of the classes")
     parser.add_argument("--score-threshold", type=float, default=0.5)
     parser.add_argument("--image-size", type=int, help="input size, if not that of the run")
-    parser.add_argument("--min-scale", type=float, help="least scale of pictures, if not that of the run")
+    parser.add_argument("--min-scale", type=float, help="minimum image scale, if not that of the run")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--val-ids", type=Path, required=True)
@@ -49,7 +49,7 @@ def main() -> None:
     train, val = data.split_by_names(args.val_ids.read_text("utf-8").split())
     trained = load(args.run, device="cpu")
     weights, bundle = FOLDER / f"{args.name}.safetensors", FOLDER / f"{args.name}-int8"
-    # How it was trained stands on the card; as a starting point it brings the ordinary settings.
+    # The card documents the training settings; as a starting point for training, the model carries the defaults.
     config = trained.config.model_copy(update={"train": TrainConfig()}).changed(
         model={
             "image_size": args.image_size or trained.config.model.image_size,
@@ -72,7 +72,7 @@ def main() -> None:
         files = [path] if path.is_file() else sorted(path.iterdir())
         print(path.name, f"{sum(f.stat().st_size for f in files) / 1e6:.2f} MB")
         print(json.dumps({f.name: sha256(f) for f in files}, indent=1))
-        print(json.dumps(scores_of(evaluate(model, val))))
+        print(json.dumps(card_scores(evaluate(model, val))))
 
 
 if __name__ == "__main__":

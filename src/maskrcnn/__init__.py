@@ -1,23 +1,20 @@
 """Mask R-CNN from images and run-length masks to a trained, scored and deployed model.
 
-The public names are imported when they are first used: ``import maskrcnn`` itself loads neither torch nor numba.
+Public names are imported at first use: ``import maskrcnn`` itself loads neither torch nor numba.
 """
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from maskrcnn.checkpoints import load
-    from maskrcnn.checkpoints.foreign import import_checkpoint
+    from maskrcnn.checkpoints.load import import_checkpoint, load
     from maskrcnn.config import Config
     from maskrcnn.data.formats import open_dataset
-    from maskrcnn.data.images import ImageError
     from maskrcnn.data.table import Dataset
     from maskrcnn.deploy.export import export
-    from maskrcnn.errors import UserError
+    from maskrcnn.errors import ImageError, UserError
     from maskrcnn.evaluation import evaluate
     from maskrcnn.rle import RLE, RLEError, iou_matrix
     from maskrcnn.structures import Detections
@@ -25,23 +22,19 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# OpenVINO and NNCF report their use over the network, at import and from a forked process. Where this package of
-# theirs is missing they do not; a program that has imported them before has decided for itself.
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-
 _HOME = {
     "RLE": "maskrcnn.rle",
     "RLEError": "maskrcnn.rle",
     "Config": "maskrcnn.config",
     "Dataset": "maskrcnn.data.table",
     "Detections": "maskrcnn.structures",
-    "ImageError": "maskrcnn.data.images",
+    "ImageError": "maskrcnn.errors",
     "UserError": "maskrcnn.errors",
     "export": "maskrcnn.deploy.export",
     "evaluate": "maskrcnn.evaluation",
-    "import_checkpoint": "maskrcnn.checkpoints.foreign",
+    "import_checkpoint": "maskrcnn.checkpoints.load",
     "iou_matrix": "maskrcnn.rle",
-    "load": "maskrcnn.checkpoints",
+    "load": "maskrcnn.checkpoints.load",
     "open_dataset": "maskrcnn.data.formats",
     "train": "maskrcnn.training.loop",
 }

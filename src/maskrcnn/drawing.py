@@ -1,4 +1,4 @@
-"""Instances drawn over their image: outlines, a light fill, boxes and labels in colours that stay apart."""
+"""Draw instances over their image: outlines, a light fill, boxes and labels in distinguishable colours."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from maskrcnn.rle import RLE
 
-# Okabe and Ito's colours for people with any colour vision (jfly.uni-koeln.de/color), black and grey left out.
+# Okabe and Ito's colour-blind-safe palette (jfly.uni-koeln.de/color) without black and grey.
 PALETTE = np.array(
     [
         (230, 159, 0),
@@ -23,8 +23,8 @@ PALETTE = np.array(
     np.uint8,
 )
 
-SMALLEST_SIDE = 640
-"""Small images are enlarged by a whole factor to about this, in pixels, so that labels can be read."""
+MIN_SIDE = 640
+"""Approximate minimum of the longer side, in pixels. Smaller images are enlarged by an integer: labels stay legible."""
 
 
 def draw_instances(
@@ -36,12 +36,12 @@ def draw_instances(
 ) -> Image.Image:
     """Draw on `image` (H, W, 3) uint8.
 
-    `colors` (N,) picks a colour of `PALETTE` for each instance; without it, instances take turns. An empty label is
-    not drawn. Where there are more than 40 instances, only those that are wider than their label carry one: the
-    picture would be all text.
+    `boxes` (N, 4) are xyxy in pixels. `colors` (N,) are indices into `PALETTE`, by default the instance numbers. Empty
+    labels are skipped. With more than 40 instances, a label is drawn only if it is narrower than its box: text would
+    cover the image otherwise.
     """
     height, width = image.shape[:2]
-    zoom = max(1, min(4, SMALLEST_SIDE // max(height, width)))
+    zoom = max(1, min(4, MIN_SIDE // max(height, width)))
     canvas = np.repeat(np.repeat(image, zoom, 0), zoom, 1).astype(np.uint8)
     colors = np.arange(len(masks)) if colors is None else np.asarray(colors)
     for mask, color in zip(masks, colors, strict=True):
@@ -61,23 +61,23 @@ def draw_instances(
 
 
 def _paint(canvas: np.ndarray, mask: RLE, color: np.ndarray, zoom: int) -> None:
-    """A light fill and a full outline, inside the mask's box only."""
+    """Draw a light fill and an opaque outline, writing only inside the mask's box."""
     x1, y1, x2, y2 = mask.box
     if x2 == x1:
         return
     inside = mask.to_mask((x1 - 1, y1 - 1, x2 + 1, y2 + 1))
     inside = np.repeat(np.repeat(inside, zoom, 0), zoom, 1)
-    core = inside.copy()
+    interior = inside.copy()
     for shift in range(1, 1 + max(1, zoom // 2)):
-        core[shift:] &= inside[:-shift]
-        core[:-shift] &= inside[shift:]
-        core[:, shift:] &= inside[:, :-shift]
-        core[:, :-shift] &= inside[:, shift:]
+        interior[shift:] &= inside[:-shift]
+        interior[:-shift] &= inside[shift:]
+        interior[:, shift:] &= inside[:, :-shift]
+        interior[:, :-shift] &= inside[:, shift:]
     trim = slice(zoom, -zoom)
-    inside, core = inside[trim, trim], core[trim, trim]
+    inside, interior = inside[trim, trim], interior[trim, trim]
     view = canvas[y1 * zoom : y2 * zoom, x1 * zoom : x2 * zoom]
-    view[core] = (0.75 * view[core] + 0.25 * color).astype(np.uint8)
-    view[inside & ~core] = color
+    view[interior] = (0.75 * view[interior] + 0.25 * color).astype(np.uint8)
+    view[inside & ~interior] = color
 
 
 def _label(
@@ -88,7 +88,7 @@ def _label(
     ink: tuple[int, ...],
     size: tuple[int, int],
 ) -> None:
-    """Text on a plate of the instance's colour above its box, kept inside the picture."""
+    """Draw text on a plate of colour `ink` above the box's top-left `corner`, kept inside the image."""
     left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
     w, h = right - left + 4, bottom - top + 4
     x = min(max(corner[0], 0), max(size[0] - w, 0))

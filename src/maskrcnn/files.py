@@ -1,4 +1,4 @@
-"""Writing files whole or not at all: beside their place first, then renamed into it."""
+"""Atomic writes: write a temporary file next to the target, then rename it."""
 
 from __future__ import annotations
 
@@ -11,30 +11,34 @@ from PIL import Image
 
 from maskrcnn.errors import UserError
 
-UMASK = os.umask(0o077)
-os.umask(UMASK)
-
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; it takes that name when the block ends well, else it is removed."""
+    """Yield the path of an empty temporary file next to `path`. Rename it to `path` on success, else remove it.
+
+    The file gets the permissions of the file that it replaces, or those of a new file.
+    """
     path = Path(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
     with named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        beside.unlink(missing_ok=True)  # left by a killed process of the same id
+        with open(beside, "xb") as new_file:
+            mode = os.fstat(new_file.fileno()).st_mode & 0o777
     try:
         yield beside
         with named(path):
             with open(beside, "rb+") as written:
                 os.fsync(written.fileno())
-            beside.chmod(_permissions(path))
+            # Libraries such as safetensors may have created the file anew.
+            beside.chmod(path.stat().st_mode & 0o777 if path.exists() else mode)
             os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
 
 
 def remove_unfinished(*folders: Path) -> None:
-    """Delete what processes that were killed had begun to write in `folders`, where nobody is writing now."""
+    """Delete the temporary files that killed processes left in `folders`. No process may be writing there."""
     for folder in folders:
         for beside in folder.glob(".*.part*"):
             beside.unlink()
@@ -42,16 +46,11 @@ def remove_unfinished(*folders: Path) -> None:
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """An `OSError` in this context becomes a `UserError` that names `path`."""
+    """Convert an `OSError` in this context to a `UserError` that names `path`."""
     try:
         yield
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-
-
-def _permissions(path: Path) -> int:
-    """Those of the file that is replaced, else what an ordinary new file gets."""
-    return path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~UMASK
 
 
 def write_text(text: str, path: str | Path) -> None:
@@ -61,6 +60,6 @@ def write_text(text: str, path: str | Path) -> None:
 
 
 def write_image(image: Image.Image, path: str | Path) -> None:
-    """Write a picture atomically, in the format that the suffix names."""
+    """Write an image atomically in the format of its suffix."""
     with atomic(path) as beside, named(Path(path)):
         image.save(beside)

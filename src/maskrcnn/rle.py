@@ -1,10 +1,10 @@
-"""Masks as run-length encodings: the one form that a mask has from the loader to the evaluator.
+"""Run-length encoded masks: the only form of a mask between the loader and the evaluator.
 
-    EncodedPixels, COCO RLE, polygons, dense arrays  ->  RLE  ->  area, box, crop, IoU, ...  ->  any of those forms
+    EncodedPixels, COCO RLE, polygons, dense arrays  <->  RLE  ->  area, box, crop, IoU, ...
 
-Inside, a run is ``(start, length)`` in column-major order, 0-based: pixel ``(row, column)`` of an image of height H
-has the index ``column * H + row``. Kaggle's EncodedPixels count the same way from 1; COCO's counts alternate between
-background and mask in the same order. So conversions between run forms are arithmetic on runs and touch no pixel.
+A run is ``(start, length)``, 0-based and column-major: pixel ``(row, column)`` of an image of height H has the index
+``column * H + row``. Kaggle's EncodedPixels use this order and count from 1. COCO's counts use it too and alternate
+between background and mask. Conversions between these forms are arithmetic on runs and touch no pixel.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ Order = Literal["column", "row"]
 
 
 class RLEError(UserError, ValueError):
-    """A run-length encoding that cannot be one: says which value is wrong, where it stands and why."""
+    """Malformed run-length encoding. The message names the value, its position and what is wrong with it."""
 
 
 def _describe(problem: np.ndarray, text: str, n_pixels: int, origin: int) -> str:
-    code, word, value = (int(v) for v in problem)
+    code, index, value = (int(v) for v in problem)
     words = text.split()
-    shown = words[word] if word < len(words) else str(value)
-    place = f"value {word + 1} ({shown[:40]!r})"
+    word = words[index] if index < len(words) else str(value)
+    place = f"value {index + 1} ({word[:40]!r})"
     return {
         texts.NOT_INTEGER: f"{place} is not an integer",
-        texts.ODD_COUNT: f"{place} is a start without a length: the count of values, {word + 1}, is odd",
+        texts.ODD_COUNT: f"{place} is a start without a length: the number of values, {index + 1}, is odd",
         texts.NOT_POSITIVE: (
-            f"{place} is a length below 1" if word % 2 else f"{place} is a start below {origin}, the first pixel"
+            f"{place} is a length below 1" if index % 2 else f"{place} is a start below {origin}, the first pixel"
         ),
         texts.PAST_END: f"{place} makes the run end past the image's last pixel ({n_pixels} pixels)",
-        texts.OVERLAP: f"{place} starts inside the run before it",
-        texts.DECREASING: f"{place} is smaller than the start before it; runs must increase",
+        texts.OVERLAP: f"{place} starts inside the previous run",
+        texts.DECREASING: f"{place} is smaller than the previous start; starts must increase",
     }[code]
 
 
 @dataclass(frozen=True)
 class RunTable:
-    """Runs of many masks in two arrays: mask i is ``runs[offsets[i]:offsets[i + 1]]``, (n, 2) int64 start, length."""
+    """Runs of many masks in two arrays: mask i is ``runs[offsets[i]:offsets[i + 1]]``, (n, 2) int64 (start, length)."""
 
     runs: np.ndarray
     offsets: np.ndarray
@@ -57,28 +57,28 @@ class RunTable:
         return self.runs[self.offsets[i] : self.offsets[i + 1]]
 
     def take(self, index: np.ndarray) -> RunTable:
-        """The masks at `index` (n,), in that order, as a table of their own."""
+        """Return a table of the masks at `index` (n,), in that order."""
         index = np.asarray(index, np.int64)
         lengths = (self.offsets[1:] - self.offsets[:-1])[index]
         offsets = np.concatenate([[0], np.cumsum(lengths)])
-        source = np.repeat(self.offsets[:-1][index] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return RunTable(self.runs[source], offsets)
+        run_index = np.repeat(self.offsets[:-1][index] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return RunTable(self.runs[run_index], offsets)
 
     @property
     def areas(self) -> np.ndarray:
-        """(n,) int64 pixel counts."""
-        total = np.concatenate([[0], np.cumsum(self.runs[:, 1])])
-        return total[self.offsets[1:]] - total[self.offsets[:-1]]
+        """Pixel count of each mask, (n,) int64."""
+        cumulative = np.concatenate([[0], np.cumsum(self.runs[:, 1])])
+        return cumulative[self.offsets[1:]] - cumulative[self.offsets[:-1]]
 
     def boxes(self, heights: np.ndarray | int) -> np.ndarray:
-        """(n, 4) int64 xyxy, half-open, of images of the given heights."""
+        """Return half-open boxes (n, 4) int64 xyxy. `heights` are image heights: (n,), or one for all masks."""
         return kernel.boxes_of_runs(
             self.runs, self.offsets, np.broadcast_to(np.asarray(heights, np.int64), len(self)).copy()
         )
 
     @classmethod
     def of(cls, masks: Iterable[np.ndarray]) -> RunTable:
-        """From run arrays, one a mask."""
+        """Build a table from one run array per mask."""
         parts = [np.asarray(m, np.int64).reshape(-1, 2) for m in masks]
         offsets = np.concatenate([[0], np.cumsum([len(p) for p in parts])]).astype(np.int64)
         return cls(np.concatenate(parts) if parts else np.empty((0, 2), np.int64), offsets)
@@ -86,7 +86,7 @@ class RunTable:
 
 @dataclass(frozen=True)
 class BadRuns:
-    """What is wrong with one text of a column: its index there and a sentence for people."""
+    """Malformed text of a column: its index in the column and what is wrong with it."""
 
     index: int
     message: str
@@ -102,17 +102,17 @@ def parse_column(
 ) -> tuple[RunTable, list[BadRuns]]:
     """Parse a whole column of start/length texts at once.
 
-    `text` is the UTF-8 bytes (uint8) of all texts, `offsets` (n + 1) cuts them, `n_pixels` (n,) is each image's H * W
-    or -1 where unknown. A bad text comes back as an empty mask and an entry of the list; nothing is raised, so that
-    one pass finds every bad row.
+    `text` holds the UTF-8 bytes (uint8) of all texts, `offsets` (n + 1,) delimits them, and `n_pixels` (n,) is H * W
+    of each image, or -1 if unknown. A malformed text gives an empty mask and a `BadRuns`. Nothing is raised, because
+    one pass must find every bad row.
     """
     run_offsets = np.concatenate([[0], np.cumsum((texts.count_numbers(text, offsets) + 1) // 2)])
     runs = np.empty((run_offsets[-1], 2), np.int64)
-    counts, problem = texts.parse_runs(text, offsets, n_pixels.astype(np.int64), run_offsets, origin, relative, runs)
+    counts, problems = texts.parse_runs(text, offsets, n_pixels.astype(np.int64), run_offsets, origin, relative, runs)
     bad = []
-    for i in np.flatnonzero(problem[:, 0]):
+    for i in np.flatnonzero(problems[:, 0]):
         words = text[offsets[i] : offsets[i + 1]].tobytes().decode("utf-8", "replace")
-        bad.append(BadRuns(int(i), _describe(problem[i], words, int(n_pixels[i]), origin)))
+        bad.append(BadRuns(int(i), _describe(problems[i], words, int(n_pixels[i]), origin)))
         counts[i] = 0
     new_offsets = texts.compact_runs(runs, run_offsets, counts)
     return RunTable(runs[: new_offsets[-1]], new_offsets), bad
@@ -126,7 +126,7 @@ def _mask_library() -> Any:
 
 @dataclass(frozen=True, eq=False)
 class RLE:
-    """One mask of an image of height and width `hw`; `runs` is canonical: increasing, apart from each other."""
+    """Mask of an image of size `hw` (height, width). `runs` is canonical: increasing, with gaps between runs."""
 
     runs: np.ndarray
     hw: tuple[int, int]
@@ -135,7 +135,7 @@ class RLE:
 
     @classmethod
     def empty(cls, hw: tuple[int, int]) -> RLE:
-        """A mask without a pixel."""
+        """Return a mask without pixels."""
         return cls(np.empty((0, 2), np.int64), (int(hw[0]), int(hw[1])))
 
     @classmethod
@@ -148,13 +148,13 @@ class RLE:
         order: Order = "column",
         relative: bool = False,
     ) -> RLE:
-        """Parse ``"start length start length ..."``.
+        """Parse ``"start length start length ..."``. An empty text is an empty mask.
 
-        Kaggle counts pixels from `origin` 1 down the columns. `order` "row" reads pairs that count along the rows;
-        `relative` reads starts that count from the end of the run before. The empty text is the empty mask.
+        `origin` is the number of the first pixel. Kaggle counts from 1, down the columns; `order` "row" counts along
+        the rows. With `relative`, each start is an offset from the end of the previous run.
 
-        Raises `RLEError` on an odd count, a non-integer, a start before the origin, a length below 1, overlapping or
-        decreasing runs and runs past the image's end, naming the value and its position.
+        Raises `RLEError`, which names the value and its position, for an odd number of values, a non-integer, a start
+        before the origin, a length below 1, overlapping or decreasing runs, and a run past the end of the image.
         """
         h, w = int(hw[0]), int(hw[1])
         raw = np.frombuffer(text.encode(), np.uint8)
@@ -165,40 +165,40 @@ class RLE:
 
     @classmethod
     def from_coco(cls, coco: dict[str, Any]) -> RLE:
-        """From COCO's ``{"size": [h, w], "counts": ...}``, counts as a list or as the compressed string."""
+        """Convert COCO's ``{"size": [h, w], "counts": ...}``, with counts as a list or a compressed string."""
         if not {"size", "counts"} <= set(coco):
-            raise RLEError(f'COCO RLE needs "size" and "counts"; it has {sorted(coco)}')
+            raise RLEError(f'COCO RLE needs "size" and "counts"; its keys are {sorted(coco)}')
         h, w = (int(v) for v in coco["size"])
         counts = coco["counts"]
         if isinstance(counts, str | bytes):
             chars = np.frombuffer(counts.encode() if isinstance(counts, str) else counts, np.uint8)
-            numbers, bad = texts.chars_to_counts(chars)
-            if bad >= 0:
-                raise RLEError(f"COCO RLE: character {bad + 1} of the counts cannot stand there")
+            numbers, bad_position = texts.chars_to_counts(chars)
+            if bad_position >= 0:
+                raise RLEError(f"COCO RLE: character {bad_position + 1} of the counts is invalid")
         else:
             numbers = np.asarray(counts, np.int64)
             if not np.array_equal(numbers, counts):
                 raise RLEError("COCO RLE: counts must be integers")
         if (numbers < 0).any():
-            at = int(np.argmax(numbers < 0))
-            raise RLEError(f"COCO RLE: count {at + 1} is {numbers[at]}; counts cannot be negative")
+            i = int(np.argmax(numbers < 0))
+            raise RLEError(f"COCO RLE: count {i + 1} is {numbers[i]}; counts cannot be negative")
         if numbers.sum() != h * w:
             raise RLEError(f"COCO RLE: the counts add up to {numbers.sum()}, not to {h} x {w} = {h * w} pixels")
         ends = np.cumsum(numbers)
         lengths = numbers[1::2]
         runs = np.stack([ends[1::2] - lengths, lengths], 1)[lengths > 0]
-        return cls(_join(runs), (h, w))
+        return cls(_join_touching(runs), (h, w))
 
     @classmethod
     def from_mask(cls, mask: np.ndarray) -> RLE:
-        """From a dense (H, W) array; non-zero is mask."""
+        """Encode a dense (H, W) array. Nonzero pixels are the mask."""
         if mask.ndim != 2:
-            raise RLEError(f"a mask has the shape (height, width), not {mask.shape}")
+            raise RLEError(f"a mask must have the shape (height, width), not {mask.shape}")
         return cls(kernel.find_runs(np.ascontiguousarray(mask != 0)), (mask.shape[0], mask.shape[1]))
 
     @classmethod
     def from_polygons(cls, polygons: Sequence[Sequence[float]], hw: tuple[int, int]) -> RLE:
-        """From polygons ``[x1, y1, x2, y2, ...]`` in pixels, joined; rasterised by COCO's own rule."""
+        """Rasterise the union of polygons ``[x1, y1, x2, y2, ...]``, in pixels, by COCO's rule."""
         h, w = int(hw[0]), int(hw[1])
         for i, polygon in enumerate(polygons):
             if len(polygon) < 6 or len(polygon) % 2:
@@ -212,7 +212,7 @@ class RLE:
     # ---- to other forms ---------------------------------------------------------------------------------------
 
     def to_encoded_pixels(self, *, origin: Literal[0, 1] = 1, order: Order = "column", relative: bool = False) -> str:
-        """``"start length ..."`` as `from_encoded_pixels` reads it."""
+        """Format as ``"start length ..."``. `from_encoded_pixels` explains the options."""
         runs = self.runs if order == "column" else kernel.transpose_runs(self.runs, self.hw[1], self.hw[0])
         starts = runs[:, 0] + origin
         if relative:
@@ -220,19 +220,19 @@ class RLE:
         return " ".join(map(str, np.stack([starts, runs[:, 1]], 1).ravel().tolist()))
 
     def counts(self) -> list[int]:
-        """COCO's uncompressed counts: background first, then mask and background in turn."""
+        """Return COCO's uncompressed counts, which alternate between background (first) and mask."""
         gaps = self.runs[:, 0] - np.concatenate([[0], (self.runs[:, 0] + self.runs[:, 1])[:-1]])
         numbers = np.stack([gaps, self.runs[:, 1]], 1).ravel().tolist()
-        rest = self.hw[0] * self.hw[1] - sum(numbers)
-        return [*numbers, rest] if rest or not numbers else numbers
+        remaining = self.hw[0] * self.hw[1] - sum(numbers)
+        return [*numbers, remaining] if remaining or not numbers else numbers
 
     def to_coco(self) -> dict[str, Any]:
-        """COCO's compressed form, ``{"size": [h, w], "counts": str}``."""
+        """Return COCO's compressed form, ``{"size": [h, w], "counts": str}``."""
         chars = texts.counts_to_chars(np.asarray(self.counts(), np.int64))
         return {"size": [self.hw[0], self.hw[1]], "counts": chars.tobytes().decode("ascii")}
 
     def to_mask(self, window: tuple[int, int, int, int] | None = None) -> np.ndarray:
-        """Dense bool (H, W), or only the window ``(x1, y1, x2, y2)`` of it, which may reach outside the image."""
+        """Return a dense bool (H, W) array, or its window ``(x1, y1, x2, y2)``, which may extend beyond the image."""
         x1, y1, x2, y2 = window or (0, 0, self.hw[1], self.hw[0])
         mask = np.zeros((y2 - y1, x2 - x1), bool)
         kernel.paint_runs(self.runs, self.hw[0], x1, y1, mask)
@@ -242,42 +242,42 @@ class RLE:
 
     @property
     def area(self) -> int:
-        """Number of pixels."""
+        """Pixel count."""
         return int(self.runs[:, 1].sum())
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """(x1, y1, x2, y2), half-open: x2 is the last column + 1. (0, 0, 0, 0) when empty."""
+        """Half-open box (x1, y1, x2, y2): x2 is the last column + 1. An empty mask has (0, 0, 0, 0)."""
         x1, y1, x2, y2 = RunTable.of([self.runs]).boxes(self.hw[0])[0].tolist()
         return x1, y1, x2, y2
 
     def crop(self, window: tuple[int, int, int, int]) -> RLE:
-        """The part inside ``(x1, y1, x2, y2)``, whose corner becomes the origin; outside the image is background."""
+        """Crop to the window ``(x1, y1, x2, y2)``; its corner becomes the origin. Outside the image is background."""
         x1, y1, x2, y2 = (int(v) for v in window)
         if x2 < x1 or y2 < y1:
-            raise RLEError(f"a window (x1, y1, x2, y2) must not end before it begins: {window}")
+            raise RLEError(f"the window (x1, y1, x2, y2) = {window} needs x1 <= x2 and y1 <= y2")
         return RLE(kernel.window_runs(self.runs, self.hw[0], x1, y1, x2, y2), (y2 - y1, x2 - x1))
 
     def shift(self, dx: int, dy: int, hw: tuple[int, int] | None = None) -> RLE:
-        """Moved by (dx, dy) pixels on a canvas `hw` (its own by default); what leaves the canvas is lost."""
+        """Move by (dx, dy) pixels on a canvas of size `hw`, by default unchanged. Pixels off the canvas are lost."""
         h, w = hw or self.hw
         return self.crop((-dx, -dy, w - dx, h - dy))
 
     def union(self, other: RLE) -> RLE:
-        """Pixels of either mask."""
+        """Return the pixels in either mask."""
         return self._merge(other, (True, True, True))
 
     def intersection(self, other: RLE) -> RLE:
-        """Pixels of both masks."""
+        """Return the pixels in both masks."""
         return self._merge(other, (False, True, False))
 
     def difference(self, other: RLE) -> RLE:
-        """Pixels of this mask that the other lacks."""
+        """Return the pixels of this mask that are not in `other`."""
         return self._merge(other, (True, False, False))
 
     def _merge(self, other: RLE, keep: tuple[bool, bool, bool]) -> RLE:
         if self.hw != other.hw:
-            raise RLEError(f"masks of different sizes, {self.hw} and {other.hw} (height, width), cannot be combined")
+            raise RLEError(f"cannot combine masks of different sizes (height, width): {self.hw} and {other.hw}")
         return RLE(kernel.merge_runs(self.runs, other.runs, *keep), self.hw)
 
     def __eq__(self, other: object) -> bool:
@@ -290,40 +290,42 @@ class RLE:
         return f"RLE(hw={self.hw}, area={self.area}, box={self.box})"
 
 
-def _join(runs: np.ndarray) -> np.ndarray:
-    """Join runs that touch; they must be increasing."""
+def _join_touching(runs: np.ndarray) -> np.ndarray:
+    """Join increasing runs that touch."""
     if len(runs) < 2:
         return runs
-    begins = np.concatenate([[True], runs[1:, 0] > runs[:-1, 0] + runs[:-1, 1]])
-    starts = runs[begins, 0]
-    lengths = np.add.reduceat(runs[:, 1], np.flatnonzero(begins))
+    starts_new = np.concatenate([[True], runs[1:, 0] > runs[:-1, 0] + runs[:-1, 1]])
+    starts = runs[starts_new, 0]
+    lengths = np.add.reduceat(runs[:, 1], np.flatnonzero(starts_new))
     return np.stack([starts, lengths], 1)
 
 
 def intersection_matrix(a: Sequence[RLE], b: Sequence[RLE]) -> np.ndarray:
-    """Pixels shared by each pair of masks of one image: (len(a), len(b)) int64."""
+    """Return the intersection in pixels of each pair of masks of one image, (len(a), len(b)) int64."""
     sizes = {r.hw for r in a} | {r.hw for r in b}
     if len(sizes) > 1:
-        raise RLEError(f"masks of different sizes cannot be compared: {sorted(sizes)} (height, width)")
+        raise RLEError(f"cannot compare masks of different sizes (height, width): {sorted(sizes)}")
     height = next(iter(sizes))[0] if sizes else 1
-    ta, tb = RunTable.of(r.runs for r in a), RunTable.of(r.runs for r in b)
-    return kernel.intersection_areas(ta.runs, ta.offsets, ta.boxes(height), tb.runs, tb.offsets, tb.boxes(height))
+    first, second = RunTable.of(r.runs for r in a), RunTable.of(r.runs for r in b)
+    return kernel.intersection_areas(
+        first.runs, first.offsets, first.boxes(height), second.runs, second.offsets, second.boxes(height)
+    )
 
 
 def iou_matrix(a: Sequence[RLE], b: Sequence[RLE]) -> np.ndarray:
-    """Intersection over union of each pair of masks of one image: (len(a), len(b)) float64; 0 for two empty ones."""
-    shared = intersection_matrix(a, b)
+    """Return the IoU of each pair of masks of one image, (len(a), len(b)) float64. Two empty masks have IoU 0."""
+    intersections = intersection_matrix(a, b)
     areas_a = np.array([r.area for r in a], np.int64).reshape(-1, 1)
     areas_b = np.array([r.area for r in b], np.int64).reshape(1, -1)
-    return shared / np.maximum(areas_a + areas_b - shared, 1)
+    return intersections / np.maximum(areas_a + areas_b - intersections, 1)
 
 
 def remove_overlaps(masks: Sequence[RLE], order: Sequence[int] | np.ndarray) -> list[RLE]:
-    """Give every pixel to one mask only: to the one that comes first in `order`. The list keeps its own order."""
+    """Give each pixel to the first mask in `order` that covers it. The list keeps the order of `masks`."""
     result = list(masks)
-    taken: RLE | None = None
+    covered: RLE | None = None
     for i in order:
         mask = masks[int(i)]
-        result[int(i)] = mask if taken is None else mask.difference(taken)
-        taken = mask if taken is None else taken.union(mask)
+        result[int(i)] = mask if covered is None else mask.difference(covered)
+        covered = mask if covered is None else covered.union(mask)
     return result

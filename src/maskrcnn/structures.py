@@ -1,34 +1,31 @@
-"""What passes between the steps: `Targets` (with their `Placement`) into training, `Proposals`, `Detections` out.
+"""The types that enter training and leave prediction: `Targets` with their `Placement`, and `Detections`.
 
 Boxes are ``(x1, y1, x2, y2)`` in pixels of the array they belong to. Coordinates are continuous and pixel ``i`` spans
-``[i, i + 1)``: a box is half-open, ``x2`` of a mask's box is its last column + 1, and one pixel has a 1 x 1 box.
+``[i, i + 1)``. Boxes are half-open: ``x2`` of a mask's box is its last column + 1, and one pixel has a 1 x 1 box.
 
-    B images, R proposals of an image, N detections, H x W pixels
+    N instances, H x W pixels, M mask cells along a side
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from maskrcnn.rle import RLE, RunTable, remove_overlaps
 
-if TYPE_CHECKING:
-    import torch
-
-LEAST_LEFT = 0.5
-"""Part of a mask that a detection must keep where masks may not overlap: a sliver beside a better one is no object."""
+MIN_VISIBLE_FRACTION = 0.5
+"""Minimum fraction of its mask that a detection keeps when overlaps are removed. Smaller remnants are dropped."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """How a picture came into the network's input: a window of it was scaled, mirrored and turned, in that order.
+    """How a source image was transformed into the network's input: cropped, scaled, mirrored, then rotated.
 
-    `window` (x1, y1, x2, y2) is in source pixels; the window became `hw` pixels high and wide, was then mirrored left
-    to right if `mirrored`, and turned counter-clockwise by `turns` quarters.
+    `window` (x1, y1, x2, y2) is the crop in source pixels, `hw` its height and width after scaling. `mirrored` swaps
+    left and right. `turns` counts quarter turns counter-clockwise.
     """
 
     window: tuple[int, int, int, int]
@@ -38,17 +35,17 @@ class Placement:
 
     @property
     def scale_wh(self) -> np.ndarray:
-        """(2,) factors from source pixels to the scaled window."""
+        """Factors (2,) from source pixels to pixels of the scaled window."""
         x1, y1, x2, y2 = self.window
         return np.array([self.hw[1] / (x2 - x1), self.hw[0] / (y2 - y1)])
 
     @property
     def input_hw(self) -> tuple[int, int]:
-        """Height and width of what comes out, after the turns."""
+        """Height and width after the rotation."""
         return self.hw if self.turns % 2 == 0 else (self.hw[1], self.hw[0])
 
     def boxes_to_input(self, boxes: np.ndarray) -> np.ndarray:
-        """(N, 4) xyxy in source pixels -> float64 in pixels of the network's input."""
+        """Boxes (N, 4) xyxy in source pixels -> float64 in pixels of the network's input."""
         factor = np.tile(self.scale_wh, 2)
         boxes = (np.asarray(boxes, np.float64) - np.tile(self.window[:2], 2)) * factor
         h, w = self.hw
@@ -60,7 +57,7 @@ class Placement:
         return boxes
 
     def boxes_to_source(self, boxes: np.ndarray) -> np.ndarray:
-        """The inverse of `boxes_to_input`."""
+        """Invert `boxes_to_input`."""
         boxes = np.asarray(boxes, np.float64)
         h, w = self.input_hw
         for _ in range(self.turns % 4):
@@ -71,7 +68,7 @@ class Placement:
         return boxes / np.tile(self.scale_wh, 2) + np.tile(self.window[:2], 2)
 
     def grid_to_input(self, grid: np.ndarray) -> np.ndarray:
-        """(..., M, M) arrays that lie over source boxes, mirrored and turned as the picture was."""
+        """Mirror and rotate arrays (..., M, M) that span boxes of the source, as the image was."""
         if self.mirrored:
             grid = grid[..., ::-1]
         return np.rot90(grid, self.turns, (-2, -1))
@@ -81,9 +78,9 @@ class Placement:
 class Targets:
     """The instances of one training image.
 
-    boxes (N, 4) float32 xyxy in pixels of the network's input; labels (N,) int64, 1-based. The masks stay in the
-    pixels of the source, N run lists over `source_hw`; `placement` leads from there to the input. So a mask target is
-    sampled from the original mask, whatever scale, crop, mirror and turn the picture went through.
+    boxes (N, 4) are float32 xyxy in pixels of the network's input, labels (N,) int64 and 1-based. The masks are N run
+    lists in pixels of the source, `source_hw`; `placement` maps the source to the input. Mask targets are therefore
+    sampled from the original masks, whatever the augmentation.
     """
 
     boxes: np.ndarray
@@ -96,22 +93,13 @@ class Targets:
         return len(self.labels)
 
 
-@dataclass(frozen=True)
-class Proposals:
-    """Boxes that may hold an object, padded to one length: boxes (B, R, 4), logits (B, R), valid (B, R) bool."""
-
-    boxes: torch.Tensor
-    logits: torch.Tensor
-    valid: torch.Tensor
-
-
 @dataclass
 class Detections:
     """The instances found in one image, best first, in pixels of that image.
 
-    boxes (N, 4) float32 xyxy, scores (N,) float32, class_ids (N,) of the data's own ids, class_names and rles: N each.
-    `hw` is the image's height and width, `image` its path where it came from a file, `vocabulary` all class names of
-    the model, in its order.
+    boxes (N, 4) float32 xyxy, scores (N,) float32, class_ids (N,) as in the training data, N class_names and N rles.
+    `hw` is the image's height and width, `image` its path if it came from a file, `pixels` the image if it was kept,
+    and `vocabulary` all class names of the model in its order.
     """
 
     boxes: np.ndarray
@@ -135,20 +123,20 @@ class Detections:
         for name, size in sizes.items():
             expected = (n, 4) if name == "boxes" else (n,)
             if size != expected:
-                raise ValueError(f"{name} has the shape {size}; {n} scores need {expected}")
+                raise ValueError(f"{name} has the shape {size}; expected {expected} for {n} scores")
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def __getitem__(self, index: np.ndarray | slice) -> Detections:
-        """The detections of a boolean mask, an index array or a slice."""
-        chosen = np.arange(len(self))[index]
+        """Select detections by a boolean mask, an index array or a slice."""
+        selected = np.arange(len(self))[index]
         return Detections(
-            self.boxes[chosen],
-            self.scores[chosen],
-            self.class_ids[chosen],
-            [self.class_names[i] for i in chosen],
-            [self.rles[i] for i in chosen],
+            self.boxes[selected],
+            self.scores[selected],
+            self.class_ids[selected],
+            [self.class_names[i] for i in selected],
+            [self.rles[i] for i in selected],
             self.hw,
             self.image,
             self.pixels,
@@ -157,36 +145,38 @@ class Detections:
 
     @property
     def masks(self) -> np.ndarray:
-        """Dense (N, H, W) bool, made anew at every call."""
+        """Dense masks (N, H, W) bool, decoded on every access."""
         masks = np.zeros((len(self), *self.hw), bool)
         for mask, rle in zip(masks, self.rles, strict=True):
             mask[:] = rle.to_mask()
         return masks
 
     def without_overlaps(self) -> Detections:
-        """Every pixel goes to the detection of the highest score; what keeps less than half of its mask is dropped."""
-        rles = self._rles_apart()
-        kept = replace(self, rles=rles)
-        return kept[np.array([r.area > 0 for r in rles], bool)]
+        """Give each pixel to the detection of the highest score. Drop detections that keep less than half of a mask."""
+        rles = self._rles_without_overlaps()
+        return replace(self, rles=rles)[np.array([r.area > 0 for r in rles], bool)]
 
-    def _rles_apart(self) -> list[RLE]:
-        parts = remove_overlaps(self.rles, np.argsort(-self.scores, kind="stable"))
-        whole = (part.area and part.area >= LEAST_LEFT * mask.area for part, mask in zip(parts, self.rles, strict=True))
-        return [part if kept else RLE.empty(self.hw) for part, kept in zip(parts, whole, strict=True)]
+    def _rles_without_overlaps(self) -> list[RLE]:
+        """Return N masks that share no pixel. Dropped ones are empty."""
+        visible = remove_overlaps(self.rles, np.argsort(-self.scores, kind="stable"))
+        return [
+            part if part.area >= MIN_VISIBLE_FRACTION * mask.area else RLE.empty(self.hw)
+            for part, mask in zip(visible, self.rles, strict=True)
+        ]
 
     def encoded_pixels(self, overlap: str | None = "score") -> list[str]:
-        """Kaggle EncodedPixels, one a detection.
+        """Return one Kaggle EncodedPixels string per detection.
 
-        With ``overlap="score"`` a pixel belongs to the detection of the highest score alone, and a detection that
-        keeps less than half of its pixels gives the empty text; with None masks may share pixels.
+        With ``overlap="score"``, each pixel belongs only to the detection of the highest score, and a detection that
+        keeps less than half of its pixels gets an empty string. With None, masks may share pixels.
         """
         if overlap not in ("score", None):
-            raise ValueError(f'overlap is "score" or None, not {overlap!r}')
-        rles = self._rles_apart() if overlap == "score" else self.rles
+            raise ValueError(f'overlap must be "score" or None, not {overlap!r}')
+        rles = self._rles_without_overlaps() if overlap == "score" else self.rles
         return [r.to_encoded_pixels() for r in rles]
 
     def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
-        """COCO results: image_id, category_id, bbox (x, y, width, height), score and segmentation of each."""
+        """Return COCO results: image_id, category_id, bbox (x, y, width, height), score and segmentation."""
         return [
             {
                 "image_id": image_id,
@@ -199,12 +189,12 @@ class Detections:
         ]
 
     def save_overlay(self, path: str | Path) -> None:
-        """Write the image with outlines, boxes, class names and scores; colours tell classes, or instances of one."""
+        """Write the image with outlines, boxes, class names and scores. Colours mark classes, or instances of one."""
         from maskrcnn.drawing import draw_instances
         from maskrcnn.files import write_image
 
         if self.pixels is None:
-            raise ValueError("these detections do not hold their image; predict with keep_pixels=True")
+            raise ValueError("these detections do not include their image; predict with keep_pixels=True")
         labels = [f"{name} {score:.2f}" for name, score in zip(self.class_names, self.scores, strict=True)]
         order = self.vocabulary or sorted(set(self.class_names))
         colors = np.array([order.index(name) for name in self.class_names], int) if len(order) > 1 else None

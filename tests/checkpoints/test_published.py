@@ -1,4 +1,4 @@
-"""Fetching a published checkpoint: whole, resumed, damaged and offline, from a server on this machine."""
+"""Downloads of a published checkpoint from a local server: complete, resumed, damaged and offline."""
 
 import hashlib
 import threading
@@ -20,20 +20,20 @@ def server(monkeypatch, tmp_path):
     monkeypatch.setenv("MASKRCNN_CACHE", str(tmp_path / "cache"))
 
     class Handler(BaseHTTPRequestHandler):
-        asked: list[str | None] = []  # noqa: RUF012 (of this test alone)
-        cut_at: int | None = None
+        ranges: list[str | None] = []  # noqa: RUF012 (a new class for each test)
+        stop_at: int | None = None
 
         def do_GET(self):
-            begin = self.headers.get("Range")
-            Handler.asked.append(begin)
-            start = int(begin.removeprefix("bytes=").rstrip("-")) if begin else 0
+            requested = self.headers.get("Range")
+            Handler.ranges.append(requested)
+            start = int(requested.removeprefix("bytes=").rstrip("-")) if requested else 0
             if start >= len(CONTENT):
                 self.send_error(416)
                 return
-            self.send_response(206 if begin else 200)
+            self.send_response(206 if requested else 200)
             self.send_header("Content-Length", str(len(CONTENT) - start))
             self.end_headers()
-            self.wfile.write(CONTENT[start : Handler.cut_at])
+            self.wfile.write(CONTENT[start : Handler.stop_at])
 
         def log_message(self, *args):
             pass
@@ -46,49 +46,49 @@ def server(monkeypatch, tmp_path):
         thread.join()
 
 
-def at(url, digest=DIGEST):
+def checkpoint_at(url, digest=DIGEST):
     return Published(url, digest, norm_eps=0.0)
 
 
 def test_a_file_is_fetched_once(server):
     url, handler = server
-    path = fetch(at(url))
+    path = fetch(checkpoint_at(url))
     assert path.read_bytes() == CONTENT
-    assert fetch(at(url)) == path
-    assert len(handler.asked) == 1
+    assert fetch(checkpoint_at(url)) == path
+    assert len(handler.ranges) == 1
 
 
-def test_a_broken_fetch_goes_on_where_it_was(server):
+def test_a_broken_download_is_resumed(server):
     url, handler = server
-    handler.cut_at = 700_000
+    handler.stop_at = 700_000
     with pytest.raises(UserError, match="could not be fetched"):
-        fetch(at(url))
-    handler.cut_at = None
-    assert fetch(at(url)).read_bytes() == CONTENT
-    assert handler.asked == [None, "bytes=700000-"]
+        fetch(checkpoint_at(url))
+    handler.stop_at = None
+    assert fetch(checkpoint_at(url)).read_bytes() == CONTENT
+    assert handler.ranges == [None, "bytes=700000-"]
 
 
-def test_a_fetch_that_broke_after_the_last_byte(server):
+def test_a_complete_partial_file_needs_no_download(server):
     url, _ = server
-    target = at(url).file
+    target = checkpoint_at(url).file
     target.parent.mkdir(parents=True)
     target.with_name("model.pth.part").write_bytes(CONTENT)
-    assert fetch(at(url)).read_bytes() == CONTENT
+    assert fetch(checkpoint_at(url)).read_bytes() == CONTENT
 
 
-def test_other_content_is_not_taken(server):
+def test_a_wrong_hash_is_refused(server):
     url, _ = server
-    with pytest.raises(UserError, match=r"begins .*, not 00000000; it was thrown away"):
-        fetch(at(url, "00000000"))
-    assert list(at(url).file.parent.iterdir()) == []
-    at(url).file.write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"begins with .*, not 00000000; it was deleted"):
+        fetch(checkpoint_at(url, "00000000"))
+    assert list(checkpoint_at(url).file.parent.iterdir()) == []
+    checkpoint_at(url).file.write_bytes(b"damaged")
     with pytest.raises(UserError, match="delete it and try again"):
-        fetch(at(url))
+        fetch(checkpoint_at(url))
 
 
-def test_offline_says_what_to_fetch_and_where_to_put_it(monkeypatch, tmp_path):
+def test_the_offline_message_says_what_to_download_and_where_to_put_it(monkeypatch, tmp_path):
     monkeypatch.setenv("MASKRCNN_CACHE", str(tmp_path))
-    monkeypatch.setitem(published.PUBLISHED, "coco", at("http://127.0.0.1:9/models/maskrcnn.pth"))
+    monkeypatch.setitem(published.PUBLISHED, "coco", checkpoint_at("http://127.0.0.1:9/models/maskrcnn.pth"))
     with pytest.raises(UserError) as caught:
         open_initial("coco")
     for part in ("http://127.0.0.1:9/models/maskrcnn.pth", str(tmp_path / "maskrcnn.pth"), "--init FILE"):

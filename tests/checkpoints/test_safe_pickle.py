@@ -1,4 +1,4 @@
-"""Files that carry code are refused before any of it runs."""
+"""Pickles that contain code are refused before any of it runs."""
 
 import os
 import pickle
@@ -20,7 +20,7 @@ class Hostile:
 
 
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-def test_arrays_come_back(tmp_path, protocol):
+def test_arrays_load(tmp_path, protocol):
     content = {"model": {"a": np.arange(6, dtype=np.float32).reshape(2, 3)}, "__author__": "someone"}
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(content, protocol))
     loaded = read_pickle(tmp_path / "a.pkl")

@@ -1,4 +1,4 @@
-"""The models that come with the package."""
+"""The models that ship with the package."""
 
 import hashlib
 import re
@@ -16,7 +16,7 @@ CARD = (FOLDER / "nuclei.md").read_text("utf-8")
 
 
 def nuclei(rng) -> tuple[np.ndarray, list[RLE]]:
-    """Bright, soft ellipses on a dark, noisy ground, and their masks."""
+    """Return an image of bright, soft ellipses on a dark, noisy background, and their masks."""
     y, x = np.mgrid[:256, :256]
     image = np.full((256, 256), 12.0)
     masks = []
@@ -35,14 +35,14 @@ def nuclei(rng) -> tuple[np.ndarray, list[RLE]]:
 @pytest.mark.parametrize("name", ["nuclei", "nuclei-int8"])
 def test_nuclei_are_found(name, rng):
     picture, truth = nuclei(rng)
-    found = maskrcnn.load(name).predict(picture)
-    overlap = iou_matrix(found.rles, truth)
-    assert set(found.class_names) == {"nucleus"}
-    assert len(found) == len(truth)
+    detections = maskrcnn.load(name).predict(picture)
+    overlap = iou_matrix(detections.rles, truth)
+    assert set(detections.class_names) == {"nucleus"}
+    assert len(detections) == len(truth)
     assert np.median(overlap.max(0)) > 0.85
 
 
-def test_without_torch_the_bundle_answers():
+def test_the_int8_bundle_loads_without_torch():
     code = (
         "import sys; sys.modules['torch'] = None; import maskrcnn, numpy as np\n"
         "model = maskrcnn.load('nuclei')\n"
@@ -52,7 +52,7 @@ def test_without_torch_the_bundle_answers():
     assert out.split()[0] == "openvino"
 
 
-def test_nobody_is_told():
+def test_loading_sends_no_telemetry():
     code = (
         "import maskrcnn, multiprocessing.process as processes\n"
         "processes.BaseProcess.start = lambda self: print('started', self)\n"
@@ -64,7 +64,7 @@ def test_nobody_is_told():
     assert out.split() == ["MagicMock", "openvino.tools.ovc.telemetry_stub"]
 
 
-def test_the_card_is_of_these_files():
+def test_the_card_lists_the_hashes_of_the_files():
     files = [p for p in FOLDER.rglob("*") if p.is_file() and p.suffix != ".md"]
     listed = dict(re.findall(r"^\| `(.+?)` \| [\d.]+ MB \| `([0-9a-f]{64})` \|$", CARD, re.MULTILINE))
     assert listed == {str(p.relative_to(FOLDER)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}

@@ -1,4 +1,4 @@
-"""The command line as a person or a script meets it: output, exit status, files, and no traceback."""
+"""Every subcommand, called as a user or a script calls it: output, exit status and files, never a traceback."""
 
 import json
 import subprocess
@@ -14,14 +14,15 @@ from maskrcnn import RLE, Config
 from maskrcnn.cli import main
 from maskrcnn.config import ModelConfig, PredictConfig, TrainConfig
 
-SMALL = ["--backbone", "test_resnet", "--weights", "none", "--image-size", "64", "--channels", "16"]
-SMALL += ["--box-channels", "32", "--mask-channels", "16", "--epochs", "1", "--epoch-images", "4"]
+TINY = ["--backbone", "test_resnet", "--weights", "none", "--image-size", "64", "--channels", "16"]
+TINY += ["--box-channels", "32", "--mask-channels", "16", "--epochs", "1", "--epoch-images", "4"]
 
 
 def call(*arguments) -> int:
-    with pytest.raises(SystemExit) as left:
+    """Run the command line and return its exit status."""
+    with pytest.raises(SystemExit) as exit_info:
         main([str(a) for a in arguments])
-    return left.value.code or 0
+    return exit_info.value.code or 0
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def run(shapes, tmp_path_factory) -> Path:
     return maskrcnn.train(*shapes.split(0.3), out=out, config=config).path
 
 
-def test_check_tells_what_is_there(shapes_csv, capsys):
+def test_check_reports_counts_and_classes(shapes_csv, capsys):
     status = call("check", shapes_csv, "--json")
     report = json.loads(capsys.readouterr().out)
     assert report["images"] == 12
@@ -44,18 +45,18 @@ def test_check_tells_what_is_there(shapes_csv, capsys):
     )
     assert status == (1 if report["problems"] else 0)
     call("check", shapes_csv)
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "instances an image" in said.err
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "instances per image" in printed.err
 
 
-def test_check_finds_what_is_wrong(tmp_path, capsys):
+def test_check_finds_bad_rows_and_damaged_images(tmp_path, capsys):
     (tmp_path / "images").mkdir()
     for name in ("a.png", "b.png", "c.png"):
         Image.fromarray(np.zeros((10, 10), np.uint8)).save(tmp_path / "images" / name)
-    broken = tmp_path / "images" / "b.png"
-    whole = broken.read_bytes()
-    broken.write_bytes(whole[:-30])
+    truncated = tmp_path / "images" / "b.png"
+    truncated_bytes = truncated.read_bytes()[:-30]
+    truncated.write_bytes(truncated_bytes)
     csv = tmp_path / "train.csv"
     csv.write_text(
         "ImageId,EncodedPixels\na.png,1 30\na.png,1 30\na.png,25 20\na.png,70 2\na.png,5 2 6 1\nb.png,1 100\nc.png,1 100\n"
@@ -69,10 +70,10 @@ def test_check_finds_what_is_wrong(tmp_path, capsys):
     assert "row 5: image a.png: the mask has 2 pixels" in text
     assert "the mask covers the whole image" in text
     assert "b.png: " in text
-    assert broken.read_bytes() == whole[:-30]
+    assert truncated.read_bytes() == truncated_bytes
 
 
-def test_split_writes_names_once(shapes_csv, tmp_path, capsys):
+def test_split_writes_names_and_never_overwrites(shapes_csv, tmp_path, capsys):
     out = tmp_path / "val.txt"
     assert call("split", shapes_csv, "--out", out, "--val", "0.25") == 0
     assert len(out.read_text().splitlines()) == 3
@@ -84,34 +85,34 @@ def test_train_and_resume(shapes_csv, tmp_path, capsys):
     ids = tmp_path / "val.txt"
     ids.write_text("shapes_0001\nshapes_0002\n")
     out = tmp_path / "run"
-    assert call("train", shapes_csv, "--val-ids", ids, "--out", out, "--json", *SMALL) == 0
-    said = capsys.readouterr()
-    scores = json.loads(said.out)
+    assert call("train", shapes_csv, "--val-ids", ids, "--out", out, "--json", *TINY) == 0
+    printed = capsys.readouterr()
+    scores = json.loads(printed.out)
     assert {"AP", "AP50", "AP75", "APs", "APm", "APl", "AR", "per_class"} <= set(scores["box"]) == set(scores["mask"])
     assert len(scores["kaggle"]["per_threshold"]) == 10
     assert scores["images"] == 2
-    assert "10 images to train on, 2 to validate" in said.err
+    assert "10 images to train on, 2 to validate" in printed.err
     assert call("train", "--resume", out) == 0
     assert "resumed at step" in capsys.readouterr().err
     assert call("train", "--resume", out, "--preset", "resnet50") == 1
     assert "leave out the others" in capsys.readouterr().err
     ids.write_text("\n")
-    assert call("train", shapes_csv, "--val-ids", ids, "--out", tmp_path / "new", *SMALL) == 1
+    assert call("train", shapes_csv, "--val-ids", ids, "--out", tmp_path / "new", *TINY) == 1
     assert "leave no image for validation" in capsys.readouterr().err
-    assert call("train", shapes_csv, "--out", out, *SMALL) == 1
+    assert call("train", shapes_csv, "--out", out, *TINY) == 1
     assert "already holds a run" in capsys.readouterr().err
 
 
 def test_evaluate(run, shapes_csv, capsys):
     assert call("evaluate", shapes_csv, "--model", run, "--json") == 0
-    said = capsys.readouterr()
-    scores = json.loads(said.out)
+    printed = capsys.readouterr()
+    scores = json.loads(printed.out)
     assert scores["images"] == 12
     assert scores["seconds"] >= 0
-    assert "Kaggle" in said.err
+    assert "Kaggle" in printed.err
 
 
-def test_evaluate_writes_a_report_of_a_run_or_of_a_model_alone(run, shapes_csv, tmp_path, capsys):
+def test_evaluate_writes_a_report_for_a_run_or_a_model_file(run, shapes_csv, tmp_path, capsys):
     for model, has_losses in ((run, True), (run / "last.safetensors", False)):
         assert call("evaluate", shapes_csv, "--model", model, "--report", tmp_path / "new" / "page.html") == 0
         page = (tmp_path / "new" / "page.html").read_text("utf-8")
@@ -148,23 +149,23 @@ def test_predict_writes_everything(run, shapes, tmp_path, capsys):
     assert "--overwrite" in capsys.readouterr().err
 
 
-def test_predict_reports_bad_pictures_and_goes_on(run, shapes, tmp_path, capsys):
+def test_predict_reports_bad_pictures_and_continues(run, shapes, tmp_path, capsys):
     (tmp_path / "bad.png").write_text("hello")
     arguments = [tmp_path / "bad.png", shapes.files[0], tmp_path / "absent.png"]
     assert call("predict", *arguments, "--model", run, "--out", tmp_path / "out", "--json") == 3
-    said = capsys.readouterr()
-    assert len(said.out.splitlines()) == 1
-    assert "bad.png: not a picture" in said.err
-    assert "absent.png: there is no such file" in said.err
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 1
+    assert "bad.png: not a picture" in printed.err
+    assert "absent.png: there is no such file" in printed.err
 
 
-def test_predict_keeps_pictures_of_one_name_apart(run, shapes, tmp_path, capsys):
+def test_predict_numbers_pictures_of_the_same_name(run, shapes, tmp_path, capsys):
     for name in ("x/a.png", "y/a.png", "y/a.bmp"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.open(shapes.files[0]).save(tmp_path / name)
     (tmp_path / "z.png").write_text("hello")
-    given = [tmp_path / n for n in ("x/a.png", "x/a.png", "z.png", "y/a.png", "y/a.bmp")]
-    assert call("predict", *given, "--model", run, "--out", tmp_path / "out", "--json") == 3
+    pictures = [tmp_path / n for n in ("x/a.png", "x/a.png", "z.png", "y/a.png", "y/a.bmp")]
+    assert call("predict", *pictures, "--model", run, "--out", tmp_path / "out", "--json") == 3
     assert len(capsys.readouterr().out.splitlines()) == 4
     overlays = sorted(p.name for p in (tmp_path / "out" / "overlays").iterdir())
     assert overlays == ["a-2.png", "a-3.png", "a-4.png", "a.png"]
@@ -189,7 +190,7 @@ MISTAKES = [
     (["train", "{csv}", "--backbon", "x"], "--backbone"),
     (["train", "{csv}", "--lr", "fast"], "lr"),
     (["train", "{csv}", "--preset", "big"], "preset"),
-    (["train", "{csv}", "--budget", "soon", "--out", "{tmp}/r"], "'soon' is not a length of time"),
+    (["train", "{csv}", "--budget", "soon", "--out", "{tmp}/r"], "'soon' is not a duration"),
     (["train", "{csv}", "--images", "{tmp}/none"], "no such folder"),
     (["train", "--resume", "{tmp}"], "cannot be resumed"),
     (["evaluate", "{csv}", "--model", "{tmp}/none"], "no such run folder"),
@@ -203,25 +204,25 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "said"), MISTAKES, ids=lambda v: " ".join(v) if isinstance(v, list) else "")
-def test_mistakes_get_a_sentence(arguments, said, shapes_csv, tmp_path):
+@pytest.mark.parametrize(("arguments", "message"), MISTAKES, ids=lambda v: " ".join(v) if isinstance(v, list) else "")
+def test_a_mistake_gets_a_message_and_no_traceback(arguments, message, shapes_csv, tmp_path):
     filled = [a.format(csv=shapes_csv, tmp=tmp_path) for a in arguments]
     done = subprocess.run(
         [sys.executable, "-m", "maskrcnn", *filled], capture_output=True, text=True, check=False, cwd=tmp_path
     )
     assert done.returncode != 0
-    assert said in done.stderr + done.stdout
+    assert message in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
 
 
-def test_benchmark_tells_the_time_of_each_stage(run, shapes, capsys):
+def test_benchmark_reports_the_time_of_each_stage(run, shapes, capsys):
     assert call("benchmark", run, "--rounds", 2, "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert {"trunk", "box head", "mask head"} <= set(told["stages_ms"])
-    assert all(ms > 0 for ms in told["stages_ms"].values())
-    assert 0 < told["detections"] <= 5
+    result = json.loads(capsys.readouterr().out)
+    assert {"trunk", "box head", "mask head"} <= set(result["stages_ms"])
+    assert all(ms > 0 for ms in result["stages_ms"].values())
+    assert 0 < result["detections"] <= 5
     assert call("benchmark", run, "--rounds", 1, "--picture", shapes.files[0]) == 0
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "whole (median)" in said.err
-    assert "peak memory" in said.err
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "total (median)" in printed.err
+    assert "peak memory" in printed.err

@@ -1,4 +1,4 @@
-"""Every layout that the reader promises, and every mistake it must name."""
+"""Every supported layout, and every mistake that the reader must report."""
 
 import json
 from pathlib import Path
@@ -22,11 +22,11 @@ def write_data(folder: Path, text: str, images=("a.png", "b.png"), hw=HW) -> Pat
     return csv
 
 
-def opened(folder: Path, text: str, **options):
-    said: list[str] = []
+def open_with(folder: Path, text: str, **options):
+    notes: list[str] = []
     images = options.pop("images_on_disk", ("a.png", "b.png"))
-    data = open_dataset(write_data(folder, text, images), say=said.append, **options)
-    return data, "\n".join(said)
+    data = open_dataset(write_data(folder, text, images), say=notes.append, **options)
+    return data, "\n".join(notes)
 
 
 def summary(data):
@@ -59,12 +59,12 @@ LAYOUTS = {
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts_without_classes(tmp_path, layout):
     text, options = LAYOUTS[layout]
-    data, said = opened(tmp_path, text, **options)
+    data, notes = open_with(tmp_path, text, **options)
     first, second = list(summary(data).values())
     assert first == [(1, "1 3"), (1, "20 4")]
     assert second == [(1, "5 2")]
     assert data.class_names == ["object"]
-    assert "2 images (0 without objects), 3 instances" in said
+    assert "2 images (0 without objects), 3 instances" in notes
 
 
 CLASSED = {
@@ -77,42 +77,42 @@ CLASSED = {
 
 @pytest.mark.parametrize("layout", CLASSED)
 def test_layouts_with_classes(tmp_path, layout):
-    data, _ = opened(tmp_path, CLASSED[layout])
+    data, _ = open_with(tmp_path, CLASSED[layout])
     first, second = list(summary(data).values())
     assert first == [(3, "1 3"), (12, "20 4")]
     assert second == [(12, "5 2")]
 
 
 def test_class_texts_are_names(tmp_path):
-    data, _ = opened(tmp_path, "Image_Label,EncodedPixels\na.png_Fish,1 3\nb.png_Sugar,5 2\na.png_Sugar,\n")
+    data, _ = open_with(tmp_path, "Image_Label,EncodedPixels\na.png_Fish,1 3\nb.png_Sugar,5 2\na.png_Sugar,\n")
     assert data.class_names == ["Fish", "Sugar"]
     assert summary(data)["b.png"] == [("Sugar", "5 2")]
 
 
 def test_attributes_behind_the_class(tmp_path):
-    data, _ = opened(tmp_path, "ImageId,EncodedPixels,ClassId\na.png,1 3,6_20_44\nb.png,5 2,7\na.png,20 4,6\n")
+    data, _ = open_with(tmp_path, "ImageId,EncodedPixels,ClassId\na.png,1 3,6_20_44\nb.png,5 2,7\na.png,20 4,6\n")
     assert data.class_ids == [6, 7]
     assert data.attributes.tolist() == ["20 44", "", ""]
 
 
 def test_attributes_in_a_column(tmp_path):
     text = 'ImageId,EncodedPixels,ClassId,AttributesIds\na.png,1 3,6,"20,44"\nb.png,5 2,7,\n'
-    data, _ = opened(tmp_path, text)
+    data, _ = open_with(tmp_path, text)
     assert data.attributes.tolist() == ["20 44", ""]
 
 
 def test_classes_as_pandas_writes_them(tmp_path):
     text = "ImageId,EncodedPixels,ClassId\na.png,1 3,3.0\nb.png,,\na.png,20 4,12.0\n"
-    data, _ = opened(tmp_path, text, class_names={3: "cat", 12: "dog"})
+    data, _ = open_with(tmp_path, text, class_names={3: "cat", 12: "dog"})
     assert data.class_ids == [3, 12]
     assert data.class_names == ["cat", "dog"]
 
 
 def test_a_mask_without_a_class_is_named(tmp_path):
     with pytest.raises(UserError, match=r"row 3: the mask of b\.png has no class"):
-        opened(tmp_path, "ImageId,EncodedPixels,ClassId\na.png,1 3,3\nb.png,5 2,\n")
+        open_with(tmp_path, "ImageId,EncodedPixels,ClassId\na.png,1 3,3\nb.png,5 2,\n")
     with pytest.raises(UserError, match=r"row 2: the mask of a\.png has no class"):
-        opened(tmp_path, "ImageId_ClassId,EncodedPixels\na.png,1 3\nb.png_3,5 2\n")
+        open_with(tmp_path, "ImageId_ClassId,EncodedPixels\na.png,1 3\nb.png_3,5 2\n")
 
 
 def test_accents_match_in_either_form(tmp_path):
@@ -120,62 +120,62 @@ def test_accents_match_in_either_form(tmp_path):
 
     for form in ("NFC", "NFD"):
         name = unicodedata.normalize(form, "é.png")
-        data, _ = opened(tmp_path, "ImageId,EncodedPixels\né.png,1 3\n", images_on_disk=(name,))
+        data, _ = open_with(tmp_path, "ImageId,EncodedPixels\né.png,1 3\n", images_on_disk=(name,))
         assert len(data) == 1
         (tmp_path / "images" / name).unlink()
 
 
 def test_one_picture_under_two_names_is_an_error(tmp_path):
-    with pytest.raises(UserError, match="which other rows call by another name"):
-        opened(tmp_path, "ImageId,EncodedPixels\na,1 3\na.png,9 3\n")
+    with pytest.raises(UserError, match="which other rows name differently"):
+        open_with(tmp_path, "ImageId,EncodedPixels\na,1 3\na.png,9 3\n")
 
 
 def test_names_with_their_folder_are_found(tmp_path):
-    data, _ = opened(tmp_path, "ImageId,EncodedPixels\nimages/a.png,1 3\n")
+    data, _ = open_with(tmp_path, "ImageId,EncodedPixels\nimages/a.png,1 3\n")
     assert data.files[0].name == "a.png"
 
 
 def test_class_names_from_a_file(tmp_path):
     names = tmp_path / "names.json"
     names.write_text(json.dumps({"categories": [{"id": 3, "name": "cat"}, {"id": 12, "name": "dog"}]}))
-    data, _ = opened(tmp_path, CLASSED["ClassId"], class_names=names)
+    data, _ = open_with(tmp_path, CLASSED["ClassId"], class_names=names)
     assert data.class_names == ["cat", "dog"]
-    with pytest.raises(UserError, match="none for the id 12"):
-        opened(tmp_path, CLASSED["ClassId"], class_names={3: "cat"})
+    with pytest.raises(UserError, match="no class name for the id 12"):
+        open_with(tmp_path, CLASSED["ClassId"], class_names={3: "cat"})
 
 
-@pytest.mark.parametrize("nothing", ["", "-1", "NaN", "nan", " -1"])
-def test_no_object(tmp_path, nothing):
-    data, _ = opened(tmp_path, f"ImageId,EncodedPixels\na.png,1 3\nb.png,{nothing}\n")
+@pytest.mark.parametrize("cell", ["", "-1", "NaN", "nan", " -1"])
+def test_no_object(tmp_path, cell):
+    data, _ = open_with(tmp_path, f"ImageId,EncodedPixels\na.png,1 3\nb.png,{cell}\n")
     assert data.counts.tolist() == [1, 0]
 
 
 def test_relative_starts_are_read_when_asked_and_hinted_at_when_not(tmp_path):
     text = "ImageId,EncodedPixels\na.png,20 10 5 30\nb.png,1 1\n"
-    data, _ = opened(tmp_path, text, relative=True)
+    data, _ = open_with(tmp_path, text, relative=True)
     assert data.runs(0)[0].tolist() == [[20, 10], [35, 30]]
-    with pytest.raises(UserError, match="every row would make sense with --relative"):
-        opened(tmp_path, text)
-    with pytest.raises(UserError, match="every row would make sense with --origin 0"):
-        opened(tmp_path, LAYOUTS["from zero"][0])
+    with pytest.raises(UserError, match="every row is valid with --relative"):
+        open_with(tmp_path, text)
+    with pytest.raises(UserError, match="every row is valid with --origin 0"):
+        open_with(tmp_path, LAYOUTS["from zero"][0])
 
 
 def test_row_major_runs(tmp_path):
     mask = np.zeros(HW, bool)
     mask[2, 3:7] = True
     text = RLE.from_mask(mask).to_encoded_pixels(order="row")
-    data, _ = opened(tmp_path, f"ImageId,EncodedPixels\na.png,{text}\n", order="row")
+    data, _ = open_with(tmp_path, f"ImageId,EncodedPixels\na.png,{text}\n", order="row")
     assert np.array_equal(data.rles(0)[0].to_mask(), mask)
 
 
-def test_unlisted_images_are_said_and_optional(tmp_path):
+def test_unlisted_images_are_reported_and_optional(tmp_path):
     text = "ImageId,EncodedPixels\na.png,1 3\n"
-    data, said = opened(tmp_path, text)
+    data, notes = open_with(tmp_path, text)
     assert len(data) == 1
-    assert "1 images that the CSV lacks are left out" in said
-    data, said = opened(tmp_path, text, unlisted="empty")
+    assert "images that are not in the CSV (1) are left out" in notes
+    data, notes = open_with(tmp_path, text, unlisted="empty")
     assert data.counts.tolist() == [1, 0]
-    assert "kept as images without objects" in said
+    assert "kept as images without objects" in notes
 
 
 MISTAKES = {
@@ -204,32 +204,32 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_are_named_with_their_row(tmp_path, mistake):
-    text, said = MISTAKES[mistake]
+    text, fragments = MISTAKES[mistake]
     with pytest.raises(UserError) as caught:
-        opened(tmp_path, text)
-    for part in said:
-        assert part in str(caught.value)
+        open_with(tmp_path, text)
+    for fragment in fragments:
+        assert fragment in str(caught.value)
 
 
 def test_bad_rows_can_be_left_out(tmp_path):
-    data, said = opened(tmp_path, MISTAKES["bad runs"][0], bad="skip")
+    data, notes = open_with(tmp_path, MISTAKES["bad runs"][0], bad="skip")
     assert data.counts.tolist() == [1, 0]
     assert len(data.problems) == 1
-    assert "1 problem is left out" in said
+    assert "skipped 1 problem" in notes
 
 
-def test_unreadable_images_are_left_out_and_said(tmp_path):
+def test_unreadable_images_are_left_out_and_reported(tmp_path):
     csv = write_data(tmp_path, "ImageId,EncodedPixels\na.png,1 3\nb.png,5 2\n")
     (tmp_path / "images" / "b.png").write_bytes(b"not a picture")
-    said: list[str] = []
-    data = open_dataset(csv, say=said.append)
+    notes: list[str] = []
+    data = open_dataset(csv, say=notes.append)
     assert data.names == ["a.png"]
-    assert any("b.png" in line and "unreadable" in line for line in said)
+    assert any("b.png" in line and "unreadable" in line for line in notes)
 
 
 def test_ambiguous_stems_are_an_error(tmp_path):
-    with pytest.raises(UserError, match="fits several files"):
-        opened(tmp_path, "ImageId,EncodedPixels\na,1 3\n", images_on_disk=("a.png", "a.jpg"))
+    with pytest.raises(UserError, match="matches several files"):
+        open_with(tmp_path, "ImageId,EncodedPixels\na,1 3\n", images_on_disk=("a.png", "a.jpg"))
 
 
 def test_the_writer_reads_back(tmp_path):

@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from maskrcnn.data import images
-from maskrcnn.data.images import ImageError, read_image, read_size, resize
+from maskrcnn.data.images import read_image, read_size
+from maskrcnn.detection.fit import resize
+from maskrcnn.errors import ImageError
 
 
 def saved(image: Image.Image, path, **options):

@@ -14,8 +14,8 @@ import maskrcnn
 from lively import predictor
 from maskrcnn import UserError
 from maskrcnn.deploy import export as export_module
-from maskrcnn.deploy.quantize import _kept
-from maskrcnn.model.conventions import MATTERPORT, NATIVE, TORCHVISION
+from maskrcnn.deploy.quantize import layers_in_fp32
+from maskrcnn.detection.conventions import MATTERPORT, NATIVE, TORCHVISION
 
 VARIANTS = {
     "native": (NATIVE, {}),
@@ -61,7 +61,7 @@ def test_a_bundle_gives_what_the_model_gives(variant, runtime, tmp_path, rng):
 @pytest.mark.parametrize("box_convs", [0, 1])
 def test_no_proposals_are_no_detections(box_convs, tmp_path, rng):
     model = predictor(box_convs=box_convs)
-    model.runtime.conventions = NATIVE.changed(smallest_proposal=1e4)
+    model.runtime.detector.conventions = NATIVE.changed(smallest_proposal=1e4)
     maskrcnn.export(model, tmp_path / "bundle")
     for able in (model, maskrcnn.load(tmp_path / "bundle")):
         assert len(able.predict(rng.integers(0, 256, (128, 128, 3), np.uint8))) == 0
@@ -156,7 +156,7 @@ def test_the_first_blocks_of_a_network_of_depthwise_convolutions_stay_in_fp32(gr
         for k in range(20)
     ]
     graph = helper.make_model(helper.make_graph(convolutions, "trunk", values[:1], values[-2:]))
-    names = set(_kept("trunk", graph))
+    names = set(layers_in_fp32("trunk", graph))
     assert names - {"conv18", "conv19"} == {f"conv{k}" for k in range(kept)}
 
 

@@ -15,16 +15,16 @@ import maskrcnn
 from lively import predictor
 from maskrcnn import Detections, UserError, iou_matrix
 from maskrcnn.config import ModelConfig
-from maskrcnn.deploy import glue
+from maskrcnn.deploy import dialect
 from maskrcnn.deploy.convert import to_onnx, traced
-from maskrcnn.deploy.glue import Fit
+from maskrcnn.deploy.dialect import Fit
+from maskrcnn.deploy.graphs import graphs_of
 from maskrcnn.deploy.whole import METADATA, whole_graph
-from maskrcnn.inference import regions
-from maskrcnn.inference.fit import fit_picture
-from maskrcnn.inference.graphs import graphs_of
-from maskrcnn.inference.postprocess import paste_masks
+from maskrcnn.detection import select
+from maskrcnn.detection.conventions import DETECTRON2, MATTERPORT, NATIVE, TORCHVISION
+from maskrcnn.detection.finish import paste_masks
+from maskrcnn.detection.fit import fit_picture
 from maskrcnn.inference.predictor import Predictor
-from maskrcnn.model.conventions import DETECTRON2, MATTERPORT, NATIVE, TORCHVISION
 
 VARIANTS = {
     "native": (NATIVE, {}),
@@ -57,7 +57,7 @@ def assert_same(found: list[np.ndarray], expected: Detections, model: Predictor)
 @pytest.fixture(autouse=True)
 def more_votes(monkeypatch):
     """A random network has no candidates that overlap by 0.8."""
-    for module in (glue, regions):
+    for module in (dialect, select):
         monkeypatch.setattr(module, "VOTING_IOU", 0.3)
 
 
@@ -121,7 +121,7 @@ def test_pictures_are_fitted_to_the_last_bit(conventions, min_scale, rng):
 
 def test_no_proposals_are_no_detections(rng):
     model = predictor()
-    model.runtime.conventions = NATIVE.changed(smallest_proposal=1e9)
+    model.runtime.detector.conventions = NATIVE.changed(smallest_proposal=1e9)
     outputs = whole_of(model).run(None, {"images": rng.integers(0, 256, (2, 60, 80, 3), np.uint8)})
     assert [len(values) for values in outputs] == [0] * 5
 
@@ -160,6 +160,6 @@ def test_the_documented_example_is_right(tmp_path, monkeypatch, rng):
 def test_mistakes(tmp_path):
     with pytest.raises(UserError, match="--whole makes an ONNX graph; it needs --runtime onnx"):
         maskrcnn.export(predictor(), tmp_path / "a", whole=True)
-    with pytest.raises(UserError, match="how those of matterport frame pictures"):
+    with pytest.raises(UserError, match="the way in which matterport frames"):
         maskrcnn.export(predictor(MATTERPORT), tmp_path / "b", runtime="onnx", whole=True)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""COCO's scores against pycocotools, Kaggle's against its definition."""
+"""COCO scores against pycocotools, Kaggle scores against their definition."""
 
 import contextlib
 import dataclasses
@@ -17,17 +17,17 @@ from maskrcnn.evaluation.coco import _results, _truth
 from maskrcnn.evaluation.kaggle import image_scores
 
 
-def reference(data: Dataset, found: list[Detections], kind: str, most: int) -> dict[str, float]:
+def reference(data: Dataset, detections: list[Detections], kind: str, max_detections: int) -> dict[str, float]:
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = _truth(data)
         truth.createIndex()
         entries = [
             {k: v for k, v in r.items() if k != ("bbox" if kind == "segm" else "segmentation")}
-            for r in _results(data, found)
+            for r in _results(data, detections)
         ]
         evaluation = COCOeval(truth, truth.loadRes(entries), kind)
-        evaluation.params.maxDets = [1, 10, most]
+        evaluation.params.maxDets = [1, 10, max_detections]
         evaluation.evaluate()
         evaluation.accumulate()
     precision, recall = evaluation.eval["precision"][..., -1], evaluation.eval["recall"][..., -1]
@@ -48,7 +48,7 @@ def reference(data: Dataset, found: list[Detections], kind: str, most: int) -> d
 
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("extra", [0, 130], ids=["few", "more than COCO's 100"])
-def test_scores_are_those_of_pycocotools(shapes, seed, extra):
+def test_scores_equal_pycocotools(shapes, seed, extra):
     found = guesses(shapes, np.random.default_rng(seed), extra)
     scores = score(shapes, found)
     assert (scores["max_detections"] > 100) == (extra > 0)
@@ -62,7 +62,7 @@ def test_scores_are_those_of_pycocotools(shapes, seed, extra):
         assert set(scores[key]["per_class"]) == set(shapes.class_names)
 
 
-def test_the_truth_scores_one(shapes):
+def test_ground_truth_scores_one(shapes):
     found = [
         Detections(
             boxes=shapes.boxes[shapes.instances(i)].astype(np.float32),
@@ -81,15 +81,15 @@ def test_the_truth_scores_one(shapes):
     assert len(scores["kaggle"]["per_threshold"]) == 10
 
 
-def test_nothing_found_scores_zero(shapes):
+def test_no_detections_score_zero(shapes):
     nothing = [
         Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, int), [], [], shapes.hw(i))
         for i in range(len(shapes))
     ]
     scores = score(shapes, nothing)
     assert scores["mask"]["AP"] == 0
-    empty = float((shapes.counts == 0).mean())
-    assert scores["kaggle"]["mean"] == pytest.approx(empty)
+    empty_images = float((shapes.counts == 0).mean())
+    assert scores["kaggle"]["mean"] == pytest.approx(empty_images)
 
 
 def block(x1: int, x2: int) -> RLE:
@@ -106,13 +106,13 @@ def found_of(rles: list[RLE], classes: list[int]) -> Detections:
 
 def test_kaggle_counts_true_false_and_missed():
     truth = [block(0, 10), block(20, 30)]
-    found = found_of([block(0, 8), block(33, 38)], [1, 1])  # IoU 0.8 with the first; the other is false
+    found = found_of([block(0, 8), block(33, 38)], [1, 1])  # IoU 0.8 with the first instance, and a false positive
     scores = image_scores(truth, [1, 1], found)
-    assert scores[:6].tolist() == [1 / 3] * 6  # 0.50 .. 0.75: one hit, one false, one missed
-    assert scores[6:].tolist() == [0.0] * 4  # 0.80 is not above 0.80
+    assert scores[:6].tolist() == [1 / 3] * 6  # 0.50 .. 0.75: one true positive, one false positive, one miss
+    assert scores[6:].tolist() == [0.0] * 4  # IoU 0.80 does not exceed the threshold 0.80
 
 
-def test_kaggle_looks_at_classes_and_matches_once():
+def test_kaggle_compares_classes_and_matches_once():
     truth = [block(0, 10)]
     assert image_scores(truth, [2], found_of([block(0, 10)], [1])).max() == 0
     assert image_scores(truth, [1], found_of([block(0, 10), block(0, 10)], [1, 1]))[0] == 0.5
@@ -120,7 +120,7 @@ def test_kaggle_looks_at_classes_and_matches_once():
     assert image_scores([], [], found_of([block(0, 3)], [1])).max() == 0
 
 
-def test_foreign_ids_are_compared_as_texts(shapes):
+def test_class_ids_are_compared_as_text(shapes):
     numbers = dataclasses.replace(shapes, class_ids=[7, 3, 10, 2])
     texts = dataclasses.replace(shapes, class_ids=["7", "3", "10", "2"])
     found = guesses(texts, np.random.default_rng(0))

@@ -1,4 +1,4 @@
-"""The page of a run: whole HTML that needs no other file, whatever was found, recorded or named."""
+"""The report: well-formed, self-contained HTML for any detections, record and names."""
 
 import dataclasses
 import json
@@ -13,8 +13,8 @@ from guesses import guesses
 from maskrcnn import RLE, Config, Detections
 from maskrcnn.data.table import Dataset
 from maskrcnn.evaluation import Evaluation, _score
-from maskrcnn.evaluation.errors import judge
-from maskrcnn.inspection.charts import MOST_POINTS, number, smooth, thinned, ticks
+from maskrcnn.evaluation.tide import judge
+from maskrcnn.inspection.charts import MAX_POINTS, number, smooth, thinned, ticks
 from maskrcnn.inspection.curves import LOSSES
 from maskrcnn.inspection.gallery import SIDE, best_and_worst, picture, shrunk
 from maskrcnn.inspection.report import write_report, write_run_report
@@ -24,7 +24,7 @@ SCORED = ["quality", "errors", "classes", "images"]
 
 
 class Page(HTMLParser):
-    """Tags that close in order, anchors, references and texts of a page."""
+    """Collect tags, section ids, references and text of a page, and check that tags close in order."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -94,14 +94,14 @@ def found(shapes) -> Evaluation:
     return evaluation(shapes, guesses(shapes, np.random.default_rng(0), 2))
 
 
-def test_a_run_with_its_validation_shows_everything(found, tmp_path):
+def test_report_of_a_run_shows_everything(found, tmp_path):
     write_record(tmp_path, 700, [found.scores])
     page = page_of(tmp_path, found, run=tmp_path, provenance={"step": 7, "data": {"images": 3}})
     assert page.sections == ["losses", "progress", *SCORED, "settings"]
     for words in (
         *LOSSES,
         "Throughput",
-        "2.0% of the steps' time was spent waiting",
+        "2.0% of its step time waiting for images",
         "Learning rate",
         "expected calibration error",
         "duplicate",
@@ -110,7 +110,7 @@ def test_a_run_with_its_validation_shows_everything(found, tmp_path):
     ):
         assert words in page.text
     pictures = [v for tag, v in page.tags if tag == "img"]
-    assert len(pictures) == 2 * len(found.data)  # twelve images: six worst, six best
+    assert len(pictures) == 2 * len(found.data)  # ground truth and detections of 6 worst and 6 best images
     assert all(v["alt"] for v in pictures)
     charts = [v for tag, v in page.tags if tag == "svg" and "aria-hidden" not in v]
     assert len(charts) == 6 + 3 + 2
@@ -120,32 +120,31 @@ def test_a_run_with_its_validation_shows_everything(found, tmp_path):
 
 
 @pytest.mark.parametrize("validations", [0, 1, 3])
-def test_a_run_of_few_or_no_validations(found, tmp_path, validations):
+def test_a_run_with_few_or_no_validations(found, tmp_path, validations):
     write_record(tmp_path, 3, [found.scores] * validations)
     page = page_of(tmp_path, found if validations else None, run=tmp_path)
-    middle = SCORED if validations else ["scores"]
-    assert page.sections == ["losses", "progress", *middle, "settings"]
+    score_sections = SCORED if validations else ["scores"]
+    assert page.sections == ["losses", "progress", *score_sections, "settings"]
 
 
-def test_no_run_no_curves(found, tmp_path):
+def test_without_a_run_there_are_no_curves(found, tmp_path):
     assert page_of(tmp_path, found).sections == [*SCORED, "settings"]
     assert page_of(tmp_path, found, run=tmp_path / "no such run").sections == [*SCORED, "settings"]
 
 
-def test_nothing_found_or_nothing_there(shapes, tmp_path):
+def test_no_detections_no_instances_or_no_images(shapes, tmp_path):
     page = page_of(tmp_path, evaluation(shapes, nothing(shapes)))
-    assert "Nothing was found" in page.text
+    assert "There are no detections" in page.text
     empty = shapes.take(np.flatnonzero(shapes.counts == 0)[:1])
-    bare = dataclasses.replace(shapes.take([0]), image_index=empty.image_index, labels=empty.labels, masks=empty.masks)
-    page = page_of(tmp_path, evaluation(bare, nothing(bare)))
+    blank = dataclasses.replace(shapes.take([0]), image_index=empty.image_index, labels=empty.labels, masks=empty.masks)
+    page = page_of(tmp_path, evaluation(blank, nothing(blank)))
     assert "There are no instances" in page.text
     found = guesses(shapes.take([0]), np.random.default_rng(0), 3)
-    assert "There are no instances" in page_of(tmp_path, evaluation(bare, found)).text
-    none = shapes.take([])
-    assert "There are no images" in page_of(tmp_path, evaluation(none, [])).text
+    assert "There are no instances" in page_of(tmp_path, evaluation(blank, found)).text
+    assert "There are no images" in page_of(tmp_path, evaluation(shapes.take([]), [])).text
 
 
-def test_names_of_users_are_text_and_not_markup(shapes, tmp_path):
+def test_user_text_is_escaped(shapes, tmp_path):
     evil = '"><script>alert(1)</script>&'
     names = [evil, *shapes.class_names[1:]]
     data = dataclasses.replace(
@@ -163,14 +162,14 @@ def test_names_of_users_are_text_and_not_markup(shapes, tmp_path):
     assert any(evil in values.get("alt", "") for tag, values in page.tags if tag == "img")
 
 
-def test_half_a_line_of_the_record_is_left_out(found, tmp_path):
+def test_an_unfinished_line_of_the_record_is_ignored(found, tmp_path):
     write_record(tmp_path, 5, [found.scores])
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "st')
     assert "5 steps" in page_of(tmp_path, None, run=tmp_path).text
 
 
-def test_losses_that_were_skipped_leave_gaps(tmp_path):
+def test_skipped_steps_leave_gaps(tmp_path):
     write_record(tmp_path, 3, [])
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
@@ -178,28 +177,28 @@ def test_losses_that_were_skipped_leave_gaps(tmp_path):
         for name in LOSSES:
             del line[name]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert "3 steps had a loss or gradient that was not finite" in page_of(tmp_path, None, run=tmp_path).text
+    assert "3 steps were skipped" in page_of(tmp_path, None, run=tmp_path).text
 
 
-def test_a_report_that_cannot_be_written_is_said(tmp_path, monkeypatch):
+def test_a_failed_write_is_reported_and_keeps_the_old_page(tmp_path, monkeypatch):
     write_record(tmp_path, 2, [])
-    said: list[str] = []
-    write_run_report(tmp_path, None, said.append)
-    assert said == []
+    messages: list[str] = []
+    write_run_report(tmp_path, None, messages.append)
+    assert messages == []
     before = (tmp_path / "report.html").read_text()
 
-    def full(*arguments):
+    def fail(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("maskrcnn.files.os.replace", full)
-    write_run_report(tmp_path, None, said.append)
-    assert len(said) == 1
-    assert "No space left" in said[0]
+    monkeypatch.setattr("maskrcnn.files.os.replace", fail)
+    write_run_report(tmp_path, None, messages.append)
+    assert len(messages) == 1
+    assert "No space left" in messages[0]
     assert (tmp_path / "report.html").read_text() == before
     assert not list(tmp_path.glob(".report*"))
 
 
-def test_a_picture_that_is_gone_is_said(shapes, tmp_path):
+def test_a_missing_image_is_reported(shapes, tmp_path):
     data = dataclasses.replace(shapes, files=[tmp_path / "gone.png"] * len(shapes))
     page = page_of(tmp_path, evaluation(data, guesses(shapes, np.random.default_rng(0))))
     assert page.text.count("can no longer be read") == len(shapes)
@@ -210,20 +209,20 @@ def test_best_and_worst_do_not_share_an_image(found, shapes):
     assert len(best) == len(worst) == 6
     assert not set(best) & set(worst)
     assert found.image_scores[best].min() >= found.image_scores[worst].max()
-    one = evaluation(shapes.take([1]), guesses(shapes.take([1]), np.random.default_rng(0)))
-    assert best_and_worst(one) == ([], [0])
+    single = evaluation(shapes.take([1]), guesses(shapes.take([1]), np.random.default_rng(0)))
+    assert best_and_worst(single) == ([], [0])
 
 
-def test_captions_count_what_the_threshold_leaves(found):
+def test_captions_count_detections_above_the_threshold(found):
     judgement = judge(found.data, found.detections)
     shown = picture(found, judgement, 0)
-    seen = found.detections[0].scores >= 0.5
-    assert sum(shown.kinds.values()) == seen.sum()
+    above_threshold = found.detections[0].scores >= 0.5
+    assert sum(shown.kinds.values()) == above_threshold.sum()
     assert shown.n_truth - shown.n_missed == shown.kinds.get("correct", 0)
 
 
 @pytest.mark.parametrize("hw", [(900, 600), (50, 80), (420, 420)])
-def test_a_mask_is_looked_up_under_the_small_pictures_pixels(hw, rng):
+def test_shrunk_masks_equal_nearest_neighbour_resizing(hw, rng):
     y, x = np.mgrid[: hw[0], : hw[1]]
     disc = (y - hw[0] * 0.6) ** 2 + (x - hw[1] * 0.3) ** 2 < (min(hw) * 0.35) ** 2
     factor = SIDE / max(hw)
@@ -231,17 +230,17 @@ def test_a_mask_is_looked_up_under_the_small_pictures_pixels(hw, rng):
     expected = np.asarray(Image.fromarray(disc).resize(small_hw[::-1], Image.Resampling.NEAREST))
     assert (shrunk(RLE.from_mask(disc), small_hw).to_mask() == expected).mean() > 0.999
     assert shrunk(RLE.empty(hw), small_hw) == RLE.empty(small_hw)
-    whole = RLE.from_mask(np.ones(hw, bool))
-    assert shrunk(whole, small_hw).area == small_hw[0] * small_hw[1]
+    full = RLE.from_mask(np.ones(hw, bool))
+    assert shrunk(full, small_hw).area == small_hw[0] * small_hw[1]
 
 
-def test_numbers_ticks_and_curves():
+def test_numbers_ticks_and_smoothing():
     assert [number(v) for v in (0, 0.00025, 0.0123, 12.34, 4560, None, float("nan"))] == ["0", "2.5e-4", "0.0123", "12.3", "4,560", "–", "–"]  # fmt: skip
     assert ticks(0, 1) == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
     assert ticks(3, 237) == pytest.approx([50, 100, 150, 200])
     x = np.arange(10_000.0)
     xs, ys = thinned(x, np.where(x % 10 == 0, np.nan, 2 * x))
-    assert len(xs) == MOST_POINTS
+    assert len(xs) == MAX_POINTS
     assert ys == pytest.approx(2 * xs)
     assert smooth(np.array([1.0, np.nan, 3.0]), 3).tolist() == [1, 2, 3]
     assert len(smooth(np.arange(2.0), 5)) == 2

@@ -1,4 +1,4 @@
-"""The network's parts on their own, and what must hold of any network."""
+"""Each part of the network alone, and properties of every network."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,13 @@ import torch
 
 from maskrcnn import UserError
 from maskrcnn.config import Config, ModelConfig
+from maskrcnn.detection.anchors import cell_anchors
+from maskrcnn.detection.boxes import clip_boxes, decode_boxes, encode_boxes, iou
+from maskrcnn.detection.propose import propose
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.runtimes.torch import TorchRuntime
-from maskrcnn.model.anchors import cell_anchors
-from maskrcnn.model.boxes import clip_boxes, decode_boxes, encode_boxes, iou
 from maskrcnn.model.layers import convolution
-from maskrcnn.model.mask_rcnn import build_model, flat_boxes
+from maskrcnn.model.mask_rcnn import build_model
 
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
 
@@ -51,7 +52,7 @@ def test_box_coding_is_the_papers():
 
 def test_clipping_and_overlap():
     boxes = torch.tensor([[[-5.0, -5, 200, 50], [10, 10, 20, 20]]])
-    assert clip_boxes(boxes, torch.tensor([[0, 0, 100, 40]]))[0, 0].tolist() == [0, 0, 100, 40]
+    assert clip_boxes(boxes, torch.tensor([0.0, 0, 100, 40]))[0, 0].tolist() == [0, 0, 100, 40]
     overlap = iou(torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[5.0, 0, 15, 10], [20, 20, 30, 30]]))
     assert torch.allclose(overlap, torch.tensor([[1 / 3, 0.0]]))
 
@@ -85,10 +86,10 @@ def test_anchors_keep_area_and_ratio():
 def test_grid_anchors_are_centred_in_their_cells():
     model = build_model(tiny(), 1)
     grid = model.anchors(((32, 24), (16, 12), (8, 6), (4, 3), (2, 2)), (128, 96))
-    center = (grid[0][:, :2] + grid[0][:, 2:]) / 2
+    center = (grid[:, :2] + grid[:, 2:]) / 2
     assert center[0].tolist() == pytest.approx([2, 2])
     assert center[3].tolist() == pytest.approx([6, 2])  # one column on, three anchors a cell
-    assert grid[4].shape == (2 * 2 * 3, 4)
+    assert grid.shape == ((32 * 24 + 16 * 12 + 8 * 6 + 4 * 3 + 2 * 2) * 3, 4)
 
 
 @pytest.mark.parametrize(
@@ -108,23 +109,24 @@ def test_every_variant_runs_on_any_size(changes):
     windows = torch.tensor([[0, 0, 128, 100], [0, 0, 90, 64]])
     images = model.normalize(torch.randint(0, 255, (2, 128, 128, 3), dtype=torch.uint8), windows)
     with torch.no_grad():
-        stages = model(images, windows)
-        boxes, index = flat_boxes(stages.proposals.boxes[:, :5])
-        masks = model.segment(stages.features, boxes, index, torch.ones(len(boxes), dtype=torch.int64))
-    B, R = stages.proposals.valid.shape
-    assert stages.class_logits.shape == (B, R, 4)
-    assert stages.box_deltas.shape == (B, R, 4, 4)
+        features, rpn = model(images)
+        trunk = model.trunk(features, rpn, (128, 128))
+        proposals = propose(trunk, windows.float().numpy(), model.anchors, model.config, model.conventions)
+        boxes, index = torch.from_numpy(proposals.boxes), torch.from_numpy(proposals.image_index)
+        class_logits, box_deltas = model.classify(features, boxes, index)
+        masks = model.segment(features, boxes[:10], index[:10], torch.ones(10, dtype=torch.int64))
+    assert class_logits.shape == (len(boxes), 4)
+    assert box_deltas.shape == (len(boxes), 4, 4)
     assert masks.shape == (10, model.config.mask_size, model.config.mask_size)
     nothing = torch.zeros(0, model.config.channels, model.config.mask_size // 2, model.config.mask_size // 2)
     assert model.mask_head(nothing, torch.zeros(0, dtype=torch.int64)).shape == (0, *masks.shape[1:])
-    valid = stages.proposals.valid
-    assert (stages.proposals.boxes <= windows[:, None, [2, 3, 2, 3]]).all()
-    assert valid.any(1).all()
-    level = stages.rpn.class_probabilities(0)
+    assert (boxes <= windows[index][:, [2, 3, 2, 3]]).all()
+    assert set(index.tolist()) == {0, 1}
+    level = rpn.class_probabilities(0)
     k = model.anchors.per_cell
-    assert level.shape == (2, *stages.features[0].shape[-2:], 2 * k)
+    assert level.shape == (2, *features[0].shape[-2:], 2 * k)
     assert torch.allclose(level.unflatten(-1, (k, 2)).sum(-1), torch.ones(1))
-    assert stages.rpn.box_deltas(0).shape == (2, *stages.features[0].shape[-2:], 4 * k)
+    assert rpn.box_deltas(0).shape == (2, *features[0].shape[-2:], 4 * k)
 
 
 @pytest.mark.parametrize(
@@ -133,8 +135,8 @@ def test_every_variant_runs_on_any_size(changes):
         "tf_efficientnet_lite0",
         "mobilenetv3_small_100",
         "convnext_atto",
-        "dla34",  # which counts its maps from 1
-        "swin_tiny_patch4_window7_224",  # which takes pictures of 224 x 224 alone, unless asked
+        "dla34",  # numbers its maps from 1
+        "swin_tiny_patch4_window7_224",  # accepts only 224 x 224 by default
     ],
 )
 def test_other_backbones(backbone):
@@ -212,7 +214,7 @@ def test_few_anchors_give_what_the_whole_map_gives(n_convs):
 
 
 def test_gradients_of_few_anchors_are_the_same_every_time():
-    """Indexing adds gradients in the order of threads; the order of a resumed run must not depend on that."""
+    """A resumed run must match: indexing would add gradients in thread order."""
     torch.manual_seed(0)
     model = build_model(tiny(channels=128), 1)
     features = [torch.randn(2, 128, 32 // 2**k, 32 // 2**k, requires_grad=True) for k in range(5)]
@@ -229,7 +231,7 @@ def test_gradients_of_few_anchors_are_the_same_every_time():
 
 @pytest.fixture(scope="module")
 def sure_predictor() -> Predictor:
-    """A random network whose class layer is scaled, so that it is sure of something."""
+    """A random network with a scaled-up class layer, which gives detections of high score."""
     torch.manual_seed(4)
     config = Config(model=tiny(), predict={"score_threshold": 0.2, "detections": 30})
     model = build_model(config.model, 2)

@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+import torch
 
 from maskrcnn import RLE, Detections, iou_matrix
-from maskrcnn.data.batch import stack
+from maskrcnn.detection.fit import stack
+from maskrcnn.detection.propose import propose
+from maskrcnn.detection.stages import Proposals
 from maskrcnn.inference.predictor import Predictor
-from maskrcnn.model.mask_rcnn import Stages
+from maskrcnn.model.rpn import RPNOutput
 
 
+@dataclass
+class Stages:
+    """Output of each step for one image, up to the proposals."""
+
+    features: list[torch.Tensor]
+    rpn: RPNOutput
+    anchors: np.ndarray
+    proposals: Proposals
+
+
+@torch.no_grad()
 def network_stages(predictor: Predictor, image: np.ndarray) -> Stages:
-    """What each step makes of an image, in torch, up to the box head."""
-    fitted = predictor._prepare(image).fitted
+    """Run the steps on an image, as `Detector.detect` does, and keep their outputs."""
+    fitted = predictor.prepare(image).fitted
     pixels, _ = stack([fitted.pixels])
-    return predictor.runtime.stages(pixels, np.array([fitted.window]), predictor.config.predict)[0]
+    windows = np.array([fitted.window])
+    images = predictor.model.normalize(torch.from_numpy(pixels), torch.from_numpy(windows))
+    return stages_of(predictor, images.contiguous(), windows)
+
+
+def stages_of(predictor: Predictor, images: torch.Tensor, windows: np.ndarray) -> Stages:
+    """The same for normalised images (1, 3, H, W)."""
+    model = predictor.model
+    features, rpn = model(images)
+    trunk = model.trunk(features, rpn, (images.shape[-2], images.shape[-1]))
+    proposals = propose(trunk, windows.astype(np.float32), model.anchors, model.config, model.conventions)
+    return Stages(features, rpn, model.anchors(trunk.maps_hw, trunk.input_hw), proposals)
 
 
 def same_detections(

@@ -8,12 +8,10 @@ import pytest
 import torch
 
 from maskrcnn import RLE, UserError, import_checkpoint
-from maskrcnn.data.images import resize
-from maskrcnn.inference.fit import _rounded_sides
-from maskrcnn.inference.postprocess import paste_masks
-from maskrcnn.model.conventions import DETECTRON2
-from maskrcnn.model.pooling import assign_levels
-from maskrcnn.model.roi_align import pool
+from maskrcnn.detection.conventions import DETECTRON2
+from maskrcnn.detection.finish import paste_masks
+from maskrcnn.detection.fit import _rounded_sides, resize
+from maskrcnn.detection.pool import assign_levels, pool
 from parity.comparison import apart, network_stages, same_detections
 from parity.recipe import make_weights
 
@@ -49,7 +47,7 @@ def load_case(name, folder, weights):
 @torch.no_grad()
 def test_stages(name, folder, weights):
     model, expected = load_case(name, folder, weights)
-    fitted = model._prepare(expected["image_rgb"]).fitted
+    fitted = model.prepare(expected["image_rgb"]).fitted
     assert np.array_equal(fitted.pixels[..., ::-1], expected["resized_bgr"])
     stages = network_stages(model, expected["image_rgb"])
     for level, feature in enumerate(stages.features, 2):
@@ -60,12 +58,12 @@ def test_stages(name, folder, weights):
     logits, deltas = (torch.cat(t, 1)[0, ::every] for t in (stages.rpn.objectness_logits, stages.rpn.anchor_deltas))
     assert np.abs(logits.numpy() - expected["rpn_logits"]).max() < 1e-3
     assert np.abs(deltas.numpy() - expected["rpn_deltas"]).max() < 1e-3
-    grid = torch.cat(stages.anchors).numpy()
+    grid = stages.anchors
     assert np.abs(grid[:1000] - expected["anchors_first"]).max() < 1e-4
     assert np.abs(grid[-1000:] - expected["anchors_last"]).max() < 1e-4
 
     proposals = torch.from_numpy(expected["proposals"])
-    mine = stages.proposals.boxes[0][stages.proposals.valid[0]]
+    mine = torch.from_numpy(stages.proposals.boxes)
     assert len(mine) == len(proposals)
     assert (torch.cdist(mine, proposals, p=float("inf")).amin(1) < 0.05).float().mean() > 0.99
     first = torch.zeros(len(proposals), dtype=torch.int64)
@@ -128,22 +126,16 @@ def test_unit_cases(folder):
     levels = assign_levels(expected["level_boxes"], [(0, 0)] * 4, 4, DETECTRON2)
     assert np.array_equal(levels + 2, expected["levels"])
     boxes = torch.from_numpy(expected["pool_boxes"])
-    features = [torch.from_numpy(expected[f"pool_p{k}"]) for k in range(2, 6)]
+    maps = [torch.from_numpy(expected[f"pool_p{k}"]).permute(0, 2, 3, 1) for k in range(2, 6)]
     index = torch.arange(2).repeat_interleave(boxes.shape[1])
-    pooled = pool(features, boxes.flatten(0, 1), index, size=7, strides=STRIDES, conventions=DETECTRON2)
+    pooled = pool(maps, boxes.flatten(0, 1), index, 7, STRIDES, DETECTRON2).permute(0, 3, 1, 2)
     assert np.abs(pooled.numpy() - expected["pool_out7"]).max() < 1e-5
     for aligned, kind in ((1, "aligned"), (0, "shifted")):
         for samples in (0, 2):
             conventions = DETECTRON2.changed(pooling=kind, roi_samples=samples)
             rois = torch.from_numpy(expected["ra_rois"])
-            ours = pool(
-                [torch.from_numpy(expected["ra_map"])],
-                rois[:, 1:],
-                rois[:, 0].long(),
-                size=7,
-                strides=(8,),
-                conventions=conventions,
-            )
+            map_ = torch.from_numpy(expected["ra_map"]).permute(0, 2, 3, 1)
+            ours = pool([map_], rois[:, 1:], rois[:, 0].long(), 7, (8,), conventions).permute(0, 3, 1, 2)
             theirs = expected[f"ra_aligned{aligned}_sr{samples}"]
             assert np.abs(ours.numpy() - theirs).max() < 1e-5
     shape = tuple(expected["paste_shape"])

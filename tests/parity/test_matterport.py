@@ -9,11 +9,11 @@ import torch
 
 from maskrcnn import RLE, ImageError, UserError, import_checkpoint
 from maskrcnn.config import ModelConfig
-from maskrcnn.inference.fit import fit_picture, resize_fading
-from maskrcnn.inference.postprocess import paste_masks
-from maskrcnn.model.anchors import Anchors
-from maskrcnn.model.conventions import MATTERPORT
-from maskrcnn.model.roi_align import pool
+from maskrcnn.detection.anchors import Anchors
+from maskrcnn.detection.conventions import MATTERPORT
+from maskrcnn.detection.finish import paste_masks
+from maskrcnn.detection.fit import fit_picture, resize_fading
+from maskrcnn.detection.pool import pool
 from parity.comparison import apart, network_stages, same_detections
 from parity.recipe import make_weights
 
@@ -55,7 +55,7 @@ def load_case(name, folder, weights):
 @torch.no_grad()
 def test_stages(name, folder, weights):
     model, expected = load_case(name, folder, weights)
-    fitted = model._prepare(expected["image"]).fitted
+    fitted = model.prepare(expected["image"]).fitted
     assert np.array_equal(fitted.pixels, expected["molded_uint8"])
     assert np.array_equal(xy(np.array(fitted.window)), expected["window"])
     stages = network_stages(model, expected["image"])
@@ -68,12 +68,12 @@ def test_stages(name, folder, weights):
     two = expected["rpn_class_logits"]
     assert np.abs(logits.numpy() - (two[:, 1] - two[:, 0])).max() < 1e-3
     assert np.abs(deltas.numpy() - xy(expected["rpn_bbox"])).max() < 1e-3
-    grid = torch.cat(stages.anchors).numpy()
+    grid = stages.anchors
     assert np.abs(grid[:1000] - xy(expected["anchors_norm_first"])).max() < 1e-6
     assert np.abs(grid[-1000:] - xy(expected["anchors_norm_last"])).max() < 1e-6
 
     proposals = torch.from_numpy(xy(expected["rpn_rois"]))
-    mine = stages.proposals.boxes[0][stages.proposals.valid[0]]
+    mine = torch.from_numpy(stages.proposals.boxes)
     assert len(mine) == len(proposals)
     assert (torch.cdist(mine, proposals, p=float("inf")).amin(1) < 1e-4).float().mean() > 0.99
     first = torch.zeros(len(proposals), dtype=torch.int64)
@@ -193,19 +193,19 @@ def test_unit_cases(folder):
     for size in ((1024, 1024), (832, 1024), (320, 448)):
         config = ModelConfig(anchor_sizes=(32, 64, 128, 256, 512), anchor_ratios=(2.0, 1.0, 0.5))
         maps_hw = tuple((size[0] // s, size[1] // s) for s in (4, 8, 16, 32, 64))
-        grid = np.concatenate(Anchors(config, MATTERPORT)(maps_hw, size))[::997]
+        grid = Anchors(config, MATTERPORT)(maps_hw, size)[::997]
         assert np.abs(grid - xy(expected[f"anchors_{size[0]}x{size[1]}_norm_every997"])).max() < 1e-6
-    image_map = torch.from_numpy(expected["car_map"]).permute(0, 3, 1, 2).contiguous()
+    image_map = torch.from_numpy(expected["car_map"])
     boxes, index = torch.from_numpy(xy(expected["car_boxes"])), torch.from_numpy(expected["car_idx"]).long()
     for size in (7, 14):
-        ours = pool([image_map], boxes, index, size=size, strides=(4,), conventions=MATTERPORT)
-        assert np.abs(ours.permute(0, 2, 3, 1).numpy() - expected[f"car_{size}x{size}"]).max() < 1e-5
-    features = [torch.from_numpy(expected[f"pra_map_p{k}"]).permute(0, 3, 1, 2).contiguous() for k in range(2, 6)]
+        ours = pool([image_map], boxes, index, size, (4,), MATTERPORT)
+        assert np.abs(ours.numpy() - expected[f"car_{size}x{size}"]).max() < 1e-5
+    maps = [torch.from_numpy(expected[f"pra_map_p{k}"]) for k in range(2, 6)]
     boxes = torch.from_numpy(xy(expected["pra_boxes"]))
     index = torch.arange(2).repeat_interleave(boxes.shape[1])
-    ours = pool(features, boxes.flatten(0, 1), index, size=7, strides=(4, 8, 16, 32), conventions=MATTERPORT)
+    ours = pool(maps, boxes.flatten(0, 1), index, 7, (4, 8, 16, 32), MATTERPORT)
     theirs = expected["pra_out"].reshape(-1, 7, 7, 4)
-    assert np.abs(ours.permute(0, 2, 3, 1).numpy() - theirs).max() < 1e-5
+    assert np.abs(ours.numpy() - theirs).max() < 1e-5
     shape = tuple(expected["unmold_shape"])
     masks = np.unpackbits(expected["unmold_out"])[: np.prod(shape)].reshape(shape).astype(bool)
     hw = shape[1:] if shape[0] == len(expected["unmold_in"]) else shape[:2]

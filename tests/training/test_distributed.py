@@ -1,4 +1,4 @@
-"""Two processes started by torchrun, on a CPU over gloo: they do what one process does with a batch twice as large."""
+"""Two torchrun processes on a CPU, over gloo, train like one process with a batch twice as large."""
 
 import json
 import os
@@ -19,8 +19,8 @@ from maskrcnn import UserError
 from maskrcnn.checkpoints.native import read_model
 from maskrcnn.data.formats import open_dataset
 from maskrcnn.training import distributed as processes
-from maskrcnn.training.checkpoint import RunFolder
-from maskrcnn.training.distributed import World, joined, name_of_start
+from maskrcnn.training.distributed import World, agree_on_start_id, joined
+from maskrcnn.training.run_folder import RunFolder
 
 SETTINGS = [
     "--backbone", "test_resnet", "--weights", "none", "--image-size", "64", "--channels", "16", "--box-channels", "32",
@@ -41,8 +41,8 @@ def lines(folder: Path, kind: str) -> list[dict]:
     return [entry for entry in entries if entry["kind"] == kind]
 
 
-def assert_followed(one: Path, two: Path) -> None:
-    """The same 20 steps, validations and files."""
+def assert_same_run(one: Path, two: Path) -> None:
+    """Check that two run folders have the same 20 steps, validations and files."""
     steps = list(zip(lines(one, "step"), lines(two, "step"), strict=True))
     assert [b["step"] for _, b in steps] == list(range(1, 21))
     for a, b in steps:
@@ -65,7 +65,7 @@ def assert_followed(one: Path, two: Path) -> None:
 
 @pytest.fixture(scope="module")
 def csv(shapes_csv, tmp_path_factory):
-    """The shapes, of which one picture that is trained on cannot be read: one of two processes is left without any."""
+    """The shapes with one unreadable training image, so in one step one of two processes has no image."""
     folder = tmp_path_factory.mktemp("broken")
     for path in (shapes_csv.parent / "images").iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
@@ -85,8 +85,8 @@ def one(csv, tmp_path_factory):
     return out
 
 
-def test_two_processes_follow_one_though_a_worker_is_killed(csv, one, tmp_path):
-    """torchrun starts both again, and they go on from the last state; the scores they share are those of one process."""
+def test_two_processes_train_like_one_after_a_worker_is_killed(csv, one, tmp_path):
+    """torchrun restarts both processes, and they resume from the last state; their joint scores are those of one."""
     out = tmp_path / "run"
     arguments = [str(csv), "--out", str(out), "--batch-size", "1", *SETTINGS]
     with subprocess.Popen(command(2, *arguments), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as launcher:
@@ -97,7 +97,7 @@ def test_two_processes_follow_one_though_a_worker_is_killed(csv, one, tmp_path):
     assert "resumed at step" in words
     assert words.count("images to train on") == 2  # once for each start
     assert "left out (1 so far)" in words
-    assert_followed(one, out)
+    assert_same_run(one, out)
     _, val = open_dataset(csv, say=lambda _: None).split(0.25)
     scores = maskrcnn.evaluate(maskrcnn.load(out / "last.safetensors", device="cpu"), val)
     assert {kind: scores[kind] for kind in ("box", "mask", "kaggle")} == {
@@ -105,8 +105,8 @@ def test_two_processes_follow_one_though_a_worker_is_killed(csv, one, tmp_path):
     }
 
 
-def test_a_signal_to_one_stops_all_at_one_step_with_the_state_saved(csv, one, tmp_path):
-    """And another number of processes goes on with the run."""
+def test_a_signal_to_one_process_stops_all_at_the_same_step(csv, one, tmp_path):
+    """The state is saved, and a different number of processes can resume the run."""
     out = tmp_path / "run"
     arguments = [str(csv), "--out", str(out), "--batch-size", "1", *SETTINGS]
     no_restart = [a.replace("max-restarts=1", "max-restarts=0") for a in command(2, *arguments)]
@@ -122,7 +122,7 @@ def test_a_signal_to_one_stops_all_at_one_step_with_the_state_saved(csv, one, tm
         command(1, "--resume", str(out)), env=ENVIRONMENT, capture_output=True, text=True, timeout=250
     )
     assert resumed.returncode == 0, resumed.stderr
-    assert_followed(one, out)
+    assert_same_run(one, out)
 
 
 def wait_for_step(folder: Path, step: int) -> None:
@@ -135,33 +135,33 @@ def wait_for_step(folder: Path, step: int) -> None:
 
 
 def workers(launcher: int) -> list[int]:
-    """Process numbers of what torchrun started, in order of rank."""
-    found = {}
+    """Return the process ids of torchrun's workers, in order of rank."""
+    pids = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
             parent = int(path.read_text().rpartition(")")[2].split()[1])
             if parent == launcher:
                 values = dict(v.split("=", 1) for v in (path.parent / "environ").read_text().split("\0") if "=" in v)
-                found[int(values["RANK"])] = int(path.parent.name)
+                pids[int(values["RANK"])] = int(path.parent.name)
         except (OSError, KeyError):
-            continue  # it has ended, or is no worker
-    return [found[rank] for rank in sorted(found)]
+            continue  # it has ended or is not a worker
+    return [pids[rank] for rank in sorted(pids)]
 
 
-def test_batches_one_after_the_other_in_two_processes_are_one_step(csv, tmp_path):
+def test_accumulated_batches_in_two_processes_are_one_step(csv, tmp_path):
     """The gradients of all batches reach the other process."""
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    for n, out, batches in ((1, whole, ["4"]), (2, cut, ["1", "--accumulate", "2"])):
+    single, split = tmp_path / "single", tmp_path / "split"
+    for n, out, batches in ((1, single, ["4"]), (2, split, ["1", "--accumulate", "2"])):
         arguments = [str(csv), *SETTINGS, "--out", str(out), "--batch-size", *batches]
         done = subprocess.run(command(n, *arguments), env=ENVIRONMENT, capture_output=True, text=True, timeout=250)
         assert done.returncode == 0, done.stderr
-    for a, b in zip(lines(whole, "step"), lines(cut, "step"), strict=True):
+    for a, b in zip(lines(single, "step"), lines(split, "step"), strict=True):
         assert (a["step"], a["images"]) == (b["step"], b["images"])
         assert abs(a["loss"] - b["loss"]) < 1e-4
 
 
-def test_a_run_that_was_there_before_is_not_gone_on_with(one, csv):
-    """torchrun starts refused processes again; that makes the run none of theirs."""
+def test_a_restart_does_not_resume_an_older_run(one, csv):
+    """torchrun restarts the refused processes; the restart must not take the older run for their own."""
     before = (one / "last.safetensors").read_bytes(), (one / "metrics.jsonl").read_bytes()
     arguments = [str(csv), "--out", str(one), "--batch-size", "1", *SETTINGS]
     done = subprocess.run(command(2, *arguments), env=ENVIRONMENT, capture_output=True, text=True, timeout=250)
@@ -172,33 +172,33 @@ def test_a_run_that_was_there_before_is_not_gone_on_with(one, csv):
     assert before == ((one / "last.safetensors").read_bytes(), (one / "metrics.jsonl").read_bytes())
 
 
-def names_of_start(store: Store, size: int, late: int) -> list[str]:
-    """Those that processes find, of which number `late` comes last."""
+def start_ids(store: Store, size: int, late: int) -> list[str]:
+    """Return the id that each process gets when process `late` comes last."""
     with ThreadPoolExecutor(size) as pool:
-        found = {rank: pool.submit(name_of_start, store, rank, size) for rank in range(size) if rank != late}
+        futures = {rank: pool.submit(agree_on_start_id, store, rank, size) for rank in range(size) if rank != late}
         time.sleep(0.3)
-        found[late] = pool.submit(name_of_start, store, late, size)
-        return [found[rank].result(timeout=20) for rank in range(size)]
+        futures[late] = pool.submit(agree_on_start_id, store, late, size)
+        return [futures[rank].result(timeout=20) for rank in range(size)]
 
 
 @pytest.mark.parametrize("late", [0, 2])
-def test_processes_agree_on_a_name_that_no_earlier_start_had(late):
+def test_processes_agree_on_an_id_that_no_earlier_start_used(late):
     store = HashStore()
-    names = [names_of_start(store, 3, late) for _ in range(3)]
-    assert all(len(set(found)) == 1 for found in names)
-    assert len({found[0] for found in names}) == 3
+    starts = [start_ids(store, 3, late) for _ in range(3)]
+    assert all(len(set(ids)) == 1 for ids in starts)
+    assert len({ids[0] for ids in starts}) == 3
 
 
-def test_the_first_must_be_heard_of(monkeypatch):
+def test_a_missing_first_process_times_out(monkeypatch):
     store = HashStore()
-    store.set("start", "of one that is gone")
-    monkeypatch.setattr(processes, "PATIENCE", 2.0)
+    store.set("start", "id of a dead process")
+    monkeypatch.setattr(processes, "GIVE_UP_SECONDS", 2.0)
     with pytest.raises(TimeoutError, match="process 1 of 2"):
-        name_of_start(store, 1, 2)
+        agree_on_start_id(store, 1, 2)
 
 
-def test_what_an_earlier_process_of_the_launcher_said_is_remembered(monkeypatch):
-    """By a single process, too, which torchrun may start again."""
+def test_facts_of_an_earlier_process_are_remembered(monkeypatch):
+    """A single process remembers too: torchrun may restart it."""
     with socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -207,13 +207,13 @@ def test_what_an_earlier_process_of_the_launcher_said_is_remembered(monkeypatch)
         monkeypatch.setenv(name, value)
     with joined() as world:
         world.remember("a run")
-        assert not world.remembers("a run"), "it was this process"
-        monkeypatch.setattr(processes, "THIS_PROCESS", "one that was started again")
+        assert not world.remembers("a run"), "this process stored it itself"
+        monkeypatch.setattr(processes, "THIS_PROCESS", "a restarted process")
         assert world.remembers("a run")
         assert not world.remembers("another run")
 
 
-def test_a_process_alone_agrees_with_itself():
+def test_a_single_process():
     world = World()
     assert world.first
     world.remember("a run")

@@ -9,13 +9,15 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 import maskrcnn
 from maskrcnn import Config, UserError
-from maskrcnn.checkpoints.native import save
+from maskrcnn.checkpoints.load import save
 from maskrcnn.config import ModelConfig, TrainConfig
+from maskrcnn.detection.boxes import to_pixels, to_units
+from maskrcnn.detection.conventions import DETECTRON2, MATTERPORT, NATIVE, TORCHVISION, Conventions
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.runtimes.torch import TorchRuntime
-from maskrcnn.model.conventions import DETECTRON2, MATTERPORT, NATIVE, TORCHVISION, Conventions
 from maskrcnn.model.mask_rcnn import build_model
-from maskrcnn.training.initial import CLASS_LAYERS, on_top_of, take_over
+from maskrcnn.settings import Settings
+from maskrcnn.training.initial import CLASS_LAYERS, inherit_model, take_over
 
 SMALL = ModelConfig(
     backbone="test_resnet", weights="none", image_size=64, channels=16, box_channels=32, mask_channels=16,
@@ -63,15 +65,18 @@ def test_class_layers_stay_only_with_their_classes():
 
 def test_settings_set_on_purpose_hold_and_must_fit():
     start = predictor()
-    config = on_top_of(start, Config(model=ModelConfig(image_size=128)))
-    assert (config.model.image_size, config.model.channels) == (128, 16)
+
+    def inherited(initial, **model):
+        return inherit_model(Settings.of(Config().changed(model=model)), initial).config.model
+
+    model = inherited(start, image_size=128)
+    assert (model.image_size, model.channels) == (128, 16)
     large = Predictor(start.runtime, start.config.changed(model={"min_scale": 1.5}), start.class_ids, start.class_names)
-    assert on_top_of(large, Config()).model.min_scale == 1.5
-    assert on_top_of(large, Config(model=ModelConfig(image_size=128))).model.min_scale == 0
-    assert on_top_of(large, Config(model=ModelConfig(image_size=128, min_scale=2))).model.min_scale == 2
-    wrong = on_top_of(start, Config(model=ModelConfig(channels=24)))
-    with pytest.raises(UserError, match=r"the model to go on from: .* the network's is"):
-        take_over(build_model(wrong.model, 2), start, ["a", "b"])
+    assert inherited(large).min_scale == 1.5
+    assert inherited(large, image_size=128).min_scale == 0
+    assert inherited(large, image_size=128, min_scale=2).min_scale == 2
+    with pytest.raises(UserError, match=r"the initial model: .* the network's is"):
+        take_over(build_model(inherited(start, channels=24), 2), start, ["a", "b"])
 
 
 def test_a_least_scale_is_refused_where_pictures_are_fitted_otherwise(shapes, tmp_path):
@@ -104,8 +109,7 @@ def test_conventions_travel_through_json():
 
 
 def test_units_and_pixels_are_inverse():
-    model = predictor(MATTERPORT).model
     boxes = torch.tensor([[0.0, 0, 64, 48], [3.5, 4, 20, 31]])
-    units = model.to_units(boxes, (48, 64))
+    units = to_units(boxes, (48, 64), MATTERPORT)
     assert units[0].tolist() == [0, 0, 1, 1]
-    assert torch.allclose(model.to_pixels(units, (48, 64)), boxes, atol=1e-5)
+    assert torch.allclose(to_pixels(units, (48, 64), MATTERPORT), boxes, atol=1e-5)

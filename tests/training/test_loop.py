@@ -18,7 +18,7 @@ from maskrcnn.config import AugmentConfig, ModelConfig, TrainConfig
 from maskrcnn.data.formats import open_dataset
 from maskrcnn.data.synthetic import write_shapes
 from maskrcnn.training import budget, learner, loop
-from maskrcnn.training.checkpoint import RunFolder
+from maskrcnn.training.run_folder import RunFolder
 
 TINY = Config(
     model=ModelConfig(

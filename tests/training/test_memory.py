@@ -1,15 +1,17 @@
-"""Batches that would not fit are cut up, and only those."""
+"""Batches that do not fit into memory, and only those, are accumulated image by image."""
 
 import pytest
 import torch
 
 from maskrcnn.config import Config
 from maskrcnn.model.mask_rcnn import build_model
+from maskrcnn.settings import Origin, Settings
 from maskrcnn.training import memory
 from maskrcnn.training.memory import fit_to_memory, free_bytes, training_bytes
 
 SIZES = {"anchor_sizes": (16, 32, 64, 128, 256)}
-LITE = Config().changed(model=SIZES)
+SETTINGS = Settings.of(Config().changed(model=SIZES))
+LITE = SETTINGS.config
 
 
 @pytest.fixture(scope="module")
@@ -22,36 +24,37 @@ def test_the_count_grows_with_images_and_pixels(lite):
     weights = 2 * one - two
     assert weights == 6 * 4 * sum(parameter.numel() for parameter in lite.parameters())
     assert training_bytes(lite, 1, 1024) - weights == pytest.approx(4 * (one - weights), rel=0.02)
-    resnet50 = build_model(Config.build("resnet50").changed(model=SIZES).model, 1)
+    resnet50 = build_model(Settings.build("resnet50", user=LITE).config.model, 1)
     assert training_bytes(resnet50, 1, 512) > 2 * one
 
 
 @pytest.mark.parametrize(("free", "batch"), [(4e9, (2, 1)), (1.6e9, (1, 2)), (1e8, (1, 2))])
 def test_a_batch_that_does_not_fit_is_accumulated(lite, free, batch):
-    config, reason = fit_to_memory(LITE, lite, int(free))
+    settings, reason = fit_to_memory(SETTINGS, lite, int(free))
+    config = settings.config
     assert (config.train.batch_size, config.train.accumulate) == batch
     assert (reason is None) == (batch == (2, 1))
-    assert ("even one may be too much" in (reason or "")) == (free == 1e8)
+    assert ("even one image may be too much" in (reason or "")) == (free == 1e8)
 
 
-@pytest.mark.parametrize("given", [{"batch_size": 8}, {"accumulate": 3}])
-def test_what_was_set_stays(lite, given):
-    config = LITE.changed(train=given)
-    assert fit_to_memory(config, lite, 1000) == (config, None)
+@pytest.mark.parametrize("settings", [{"batch_size": 8}, {"accumulate": 3}])
+def test_settings_of_the_user_stay(lite, settings):
+    chosen = SETTINGS.updated({"train": settings}, Origin.USER)
+    assert fit_to_memory(chosen, lite, 1000) == (chosen, None)
 
 
-def test_the_batch_of_a_norm_that_learns_stays():
+def test_the_batch_of_a_trained_norm_stays():
     model = build_model(LITE.model, 1, freeze_norm=False)
-    assert fit_to_memory(LITE, model, 1000) == (LITE, None)
+    assert fit_to_memory(SETTINGS, model, 1000) == (SETTINGS, None)
 
 
-def test_where_nobody_tells_nothing_changes(lite):
-    assert fit_to_memory(LITE, lite, None) == (LITE, None)
+def test_unknown_memory_changes_nothing(lite):
+    assert fit_to_memory(SETTINGS, lite, None) == (SETTINGS, None)
 
 
 def test_a_container_has_its_own_limit(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
-    monkeypatch.setattr(memory, "CONTAINER", tmp_path)
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
     cpu = torch.device("cpu")
     assert free_bytes(cpu) is None
     (tmp_path / "meminfo").write_text("MemTotal: 9000 kB\nMemAvailable:    5000 kB\n")

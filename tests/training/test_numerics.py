@@ -1,4 +1,4 @@
-"""Steps cut into batches, half precision, clipping and learning rates: what a step computes, and in which numbers."""
+"""Numerics of a training step: accumulation, half precision, clipping, learning rates, batch norm, determinism."""
 
 import dataclasses
 
@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from maskrcnn.config import Config, ModelConfig, TrainConfig
-from maskrcnn.data.batch import Share, make_batch
+from maskrcnn.data.batch import Shard, make_batch
+from maskrcnn.detection.conventions import NATIVE
 from maskrcnn.model import layers
-from maskrcnn.model.conventions import NATIVE
 from maskrcnn.model.mask_rcnn import build_model
 from maskrcnn.training.distributed import World
 from maskrcnn.training.learner import Learner
@@ -34,7 +34,7 @@ def learner_of(config=TINY):
 
 
 def batch_of(data, images=4, step=0):
-    return make_batch(data, step, TINY, Share.of(images))
+    return make_batch(data, step, TINY, Shard.of(images))
 
 
 def state_of(model):
@@ -53,7 +53,7 @@ def largest_difference(a, b):
 
 @pytest.fixture
 def uneven(shapes):
-    """Images with many, few and no instances: their means differ, and so do their shapes once turned."""
+    """Images with many, few and no instances, so per-image means differ; rotated, their shapes differ too."""
     kept = ~np.isin(shapes.image_index, [0, 1, 2]) | (np.arange(shapes.n_instances) == 0)
     return dataclasses.replace(
         shapes, image_index=shapes.image_index[kept], labels=shapes.labels[kept], rows=shapes.rows[kept],
@@ -61,17 +61,17 @@ def uneven(shapes):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("at_once", [1, 3])
-def test_a_step_of_small_batches_is_the_step_of_the_large_one(uneven, at_once):
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_small_batches_add_up_to_the_step_of_a_large_one(uneven, batch_size):
     for step in range(2):
         batch = batch_of(uneven, step=step)
-        whole, cut = learner_of(), learner_of(TINY.changed(train={"batch_size": at_once}))
-        a, b = whole.learn(batch, 0, 10), cut.learn(batch, 0, 10)
+        single, split = learner_of(), learner_of(TINY.changed(train={"batch_size": batch_size}))
+        a, b = single.learn(batch, 0, 10), split.learn(batch, 0, 10)
         assert b.losses == pytest.approx(a.losses, rel=1e-5)
-        assert largest_difference(gradients(whole), gradients(cut)) < 1e-5
+        assert largest_difference(gradients(single), gradients(split)) < 1e-5
 
 
-def test_a_step_by_winograds_algorithm_is_that_of_torchs_convolutions(shapes, monkeypatch):
+def test_winograd_and_torch_convolutions_make_the_same_step(shapes, monkeypatch):
     batch, plain = batch_of(shapes), learner_of()
     a = plain.learn(batch, 0, 10)
     monkeypatch.setattr(layers, "LEAST_OPERATIONS", 0)
@@ -83,22 +83,22 @@ def test_a_step_by_winograds_algorithm_is_that_of_torchs_convolutions(shapes, mo
 
 
 def test_shares_of_a_step_are_its_batch(uneven):
-    """What two processes prepare is, pixel for pixel and padding included, what one would have."""
-    whole = batch_of(uneven)
-    parts = [make_batch(uneven, 0, TINY, Share.of(4, rank, 3)) for rank in range(3)]
-    assert [n for part in parts for n in part.names] == whole.names
-    assert np.array_equal(np.concatenate([part.pixels for part in parts]), whole.pixels)
+    """Three processes together prepare the same pixels, padding included, as one."""
+    batch = batch_of(uneven)
+    parts = [make_batch(uneven, 0, TINY, Shard.of(4, rank, 3)) for rank in range(3)]
+    assert [n for part in parts for n in part.names] == batch.names
+    assert np.array_equal(np.concatenate([part.pixels for part in parts]), batch.pixels)
     assert [n for part in parts for n in part.numbers] == [0, 1, 2, 3]
 
 
 def test_bfloat16_reaches_the_same_parameters(shapes):
     batch = batch_of(shapes)
     exact, half = learner_of(), learner_of(TINY.changed(train={"precision": "bf16"}))
-    seen = []
-    half.model.rpn.convs[0].register_forward_hook(lambda module, given, made: seen.append(made.dtype))
+    dtypes = []
+    half.model.rpn.convs[0].register_forward_hook(lambda module, inputs, output: dtypes.append(output.dtype))
     a, b = exact.learn(batch, 0, 10), half.learn(batch, 0, 10)
-    assert seen
-    assert set(seen) == {torch.bfloat16}
+    assert dtypes
+    assert set(dtypes) == {torch.bfloat16}
     assert b.losses == pytest.approx(a.losses, rel=0.05, abs=0.01)
     assert b.losses != a.losses
     assert gradients(exact).keys() == gradients(half).keys()
@@ -110,7 +110,7 @@ def test_float16_backs_off_when_a_gradient_overflows(shapes):
     before = {n: p.detach().clone() for n, p in learner.model.named_parameters()}
     learner.scaler.load_state_dict({**learner.scaler.state_dict(), "scale": 2.0**40})
     step = learner.learn(batch_of(shapes), 0, 10)
-    assert step.losses["loss"] > 0  # the network is well; the scale was too high
+    assert step.losses["loss"] > 0  # the network is fine; the loss scale was too high
     assert all(torch.equal(p, before[n]) for n, p in learner.model.named_parameters())
     assert learner.scaler.get_scale() == 2.0**39
     learner.scaler.load_state_dict({**learner.scaler.state_dict(), "scale": 64.0})
@@ -121,14 +121,14 @@ def test_float16_backs_off_when_a_gradient_overflows(shapes):
     assert learner.learn(batch_of(shapes), 2, 10).losses == {}
 
 
-def test_half_precision_is_for_gpus_unless_asked_for():
+def test_auto_precision_is_float32_on_a_cpu():
     assert half_type("auto", CPU) is None
     assert half_type("fp32", CPU) is None
     assert half_type("bf16", CPU) == torch.bfloat16
     assert half_type("fp16", CPU) == torch.float16
 
 
-def test_a_gradient_that_is_not_finite_moves_nothing(shapes):
+def test_a_nonfinite_gradient_changes_nothing(shapes):
     learner = learner_of(LEARNING_NORMS)
     learner.learn(batch_of(shapes), 0, 10)
     learner.model.box_head.class_logits.weight.register_hook(lambda gradient: gradient * float("nan"))
@@ -139,7 +139,7 @@ def test_a_gradient_that_is_not_finite_moves_nothing(shapes):
     assert all(torch.equal(t, average[n]) for n, t in learner.average.average.items())
 
 
-def test_a_process_without_images_moves_no_statistics(shapes):
+def test_a_process_without_images_updates_no_statistics(shapes):
     learner = learner_of(LEARNING_NORMS)
     before = state_of(learner.model)
     batch = batch_of(shapes)
@@ -150,17 +150,17 @@ def test_a_process_without_images_moves_no_statistics(shapes):
     assert len(gradients(learner)) > 10
 
 
-def test_frozen_stages_keep_their_norms_where_others_learn(shapes):
+def test_norms_of_frozen_stages_stay_while_others_train(shapes):
     config = LEARNING_NORMS.changed(train={"freeze": "4+"})
     model = build(config, shapes, NATIVE)
     before = state_of(model)
     Learner(model, config.train, World()).learn(batch_of(shapes), 0, 10)
-    moved = {name for name, tensor in model.named_buffers() if name in before and not torch.equal(tensor, before[name])}
+    updated = {name for name, value in model.named_buffers() if name in before and not torch.equal(value, before[name])}
     frozen = {id(p) for p in model.backbone.parameters() if not p.requires_grad}
-    still = [n for n, m in model.named_modules() if any(id(p) in frozen for p in m.parameters(recurse=False))]
-    assert any(name.startswith("pyramid") for name in moved)
-    assert any(name.startswith("backbone") for name in moved)
-    assert not [name for name in moved if name.rpartition(".")[0] in still]
+    frozen_modules = [n for n, m in model.named_modules() if any(id(p) in frozen for p in m.parameters(recurse=False))]
+    assert any(name.startswith("pyramid") for name in updated)
+    assert any(name.startswith("backbone") for name in updated)
+    assert not [name for name in updated if name.rpartition(".")[0] in frozen_modules]
 
 
 def test_gradients_are_clipped(shapes):
@@ -173,7 +173,7 @@ def test_gradients_are_clipped(shapes):
     assert norms[1] == pytest.approx(0.01, rel=1e-3)
 
 
-def test_deeper_stages_learn_more_slowly():
+def test_earlier_stages_have_lower_rates():
     model = build_model(TINY.model, 4)
     optimizer = build_optimizer(model, TrainConfig(lr=1.0, backbone_lr=0.5, layer_lr_decay=0.1))
     rate = {id(p): group["peak_lr"] for group in optimizer.param_groups for p in group["params"]}
@@ -184,7 +184,7 @@ def test_deeper_stages_learn_more_slowly():
     assert len({stage for stage, _ in model.backbone.parameters_by_stage()}) >= 3
 
 
-def test_determinism_is_asked_for_and_given_back():
+def test_determinism_is_switched_on_and_restored():
     with deterministic(True):
         assert torch.are_deterministic_algorithms_enabled()
     assert not torch.are_deterministic_algorithms_enabled()
@@ -192,13 +192,13 @@ def test_determinism_is_asked_for_and_given_back():
         assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_every_image_of_a_run_draws_samples_of_its_own(shapes):
+def test_each_image_of_a_run_has_its_own_generator(shapes):
     def draws(config):
-        learner, taken = learner_of(config), []
-        learner.criterion = lambda *given: taken.extend(given[3])
+        learner, generators = learner_of(config), []
+        learner.criterion = lambda *arguments: generators.extend(arguments[3])
         for step in range(3):
             learner._losses(batch_of(shapes, step=step), 4)
-        return [float(torch.rand(1, generator=generator)) for generator in taken]
+        return [float(torch.rand(1, generator=generator)) for generator in generators]
 
     first = draws(TINY)
     assert len(set(first)) == 12
@@ -207,19 +207,19 @@ def test_every_image_of_a_run_draws_samples_of_its_own(shapes):
 
 
 @pytest.mark.parametrize("freeze", ["all", "4+"])
-def test_frozen_norms_take_no_pass_in_training_and_only_there(shapes, monkeypatch, freeze):
+def test_frozen_norms_are_folded_in_training_only(shapes, monkeypatch, freeze):
     config = TINY.changed(train={"freeze": freeze})
     model = build(config, shapes, NATIVE)
     learner = Learner(model, config.train, World())
-    moving = learner_of(TINY.changed(train={"freeze_norm": False}))
+    unfrozen = learner_of(TINY.changed(train={"freeze_norm": False}))
     passes = []
-    plain = torch.nn.functional.batch_norm
-    monkeypatch.setattr(torch.nn.functional, "batch_norm", lambda *a, **k: passes.append(1) or plain(*a, **k))
+    batch_norm = torch.nn.functional.batch_norm
+    monkeypatch.setattr(torch.nn.functional, "batch_norm", lambda *a, **k: passes.append(1) or batch_norm(*a, **k))
     learner.learn(batch_of(shapes), 0, 10)
     assert not passes
     with torch.no_grad():
         model.extract(torch.zeros(1, 3, 64, 64))
     assert passes
     passes.clear()
-    moving.learn(batch_of(shapes), 0, 10)
+    unfrozen.learn(batch_of(shapes), 0, 10)
     assert passes

@@ -9,16 +9,23 @@ from PIL import Image
 from maskrcnn import open_dataset
 from maskrcnn.config import Config
 from maskrcnn.data.formats import encoded_pixels
+from maskrcnn.detection.conventions import NATIVE
 from maskrcnn.files import write_image
-from maskrcnn.model.conventions import NATIVE
 from maskrcnn.model.layers import norms
 from maskrcnn.rle import RLE
+from maskrcnn.settings import Settings
 from maskrcnn.training.plan import fill_in
 from maskrcnn.training.start import build
 
 
+def planned(config, data):
+    """The configuration after the plan, and its reasons."""
+    settings, reasons = fill_in(Settings.of(config), data)
+    return settings.config, reasons
+
+
 def test_the_plan_measures_the_data(shapes):
-    config, reasons = fill_in(Config(), shapes)
+    config, reasons = planned(Config(), shapes)
     assert len(config.model.anchor_sizes) == 5
     assert config.predict.detections == 100
     assert config.model.image_size == 512
@@ -32,7 +39,7 @@ def test_the_plan_measures_the_data(shapes):
         model={"anchor_sizes": (1, 2, 3, 4, 5), "image_size": 512, "mask_size": 28},
         predict={"detections": 7, "mask_scoring": False, "box_voting": False},
     )
-    assert fill_in(given, shapes) == (given, [])
+    assert planned(given, shapes) == (given, [])
 
 
 def circles(folder, side, radius, classes=("a",), stretch=1.0):
@@ -52,19 +59,19 @@ def circles(folder, side, radius, classes=("a",), stretch=1.0):
     ids=["small", "tiny", "as far as the pixels go", "large enough"],
 )
 def test_small_objects_raise_the_working_scale(tmp_path, side, radius, size, crop):
-    config, reasons = fill_in(Config(), circles(tmp_path, side, radius))
+    config, reasons = planned(Config(), circles(tmp_path, side, radius))
     assert (config.model.image_size, config.augment.crop) == (size, crop)
-    assert any(f"image size {size}" in reason for reason in reasons) == (size != 512)
+    assert any(f"image_size {size}" in reason for reason in reasons) == (size != 512)
 
 
 def test_large_pictures_of_small_objects_are_enlarged(tmp_path):
     def plan(radius, large=20, side=1024, **model):
         data = of_two_sizes(tmp_path / f"{radius} {large} {side}", radius, large, side)
-        return fill_in(Config().changed(model=model), data)
+        return planned(Config().changed(model=model), data)
 
     config, reasons = plan(5)
     assert (config.model.image_size, config.model.min_scale) == (768, 1.5), "as far as the largest input goes"
-    assert any("min scale 1.5" in reason and "more than 768 px" in reason for reason in reasons)
+    assert any("min_scale 1.5" in reason and "above 768 px" in reason for reason in reasons)
     assert config.model.anchor_sizes[0] == 16, "measured in the input that is then seen"
     assert plan(12)[0].model.min_scale == 1.25, "as far as they need"
     assert plan(5, side=1400)[0].model.min_scale == 1, "never less than their own size"
@@ -88,12 +95,12 @@ def of_two_sizes(folder, radius, large, large_side=1024):
 
 
 def test_a_crop_that_was_asked_for_stays(tmp_path):
-    config, _ = fill_in(Config().changed(augment={"crop": 256}), circles(tmp_path, 1024, 20))
+    config, _ = planned(Config().changed(augment={"crop": 256}), circles(tmp_path, 1024, 20))
     assert config.augment.crop == 256
 
 
 def test_large_objects_have_finer_masks(tmp_path):
-    config, _ = fill_in(Config(), circles(tmp_path, 600, 140))
+    config, _ = planned(Config(), circles(tmp_path, 600, 140))
     assert config.model.mask_size == 56
 
 
@@ -101,14 +108,14 @@ def test_large_objects_have_finer_masks(tmp_path):
     ("classes", "stretch", "turns"), [("a", 1.0, True), ("a", 1.2, True), ("a", 2.0, False), ("abcd", 2.0, True)]
 )
 def test_upright_objects_are_not_turned(tmp_path, classes, stretch, turns):
-    config, reasons = fill_in(Config(), circles(tmp_path, 400, 40, classes, stretch))
+    config, reasons = planned(Config(), circles(tmp_path, 400, 40, classes, stretch))
     assert config.augment.rotate == turns  # five of a class are too few to tell
     assert any("2.0 times as high as wide" in reason for reason in reasons) == (not turns)
 
 
 def test_lying_objects_are_not_turned_unless_asked_for(tmp_path):
     data = circles(tmp_path, 400, 40, stretch=2.0)
-    assert fill_in(Config().changed(augment={"rotate": True}), data)[0].augment.rotate
+    assert planned(Config().changed(augment={"rotate": True}), data)[0].augment.rotate
 
 
 def test_mostly_empty_data_shows_a_part_of_its_empty_images(shapes):
@@ -116,35 +123,35 @@ def test_mostly_empty_data_shows_a_part_of_its_empty_images(shapes):
     data = dataclasses.replace(
         shapes.take(full), names=list("abcdefgh"), files=shapes.files[:8], sizes=np.tile(shapes.sizes[:1], (8, 1))
     )
-    config, reasons = fill_in(Config(), data)
+    config, reasons = planned(Config(), data)
     assert config.train.empty == 0.25
-    assert any("50% of the images are without instances" in reason for reason in reasons)
-    assert fill_in(Config(), data.take(range(5)))[0].train.empty == 1
-    assert fill_in(Config().changed(train={"empty": 0.9}), data)[0].train.empty == 0.9
+    assert any("50% of the images have no instances" in reason for reason in reasons)
+    assert planned(Config(), data.take(range(5)))[0].train.empty == 1
+    assert planned(Config().changed(train={"empty": 0.9}), data)[0].train.empty == 0.9
 
 
 @pytest.mark.parametrize(("images", "epochs"), [(100, 24), (4000, 12), (100_000, 6)])
 def test_large_data_sets_are_gone_through_fewer_times(shapes, images, epochs):
     data = shapes.take(np.zeros(images, int))
-    config, _ = fill_in(Config(), data)
+    config, _ = planned(Config(), data)
     assert config.train.epochs == epochs
-    assert fill_in(Config().changed(train={"budget": "20m"}), data)[0].train.epochs == 24
+    assert planned(Config().changed(train={"budget": "20m"}), data)[0].train.epochs == 24
 
 
 def test_the_schedule_is_told(shapes):
-    config, reasons = fill_in(Config().changed(train={"optimizer": "sgd", "decay": "step"}), shapes)
+    config, reasons = planned(Config().changed(train={"optimizer": "sgd", "decay": "step"}), shapes)
     assert config.train.lr is None, "it goes with the optimizer"
-    assert any("learning rate 0.005: usual for sgd; after a rise it falls to a tenth" in reason for reason in reasons)
+    assert any("lr 0.005: the default of sgd; after warm-up it falls to a tenth" in reason for reason in reasons)
 
 
 def test_going_on_from_a_model_takes_smaller_steps(shapes):
-    config, reasons = fill_in(Config().changed(train={"init": "nuclei"}), shapes)
+    config, reasons = planned(Config().changed(train={"init": "nuclei"}), shapes)
     assert (config.train.freeze, config.train.lr) == ("3+", 3e-4)
     assert any("freeze 3+, lr 0.0003" in reason for reason in reasons)
     assert config.augment.crop is None
-    large, _ = fill_in(Config().changed(train={"init": "nuclei"}, model={"image_size": 768}), shapes)
+    large, _ = planned(Config().changed(train={"init": "nuclei"}, model={"image_size": 768}), shapes)
     assert large.augment.crop == 512
-    config, _ = fill_in(Config().changed(train={"init": "nuclei", "freeze": "all", "optimizer": "sgd"}), shapes)
+    config, _ = planned(Config().changed(train={"init": "nuclei", "freeze": "all", "optimizer": "sgd"}), shapes)
     assert (config.train.freeze, config.train.lr) == ("all", 3e-3)
 
 
@@ -161,14 +168,14 @@ def test_going_on_from_a_model_takes_smaller_steps(shapes):
 )
 def test_batch_norm_learns_where_it_is_new(shapes, weights, train, backbone, heads):
     given = Config().changed(model={"backbone": "test_resnet", "weights": weights, "norm": "batch"}, train=train)
-    model = build(fill_in(given, shapes)[0].changed(train={"freeze": "all"}), shapes, NATIVE).train()
+    model = build(planned(given, shapes)[0].changed(train={"freeze": "all"}), shapes, NATIVE).train()
     assert {layer.training for layer in norms(model.backbone)} == {backbone}
     assert {layer.training for layer in norms(model.box_head)} | {m.training for m in norms(model.mask_head)} == {heads}
 
 
 def test_left_and_right_trade_places(tmp_path):
     data = circles(tmp_path, 256, 20, ("Left hand", "right hand", "leftover", "hat"))
-    config, reasons = fill_in(Config(), data)
+    config, reasons = planned(Config(), data)
     assert config.augment.swap_on_flip == ("Left hand=right hand",)
     assert any("Left hand and right hand" in reason for reason in reasons)
-    assert fill_in(Config().changed(augment={"swap_on_flip": ()}), data)[0].augment.swap_on_flip == ()
+    assert planned(Config().changed(augment={"swap_on_flip": ()}), data)[0].augment.swap_on_flip == ()

@@ -8,12 +8,13 @@ import torch
 
 from maskrcnn import UserError
 from maskrcnn.config import Config, ModelConfig, TrainConfig, seconds
-from maskrcnn.data.batch import Share, make_batch
+from maskrcnn.data.batch import Shard, make_batch
 from maskrcnn.data.dataset import place, targets_of
-from maskrcnn.model.conventions import NATIVE
+from maskrcnn.detection.conventions import NATIVE
+from maskrcnn.detection.stages import Proposals
 from maskrcnn.model.mask_rcnn import build_model
 from maskrcnn.rle import RLE
-from maskrcnn.structures import Placement, Proposals
+from maskrcnn.structures import Placement
 from maskrcnn.training.budget import Budget, across_sizes, seconds_for_all, steps_for, validation_due
 from maskrcnn.training.criterion import LOSSES, Criterion
 from maskrcnn.training.matcher import NEGATIVE, NEITHER, POSITIVE, match
@@ -71,9 +72,8 @@ def test_mask_targets_follow_the_picture(shapes, mirrored, turns):
     placement = Placement((16, 0, 112, 96), (96, 96), mirrored, turns)
     targets = targets_of(shapes, i, placement)
     truth = Truth.of([targets], CPU)
-    proposals = Proposals(
-        truth.boxes + torch.tensor([-2.0, 1.0, 1.5, 3.0]), torch.zeros(truth.labels.shape), truth.valid
-    )
+    moved = (truth.boxes[0] + torch.tensor([-2.0, 1.0, 1.5, 3.0])).numpy()
+    proposals = Proposals(moved, np.zeros(len(moved), np.float32), np.zeros(len(moved), np.int64))
     config = TrainConfig(roi_batch=64, roi_positive_fraction=1.0, roi_positive_iou=0.3)
     regions = sample_regions(proposals, truth, config, NATIVE, GENERATORS)
     positive = regions.labels.nonzero()[:, 0]
@@ -97,13 +97,12 @@ def test_mask_targets_follow_the_picture(shapes, mirrored, turns):
 
 def test_anchor_samples_point_at_what_they_say(shapes):
     model = build_model(TINY.model, 4)
-    batch = make_batch(shapes, 0, TINY, Share.of(2))
+    batch = make_batch(shapes, 0, TINY, Shard.of(2))
     truth = Truth.of(batch.targets, CPU)
-    features = [torch.zeros(2, 16, 96 // s, 96 // s) for s in (4, 8, 16, 32)] + [torch.zeros(2, 16, 2, 2)]
-    anchors = model.grid(features, (96, 96))
-    sample = sample_anchors(anchors, truth, TINY.train, NATIVE, GENERATORS)
-    grid = torch.cat(anchors)
-    from maskrcnn.model.boxes import decode_boxes, iou
+    maps_hw = ((24, 24), (12, 12), (6, 6), (3, 3), (2, 2))
+    grid = torch.from_numpy(model.anchors(maps_hw, (96, 96)))
+    sample = sample_anchors(grid, truth, TINY.train, NATIVE, GENERATORS)
+    from maskrcnn.detection.boxes import decode_boxes, iou
 
     for row in (sample.labels > 0).nonzero()[:, 0].tolist():
         b = int(sample.image_index[row])
@@ -124,7 +123,7 @@ def losses_of(model, batch, config=TINY):
 def test_the_five_losses_and_their_sum(shapes):
     torch.manual_seed(0)
     config = TINY.changed(train={"mrcnn_mask_weight": 2.0, "rpn_bbox_weight": 0.0})
-    losses = losses_of(build_model(TINY.model, 4), make_batch(shapes, 0, TINY, Share.of(2)), config)
+    losses = losses_of(build_model(TINY.model, 4), make_batch(shapes, 0, TINY, Shard.of(2)), config)
     assert set(losses) == {*LOSSES, "loss"}
     expected = sum(losses[n] for n in LOSSES) + losses["mrcnn_mask_loss"] - losses["rpn_bbox_loss"]
     assert torch.allclose(losses["loss"], expected)
@@ -147,7 +146,7 @@ def test_images_without_instances_train(shapes, empty):
         )  # fmt: skip
     else:
         bare = dataclasses.replace(bare, names=["a", "b"], files=bare.files * 2, sizes=np.repeat(bare.sizes, 2, 0))
-    batch = make_batch(bare, 0, TINY, Share.of(2))
+    batch = make_batch(bare, 0, TINY, Shard.of(2))
     losses = losses_of(model, batch)
     losses["loss"].backward()
     assert all(torch.isfinite(v) for v in losses.values())

@@ -1,4 +1,4 @@
-"""From another program's tensors, under our names, to a model: its structure is read off their shapes."""
+"""Another program's tensors under our names -> a `Checkpoint`, whose structure is read off their shapes."""
 
 from __future__ import annotations
 
@@ -10,15 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskrcnn.checkpoints.native import load_weights
-from maskrcnn.config import Config, ImportConfig
+from maskrcnn.checkpoints.native import Checkpoint
+from maskrcnn.config import Config, ImportConfig, set_values
+from maskrcnn.detection.conventions import Conventions
+from maskrcnn.detection.pool import BOX_POOL
 from maskrcnn.errors import UserError
-from maskrcnn.inference.predictor import Predictor
-from maskrcnn.inference.runtimes.torch import TorchRuntime
-from maskrcnn.model.conventions import Conventions
-from maskrcnn.model.mask_rcnn import BOX_POOL, build_model
 
-COUNTER = "num_batches_tracked"
+BATCH_COUNTER = "num_batches_tracked"
 
 # (blocks of the third stage, shape of the first block's middle convolution) -> timm's name; None: no bottleneck
 RESNETS = {
@@ -36,7 +34,7 @@ RESNETS = {
 
 
 def as_tensors(state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
-    """Arrays and tensors as tensors, numbers in half precision widened. Raises `UserError` for anything else."""
+    """Convert arrays to tensors and half precision to float32. Raises `UserError` for anything but numbers."""
     tensors = {}
     for name, value in state.items():
         if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
@@ -52,24 +50,24 @@ def as_tensors(state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
 def renamed(
     names: Iterable[str], rules: Sequence[tuple[str, str | Callable[[re.Match[str]], str]]], source: str
 ) -> dict[str, str]:
-    """Each of `names` with what the first matching rule (pattern, replacement) makes of it; one without is an error."""
+    """Translate each name by the first rule (pattern, replacement) that matches. Raises `UserError` if none does."""
     result = {}
     for name in names:
         rule = next((r for r in rules if re.fullmatch(r[0], name)), None)
         if rule is None:
-            raise UserError(f"{source} checkpoint: {name!r} has no place in the Mask R-CNN that is known here")
+            raise UserError(f"{source} checkpoint: {name!r} has no place in the Mask R-CNN that this package knows")
         result[name] = re.sub(*rule, name)
     return result
 
 
 def settle(options: ImportConfig, defaults: ImportConfig, source: str) -> ImportConfig:
-    """The source's defaults under what was asked for; an option that the source does not have is an error."""
-    asked = {k: v for k, v in options.model_dump(exclude_unset=True).items() if v is not None}
-    known = {*defaults.model_fields_set, "class_names"}
-    foreign = sorted(set(asked) - known)
-    if foreign:
-        raise UserError(f"a {source} checkpoint has no option {foreign[0]}; it has {', '.join(sorted(known))}")
-    return defaults.model_copy(update=asked)
+    """The user's options over the source's defaults. Raises `UserError` for an option that the source does not have."""
+    given = {k: v for k, v in set_values(options).items() if v is not None}
+    known = {*set_values(defaults), "class_names"}
+    unknown = sorted(set(given) - known)
+    if unknown:
+        raise UserError(f"a {source} checkpoint has no option {unknown[0]}; it has {', '.join(sorted(known))}")
+    return defaults.model_copy(update=given)
 
 
 def assemble(
@@ -81,10 +79,10 @@ def assemble(
     model: dict[str, Any],
     first_class_id: int,
     unused: list[str],
-) -> Predictor:
-    """A model of `weights` under our names; `model` holds the settings that they do not show.
+) -> Checkpoint:
+    """A checkpoint of `weights` under our names; `model` holds the settings that the weights do not show.
 
-    Raises `UserError` for missing, unknown or misshapen tensors, naming them in our terms.
+    Raises `UserError` for tensors that are missing or contradict the options, by our names.
     """
     structure = _structure(weights, source)
     n_classes = weights["box_head.class_logits.weight"].shape[0] - 1
@@ -104,18 +102,18 @@ def assemble(
         },
         f"{source} checkpoint",
     )
-    network = build_model(config.model, n_classes, conventions)
-    counters = [name for name in network.state_dict() if name.endswith(COUNTER)]
-    counted = any(name in weights for name in counters)
-    # Frozen batch norm has no counter; ours never moves it.
-    weights = {**{name: torch.tensor(0) for name in counters}, **weights}
-    load_weights(network, weights, f"{source} checkpoint")
     names = list(options.class_names) or [str(k + first_class_id) for k in range(n_classes)]
     if len(names) != n_classes:
         raise UserError(f"the checkpoint has {n_classes} classes without the background; {len(names)} names were given")
-    provenance = {"source": source, "unused": unused, "norm_counters": counted}
-    ids = list(range(first_class_id, first_class_id + n_classes))
-    return Predictor(TorchRuntime(network), config, ids, names, provenance=provenance)
+    has_counters = any(name.endswith(BATCH_COUNTER) for name in weights)
+    return Checkpoint(
+        weights=weights,
+        config=config,
+        conventions=conventions,
+        class_ids=list(range(first_class_id, first_class_id + n_classes)),
+        class_names=names,
+        provenance={"source": source, "unused": unused, "norm_counters": has_counters},
+    )
 
 
 def _structure(weights: dict[str, Tensor], source: str) -> dict[str, Any]:
@@ -158,7 +156,7 @@ def _resnet(weights: dict[str, Tensor], source: str) -> str:
     kind = (len(blocks), tuple(middle.shape[:2]) if bottleneck and middle is not None else None)
     if kind not in RESNETS:
         raise UserError(
-            f"{source} checkpoint: no ResNet that is known here has {kind[0]} blocks in its third stage and a middle "
-            f"convolution of {kind[1]} channels"
+            f"{source} checkpoint: no known ResNet has {kind[0]} blocks in its third stage and a middle convolution of "
+            f"{kind[1]} channels"
         )
     return RESNETS[kind]

@@ -1,7 +1,7 @@
-"""Detectron2's Mask R-CNN on a ResNet with FPN: its tensors under our names, and a model that follows its conventions.
+"""Import Detectron2's Mask R-CNN with ResNet and FPN: rename its tensors and follow its conventions.
 
-Its background is the last class and ours the first; its input is BGR and ours RGB. Both are a matter of the order of
-rows, which import changes once.
+Detectron2 puts the background last and reads BGR; this package puts it first and reads RGB. The import reorders the
+weights once.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from maskrcnn.checkpoints.assemble import as_tensors, assemble, renamed, settle
+from maskrcnn.checkpoints.native import Checkpoint
 from maskrcnn.config import ImportConfig
-from maskrcnn.inference.predictor import Predictor
-from maskrcnn.model.conventions import DETECTRON2
+from maskrcnn.detection.conventions import DETECTRON2
 
 TELLTALE = "proposal_generator.rpn_head.objectness_logits.weight"
-"""A tensor that only this program's models have."""
+"""A tensor that only Detectron2's models have."""
 
 # Base-RCNN-FPN.yaml and config/defaults.py
 DEFAULTS = ImportConfig(
@@ -37,7 +37,7 @@ DEFAULTS = ImportConfig(
 )
 
 UNUSED = re.compile(r"pixel_mean|pixel_std|proposal_generator\.anchor_generator\.cell_anchors\.\d+")
-"""Constants that old files of the model zoo repeat."""
+"""Constants that old files of the model zoo contain."""
 
 BLOCK = r"backbone\.bottom_up\.res(?P<stage>\d)\.(?P<block>\d+)\."
 
@@ -71,13 +71,13 @@ RULES = (
 )
 
 
-def from_detectron2(state: Mapping[str, Any], options: ImportConfig) -> Predictor:
-    """A model from ``mask_rcnn_R_*_FPN``; class ids are Detectron2's, 0 to K - 1. Raises `UserError`."""
+def from_detectron2(state: Mapping[str, Any], options: ImportConfig) -> Checkpoint:
+    """Convert the weights of ``mask_rcnn_R_*_FPN``. Class ids stay Detectron2's, 0 to K - 1. Raises `UserError`."""
     options = settle(options, DEFAULTS, "detectron2")
     unused = sorted(name for name in state if UNUSED.fullmatch(name))
     tensors = as_tensors({k: v for k, v in state.items() if k not in unused}, "detectron2")
-    ours = renamed(tensors, RULES, "detectron2")
-    weights = {ours[name]: tensor for name, tensor in tensors.items()}
+    new_names = renamed(tensors, RULES, "detectron2")
+    weights = {new_names[name]: tensor for name, tensor in tensors.items()}
     mean, std = options.pixel_mean, options.pixel_std
     assert mean is not None
     assert std is not None
@@ -93,9 +93,9 @@ def from_detectron2(state: Mapping[str, Any], options: ImportConfig) -> Predicto
         )
         if logits in weights:
             weights[logits] = weights[logits].roll(1, 0)
-        for key, per_class in ((deltas, 4), (masks, 1)):
-            if key in weights:
-                weights[key] = _with_background(weights[key], n_classes, per_class)
+        for name, rows_per_class in ((deltas, 4), (masks, 1)):
+            if name in weights:
+                weights[name] = _with_background(weights[name], n_classes, rows_per_class)
     return assemble(
         weights,
         source="detectron2",
@@ -115,8 +115,8 @@ def from_detectron2(state: Mapping[str, Any], options: ImportConfig) -> Predicto
     )
 
 
-def _with_background(rows: Tensor, n_classes: int, per_class: int) -> Tensor:
-    """Zero rows for the background in front of those of the classes; a class-agnostic layer serves every class."""
-    if len(rows) == per_class:
+def _with_background(rows: Tensor, n_classes: int, rows_per_class: int) -> Tensor:
+    """Prepend zero rows for the background. Repeat the rows of a class-agnostic layer for every class."""
+    if len(rows) == rows_per_class:
         rows = torch.cat([rows] * n_classes)
-    return torch.cat([torch.zeros_like(rows[:per_class]), rows])
+    return torch.cat([torch.zeros_like(rows[:rows_per_class]), rows])

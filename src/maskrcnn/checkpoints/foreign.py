@@ -1,4 +1,4 @@
-"""Checkpoints of other programs: whose is it, and what does it become here?"""
+"""Checkpoints of other programs: recognise the program, then translate the tensors."""
 
 from __future__ import annotations
 
@@ -9,43 +9,33 @@ from typing import Any
 from pydantic import ValidationError
 
 from maskrcnn.checkpoints import detectron2, matterport, torchvision
+from maskrcnn.checkpoints.native import Checkpoint
 from maskrcnn.checkpoints.published import PUBLISHED, fetch
 from maskrcnn.checkpoints.safe_pickle import read_pickle, read_torch
-from maskrcnn.config import ImportConfig, explain
+from maskrcnn.config import ImportConfig, explain, set_values
 from maskrcnn.errors import UserError
-from maskrcnn.inference.predictor import Predictor
 
-# source -> (a tensor that only this program's Mask R-CNN has, the reader)
-SOURCES: dict[str, tuple[str, Callable[[Mapping[str, Any], ImportConfig], Predictor]]] = {
+# source -> (a tensor that only this program's Mask R-CNN has, the translation)
+SOURCES: dict[str, tuple[str, Callable[[Mapping[str, Any], ImportConfig], Checkpoint]]] = {
     "torchvision": (torchvision.TELLTALE, torchvision.from_torchvision),
     "detectron2": (detectron2.TELLTALE, detectron2.from_detectron2),
     "matterport": (matterport.TELLTALE, matterport.from_matterport),
 }
 SUFFIXES = (".pth", ".pt", ".pkl", ".h5", ".hdf5")
 WRAPPERS = ("model", "state_dict", "model_state_dict")
-"""Where training scripts put the weights beside the optimizer's state."""
+"""Keys under which training scripts store the weights beside the optimizer's state."""
 
 
-def import_checkpoint(
-    checkpoint: str | Path | Mapping[str, Any], source: str | None = None, **options: Any
-) -> Predictor:
-    """A model that gives the detections that `checkpoint` gave where it comes from.
-
-    `checkpoint` is a ``.pth``, ``.pt``, ``.pkl`` or ``.h5`` file, a dictionary of arrays or tensors, or "coco" or
-    "coco-v2": what torchvision published, fetched when it is not there yet. `source` is
-    "torchvision", "detectron2" or "matterport", guessed from the names of the tensors when None. `options` are the
-    fields of `maskrcnn.config.ImportConfig`. Class ids stay those of the source: 1 to K - 1 for torchvision and
-    Matterport, 0 to K - 1 for Detectron2. ``provenance["unused"]`` lists the tensors that no model needs. Nothing but
-    arrays is read from a file. Raises `UserError`, for a tensor that is missing, unknown or misshapen too.
-    """
+def read_foreign(checkpoint: str | Path | Mapping[str, Any], source: str | None = None, **options: Any) -> Checkpoint:
+    """The checkpoint of another program under our names; see `import_checkpoint`. Raises `UserError`."""
     try:
         settings = ImportConfig.model_validate(options)
     except ValidationError as error:
         raise UserError(f"import options: {explain(error, list(ImportConfig.model_fields))}") from None
     if str(checkpoint) in PUBLISHED:
         published = PUBLISHED[str(checkpoint)]
-        asked = settings.model_dump(exclude_unset=True)
-        settings = ImportConfig(**{"class_names": _coco_names(), "norm_eps": published.norm_eps, **asked})
+        given = set_values(settings)
+        settings = ImportConfig(**{"class_names": _coco_names(), "norm_eps": published.norm_eps, **given})
         checkpoint, source = fetch(published), "torchvision"
     state = _read(Path(checkpoint)) if isinstance(checkpoint, str | Path) else dict(checkpoint)
     for wrapper in WRAPPERS:
@@ -70,7 +60,7 @@ def _guess(state: Mapping[str, Any]) -> str:
         if telltale in state or f"module.{telltale}" in state:
             return name
     raise UserError(
-        "the checkpoint's tensors are not those of a Mask R-CNN that is known here: none is called "
+        "the checkpoint's tensors are not those of a Mask R-CNN that this package knows. None of these is among them: "
         + ", ".join(f"{telltale} ({name})" for name, (telltale, _) in SOURCES.items())
         + f". It has, for example, {', '.join(list(state)[:3])}"
     )

@@ -1,8 +1,8 @@
-"""Matterport's Mask R-CNN: its tensors under our names, and a model that follows its conventions.
+"""Import Matterport's Mask R-CNN: rename its tensors and follow its conventions.
 
-Weights are keyed ``layer/weight`` with Keras's layouts. What they have and ours lacks goes away exactly: biases of the
-backbone's convolutions move into the mean of the batch norm behind them, batch norm of the heads into the layer in
-front of it, and the difference of the two objectness logits is the one logit here.
+Weights are keyed ``layer/weight`` and have Keras's layouts. Three exact conversions: biases of the backbone's
+convolutions are subtracted from the mean of the next batch norm, batch norm of the heads is folded into the layer
+before it, and two objectness logits become one, their difference.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ import numpy as np
 from torch import Tensor
 
 from maskrcnn.checkpoints.assemble import as_tensors, assemble, renamed, settle
+from maskrcnn.checkpoints.native import Checkpoint
 from maskrcnn.config import ImportConfig
+from maskrcnn.detection.conventions import MATTERPORT
 from maskrcnn.errors import UserError
-from maskrcnn.inference.predictor import Predictor
-from maskrcnn.model.conventions import MATTERPORT
 
 TELLTALE = "rpn_conv_shared/kernel"
-"""A tensor that only this program's Mask R-CNN has."""
+"""A tensor that only Matterport's Mask R-CNN has."""
 
-# config.py; the ratios there are width over height.
+# From Matterport's config.py. Its anchor ratios are width over height.
 DEFAULTS = ImportConfig(
     image_size=None,
     min_size=800,
@@ -43,7 +43,7 @@ PROPOSALS_BEFORE_NMS = 6000
 PROPOSALS = 1000
 
 UNUSED = re.compile(r"anchors/.+|.*optimizer.*|(?:.+/)?iterations?|.*/(?:momentum|iter)\b.*")
-"""A file saved in training holds the anchors, and may hold the optimizer."""
+"""Anchors and optimizer state, which a file saved in training may contain."""
 
 NORM_WEIGHTS = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 PLAIN_WEIGHTS = {"kernel": "weight", "bias": "bias"}
@@ -52,7 +52,7 @@ BLOCK = r"(?P<stage>\d)(?P<block>[a-z])_branch"
 
 
 def _layer(template: str) -> Any:
-    """Fill ``{layer}`` and ``{block}`` of a residual block: res2a is the first block of layer1."""
+    """Return a replacement that fills in ``{layer}``, ``{block}``, ``{part}``: res2a is the first block of layer1."""
     return lambda m: template.format(layer=int(m["stage"]) - 1, block=ord(m["block"]) - ord("a"), part=_part(m))
 
 
@@ -60,7 +60,7 @@ def _part(match: re.Match[str]) -> int:
     return ord(match["part"]) - ord("a") + 1 if "part" in match.re.groupindex else 0
 
 
-# Layer by layer; a head's convolution and its batch norm share a target.
+# By layer, not by tensor. A head's convolution and its batch norm map to the same layer.
 RULES = (
     (r"conv1", "backbone.body.conv1"),
     (r"bn_conv1", "backbone.body.bn1"),
@@ -82,8 +82,8 @@ RULES = (
 )
 
 
-def from_matterport(state: Mapping[str, Any], options: ImportConfig) -> Predictor:
-    """A model from the weights of ``mrcnn.model.MaskRCNN``; class ids are Matterport's, 1 to K - 1.
+def from_matterport(state: Mapping[str, Any], options: ImportConfig) -> Checkpoint:
+    """Convert the weights of ``mrcnn.model.MaskRCNN``. Class ids stay Matterport's, 1 to K - 1.
 
     `state` maps ``layer/weight`` to arrays in Keras's layouts. Raises `UserError`.
     """
@@ -94,13 +94,12 @@ def from_matterport(state: Mapping[str, Any], options: ImportConfig) -> Predicto
     for name, tensor in tensors.items():
         layer, _, weight = name.rpartition("/")
         layers.setdefault(layer, {})[weight] = tensor
-    ours = renamed(layers, RULES, "matterport")
+    new_names = renamed(layers, RULES, "matterport")
     eps, ratios = options.norm_eps, options.anchor_ratios
     assert eps is not None
     assert ratios is not None
-    weights = _ours(layers, ours, eps)
     return assemble(
-        weights,
+        _convert(layers, new_names, eps),
         source="matterport",
         conventions=MATTERPORT.changed(
             resize=options.resize_mode,
@@ -123,7 +122,7 @@ def from_matterport(state: Mapping[str, Any], options: ImportConfig) -> Predicto
 
 
 def read_h5(path: Path) -> dict[str, np.ndarray]:
-    """``layer/weight`` -> array of a Keras weight file, links out of the file not followed. Raises `UserError`."""
+    """Read ``layer/weight`` -> array, without following links. Raises `UserError`, also for arrays in other files."""
     try:
         import h5py
     except ImportError:
@@ -135,10 +134,10 @@ def read_h5(path: Path) -> dict[str, np.ndarray]:
             return
         if item.external or item.is_virtual:
             raise UserError(f"{path} was refused: {name} lies in another file")
-        # group/layer/weight:0; what the groups above the layer are called does not matter.
+        # Names are group/layer/weight:0; drop the groups above the layer.
         key = "/".join(name.removesuffix(":0").split("/")[-2:])
         if key in arrays:
-            raise UserError(f"{path}: there are two tensors {key}")
+            raise UserError(f"{path}: two tensors are named {key}")
         arrays[key] = item[()]
 
     try:
@@ -154,7 +153,7 @@ def read_h5(path: Path) -> dict[str, np.ndarray]:
 def _sizes(options: ImportConfig) -> ImportConfig:
     if options.image_size is not None:
         if options.min_size is not None or options.max_size is not None:
-            raise UserError("image_size stands for both min_size and max_size; give one or the others")
+            raise UserError("image_size stands for both min_size and max_size; set either image_size or the other two")
         options = options.model_copy(
             update={"image_size": None, "min_size": options.image_size, "max_size": options.image_size}
         )
@@ -164,16 +163,17 @@ def _sizes(options: ImportConfig) -> ImportConfig:
     return settled
 
 
-def _ours(layers: dict[str, dict[str, Tensor]], ours: dict[str, str], eps: float) -> dict[str, Tensor]:
+def _convert(layers: dict[str, dict[str, Tensor]], new_names: dict[str, str], eps: float) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
     for layer, values in layers.items():
         names = NORM_WEIGHTS if "gamma" in values else PLAIN_WEIGHTS
         missing, unknown = sorted(set(names) - set(values)), sorted(set(values) - set(names))
         if missing or unknown:
-            found = f"lacks {missing[0]}" if missing else f"has an unknown tensor {unknown[0]}"
-            raise UserError(f"matterport checkpoint: the layer {layer} {found}")
-        if names is NORM_WEIGHTS and ours[layer].startswith("backbone."):
-            weights |= {f"{ours[layer]}.{theirs}": values[own] for own, theirs in NORM_WEIGHTS.items()}
+            problem = f"has no tensor {missing[0]}" if missing else f"has an unknown tensor {unknown[0]}"
+            raise UserError(f"matterport checkpoint: the layer {layer} {problem}")
+        new_name = new_names[layer]
+        if names is NORM_WEIGHTS and new_name.startswith("backbone."):
+            weights |= {f"{new_name}.{name}": values[keras_name] for keras_name, name in NORM_WEIGHTS.items()}
         elif names is PLAIN_WEIGHTS:
             kernel, bias = _torch_layout(values["kernel"], layer), values["bias"]
             norm = layers.get(layer.replace("_conv", "_bn"), {}) if re.fullmatch(r"mrcnn_\w+_conv\d", layer) else {}
@@ -183,22 +183,22 @@ def _ours(layers: dict[str, dict[str, Tensor]], ours: dict[str, str], eps: float
                 kernel, bias = _difference(kernel), _difference(bias)
             if layer in ("rpn_bbox_pred", "mrcnn_bbox_fc"):
                 kernel, bias = _xy_order(kernel), _xy_order(bias)
-            if ours[layer].startswith("box_head."):
+            if new_name.startswith("box_head."):
                 kernel = kernel.flatten(1)
-            weights[f"{ours[layer]}.weight"], weights[f"{ours[layer]}.bias"] = kernel, bias
-    _move_biases(weights)
+            weights[f"{new_name}.weight"], weights[f"{new_name}.bias"] = kernel, bias
+    _move_biases_into_norms(weights)
     return weights
 
 
 def _torch_layout(kernel: Tensor, layer: str) -> Tensor:
-    """H, W, in, out -> out, in, H, W (transposed convolution: H, W, out, in -> in, out, H, W); in, out -> out, in."""
+    """(H, W, in, out) -> (out, in, H, W), and (in, out) -> (out, in). Deconvolutions swap in and out on both sides."""
     if kernel.ndim not in (2, 4):
         raise UserError(f"matterport checkpoint: the kernel of {layer} has the shape {tuple(kernel.shape)}")
     return (kernel.permute(3, 2, 0, 1) if kernel.ndim == 4 else kernel.T).contiguous()
 
 
 def _folded(kernel: Tensor, bias: Tensor, norm: dict[str, Tensor], eps: float) -> tuple[Tensor, Tensor]:
-    """A layer that does what `kernel` and the batch norm behind it do."""
+    """Fold the batch norm after a layer into its kernel and bias."""
     gamma, beta, mean, variance = (norm[name].double() for name in NORM_WEIGHTS)
     factor = gamma / (variance + eps).sqrt()
     scaled = kernel.double() * factor.reshape(-1, *[1] * (kernel.ndim - 1))
@@ -206,17 +206,17 @@ def _folded(kernel: Tensor, bias: Tensor, norm: dict[str, Tensor], eps: float) -
 
 
 def _difference(rows: Tensor) -> Tensor:
-    """(background, foreground) rows of each anchor -> foreground minus background."""
+    """Rows (background, foreground) of each anchor -> foreground minus background."""
     return rows[1::2] - rows[0::2]
 
 
 def _xy_order(rows: Tensor) -> Tensor:
-    """Rows dy, dx, dh, dw of each box -> dx, dy, dw, dh."""
+    """Rows (dy, dx, dh, dw) of each box -> (dx, dy, dw, dh)."""
     return rows.unflatten(0, (-1, 4))[:, [1, 0, 3, 2]].flatten(0, 1)
 
 
-def _move_biases(weights: dict[str, Tensor]) -> None:
-    """Take the biases of the backbone's convolutions away: the batch norm behind subtracts so much less."""
+def _move_biases_into_norms(weights: dict[str, Tensor]) -> None:
+    """Remove the biases of the backbone's convolutions and subtract them from the means of the batch norms after."""
     for name in [n for n in weights if re.fullmatch(r"backbone\.body\..*(?:conv\d|downsample\.0)\.bias", n)]:
         convolution = name.removesuffix(".bias")
         norm = re.sub(r"conv(\d)$", r"bn\1", convolution).replace("downsample.0", "downsample.1")

@@ -1,4 +1,4 @@
-"""torchvision's published COCO checkpoints: fetched once, hash checked, cached, resumed where a fetch broke."""
+"""Download torchvision's published COCO checkpoints: resume a broken download, check the hash, cache the file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PARTIAL_CONTENT, RANGE_NOT_SATISFIABLE = 206, 416
 
 @dataclass(frozen=True)
 class Published:
-    """Where a checkpoint is, the first digits of its SHA-256, and what batch norm adds to the variance with it."""
+    """A checkpoint: its URL, the first digits of its SHA-256, and the epsilon of its batch norm."""
 
     url: str
     digest: str
@@ -29,11 +29,11 @@ class Published:
 
     @property
     def file(self) -> Path:
-        """Its place in the cache."""
+        """Path of the checkpoint in the cache."""
         return cache_folder() / self.url.rpartition("/")[2]
 
 
-# torchvision/models/detection/mask_rcnn.py: URLs, whose last digits are those of the hash, and the zero that v1 needs.
+# From torchvision/models/detection/mask_rcnn.py. File names end in the first digits of the hash; v1 needs epsilon 0.
 PUBLISHED = {
     "coco": Published(
         "https://download.pytorch.org/models/maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth", "bf2d0c1e", norm_eps=0.0
@@ -45,15 +45,15 @@ PUBLISHED = {
 
 
 def cache_folder() -> Path:
-    """``$MASKRCNN_CACHE``, else a folder of the user's cache."""
-    own = os.environ.get("MASKRCNN_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maskrcnn"
+    """Return ``$MASKRCNN_CACHE`` if set, otherwise ``maskrcnn`` in the user's cache folder."""
+    folder = os.environ.get("MASKRCNN_CACHE")
+    return Path(folder) if folder else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maskrcnn"
 
 
 def fetch(published: Published) -> Path:
-    """The checkpoint's file, from the cache or the network.
+    """Return the path of the checkpoint in the cache, after a download if it is not there.
 
-    Raises `UserError` that says what to fetch and where to put it, when it cannot be had.
+    Raise `UserError` if the hash is wrong or the download fails; the message says what to download and where to put it.
     """
     target = published.file
     if target.exists():
@@ -65,11 +65,11 @@ def fetch(published: Published) -> Path:
         _download(published.url, partial)
     except OSError as error:  # URLError and timeouts among them
         raise UserError(
-            f"{published.url} could not be fetched ({getattr(error, 'reason', None) or error}). Fetch it by other "
-            f"means and put it at {target}, or name it where it is: --init FILE. What had arrived is kept for next time"
+            f"{published.url} could not be fetched ({getattr(error, 'reason', None) or error}). Download it by "
+            f"other means and put it at {target}, or pass --init FILE. The next try resumes a partial download"
         ) from None
     try:
-        _check(partial, published, "it was thrown away; try again")
+        _check(partial, published, "it was deleted; try again")
     except UserError:
         partial.unlink()
         raise
@@ -78,29 +78,29 @@ def fetch(published: Published) -> Path:
 
 
 def _download(url: str, partial: Path) -> None:
-    have = partial.stat().st_size if partial.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    received = partial.stat().st_size if partial.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={received}-"} if received else {})
     try:
-        answer = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
         error.close()
-        if have and error.code == RANGE_NOT_SATISFIABLE:  # all of it is here
+        if received and error.code == RANGE_NOT_SATISFIABLE:  # the file is complete
             return
         raise
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with answer, Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        resumed = answer.status == PARTIAL_CONTENT
-        have = have if resumed else 0
-        length = answer.headers.get("Content-Length")
-        total = have + int(length) if length else None
-        task = bar.add_task(partial.stem, total=total, completed=have)
+    with response, Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        resumed = response.status == PARTIAL_CONTENT
+        received = received if resumed else 0
+        length = response.headers.get("Content-Length")
+        total = received + int(length) if length else None
+        task = bar.add_task(partial.stem, total=total, completed=received)
         with open(partial, "ab" if resumed else "wb") as file:
-            while block := answer.read(CHUNK):
+            while block := response.read(CHUNK):
                 file.write(block)
-                have += len(block)
-                bar.update(task, completed=have)
-    if total is not None and have < total:
-        raise OSError(f"the connection ended after {have:,} of {total:,} bytes")
+                received += len(block)
+                bar.update(task, completed=received)
+    if total is not None and received < total:
+        raise OSError(f"the connection closed after {received:,} of {total:,} bytes")
 
 
 def _check(path: Path, published: Published, remedy: str) -> None:
@@ -108,6 +108,6 @@ def _check(path: Path, published: Published, remedy: str) -> None:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if not digest.startswith(published.digest):
         raise UserError(
-            f"{path} is not what {published.url} holds: its SHA-256 begins {digest[:8]}, not {published.digest}; "
+            f"{path} is not the file at {published.url}: its SHA-256 begins with {digest[:8]}, not {published.digest}; "
             + remedy
         )

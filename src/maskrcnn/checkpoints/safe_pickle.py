@@ -1,4 +1,4 @@
-"""Pickled weights without the code that a pickle can carry: only arrays, tensors and plain containers are built."""
+"""Read pickled weights without running any code in the file: allow only arrays, tensors and plain containers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from maskrcnn.errors import UserError
 
-# (module, name) of everything that a file of NumPy arrays needs; NumPy 1 and 2 differ in the module.
+# (module, name) of every object that a pickle of NumPy arrays refers to; NumPy 1 and 2 name the modules differently.
 ALLOWED = {
     ("collections", "OrderedDict"),
     ("_codecs", "encode"),
@@ -32,28 +32,28 @@ ALLOWED = {
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is neither an array nor a container")
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is neither an array nor a container")
         return super().find_class(module, name)
 
 
 def read_pickle(path: Path) -> Any:
-    """Read a ``.pkl`` of NumPy arrays in dictionaries. Raises `UserError`; nothing that the file names is called."""
+    """Read a ``.pkl`` with dictionaries of NumPy arrays and call nothing that it names. Raises `UserError`."""
     try:
         return _Unpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     except Exception as error:
-        # A damaged pickle raises whatever its bytes lead to.
+        # A damaged pickle can raise any exception.
         raise UserError(f"{path} was refused: {error}") from None
 
 
 def read_torch(path: Path) -> Any:
-    """Read a ``.pth`` or ``.pt`` of tensors, by torch's own allow-list. Raises `UserError`."""
+    """Read a ``.pth`` or ``.pt`` of tensors with torch's allow-list. Raises `UserError`."""
     import torch
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch remarks on bytes that it then refuses
+            warnings.simplefilter("ignore")  # torch warns about bytes that it then refuses
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None

@@ -1,4 +1,4 @@
-"""torchvision's Mask R-CNN: its tensors under our names, a model that follows its conventions, and the way back."""
+"""Import torchvision's Mask R-CNN, renaming its tensors and following its conventions, and export it again."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Any
 
 from torch import Tensor
 
-from maskrcnn.checkpoints.assemble import COUNTER, as_tensors, assemble, renamed, settle
+from maskrcnn.checkpoints.assemble import BATCH_COUNTER, as_tensors, assemble, renamed, settle
+from maskrcnn.checkpoints.native import Checkpoint
 from maskrcnn.config import ImportConfig
+from maskrcnn.detection.conventions import TORCHVISION
 from maskrcnn.errors import UserError
 from maskrcnn.inference.predictor import Predictor
-from maskrcnn.model.conventions import TORCHVISION
 
 TELLTALE = "roi_heads.mask_predictor.mask_fcn_logits.weight"
-"""A tensor that only this program's Mask R-CNN has."""
+"""A tensor that only torchvision's Mask R-CNN has."""
 
 DEFAULTS = ImportConfig(
     min_size=800,
@@ -30,8 +31,8 @@ DEFAULTS = ImportConfig(
     norm_eps=1e-5,
 )
 
-# Names before torchvision 0.11 -> today's.
-MODERNIZED = (
+# Names before torchvision 0.11 -> current names.
+RENAMED_IN_0_11 = (
     (r"(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)", r"\1.0.\2"),
     (r"rpn\.head\.conv\.(weight|bias)", r"rpn.head.conv.0.0.\1"),
     (r"roi_heads\.mask_head\.mask_fcn(\d)\.(.+)", lambda m: f"roi_heads.mask_head.{int(m[1]) - 1}.0.{m[2]}"),
@@ -40,8 +41,8 @@ MODERNIZED = (
 
 
 def _names(norm: bool, box_convs: int) -> tuple[tuple[str, str], ...]:
-    """(torchvision's name, ours) with {i} for a number and {r} for the rest; `norm` as in its v2 models."""
-    # Its blocks are sequences even where the convolution stands alone; ours are not.
+    """Return pairs (torchvision's name, ours); {i} is a number, {r} the rest. Its v2 models have `norm`."""
+    # torchvision wraps a convolution without norm in a sequence; this package does not.
     conv = "" if norm else "0."
     return (
         ("backbone.body.{r}", "backbone.body.{r}"),
@@ -52,7 +53,7 @@ def _names(norm: bool, box_convs: int) -> tuple[tuple[str, str], ...]:
         ("rpn.head.bbox_pred.{r}", "rpn.deltas.{r}"),
         ("roi_heads.box_head.fc6.{r}", "box_head.fcs.0.{r}"),
         ("roi_heads.box_head.fc7.{r}", "box_head.fcs.1.{r}"),
-        # Convolutions, a flattening step, then fully connected layers with a ReLU between them.
+        # The sequence is: convolutions, flatten, then fully connected layers with ReLUs between them.
         *((f"roi_heads.box_head.{k}.{{r}}", f"box_head.convs.{k}.{{r}}") for k in range(box_convs)),
         *((f"roi_heads.box_head.{box_convs + 1 + 2 * k}.{{r}}", f"box_head.fcs.{k}.{{r}}") for k in range(4)),
         ("roi_heads.box_predictor.cls_score.{r}", "box_head.class_logits.{r}"),
@@ -68,20 +69,20 @@ def _rule(source: str, target: str) -> tuple[str, str]:
     return pattern, target.replace("{i}", r"\g<i>").replace("{r}", r"\g<r>")
 
 
-def from_torchvision(state: Mapping[str, Any], options: ImportConfig) -> Predictor:
-    """A model from the state dictionary of ``maskrcnn_resnet50_fpn``, its v2, or any ``resnet_fpn_backbone``.
+def from_torchvision(state: Mapping[str, Any], options: ImportConfig) -> Checkpoint:
+    """Convert the state dictionary of ``maskrcnn_resnet50_fpn``, its v2, or a model on any ``resnet_fpn_backbone``.
 
-    Class ids are torchvision's, 1 to K - 1. Raises `UserError`.
+    Class ids stay torchvision's, 1 to K - 1. Raises `UserError`.
     """
     options = settle(options, DEFAULTS, "torchvision")
     tensors = as_tensors(state, "torchvision")
-    modern = renamed(tensors, MODERNIZED, "torchvision")
-    tensors = {modern[name]: tensor for name, tensor in tensors.items()}
+    current_names = renamed(tensors, RENAMED_IN_0_11, "torchvision")
+    tensors = {current_names[name]: tensor for name, tensor in tensors.items()}
     norm = "roi_heads.mask_head.0.1.weight" in tensors
     box_convs = sum(re.fullmatch(r"roi_heads\.box_head\.\d+\.0\.weight", name) is not None for name in tensors)
-    ours = renamed(tensors, [_rule(*pair) for pair in _names(norm, box_convs)], "torchvision")
+    new_names = renamed(tensors, [_rule(*pair) for pair in _names(norm, box_convs)], "torchvision")
     return assemble(
-        {ours[name]: tensor for name, tensor in tensors.items()},
+        {new_names[name]: tensor for name, tensor in tensors.items()},
         source="torchvision",
         conventions=TORCHVISION.changed(shorter_side=options.min_size, norm_eps=options.norm_eps),
         options=options,
@@ -97,15 +98,15 @@ def from_torchvision(state: Mapping[str, Any], options: ImportConfig) -> Predict
 
 
 def to_torchvision(predictor: Predictor) -> dict[str, Tensor]:
-    """The state dictionary that torchvision's own model of this structure loads; the inverse of `from_torchvision`.
+    """Return a state dictionary for torchvision's model of the same structure: the inverse of `from_torchvision`.
 
-    Raises `UserError` for a model that torchvision could not run to the same result.
+    Raises `UserError` if torchvision would compute different results.
     """
     config, conventions = predictor.config.model, predictor.model.conventions
     if conventions.name != "torchvision":
         raise UserError(
-            f"this model follows the conventions of {conventions.name}; torchvision would find other boxes and masks "
-            "with its weights. Models that came from torchvision, trained on or not, can go back"
+            f"this model follows the conventions of {conventions.name}; torchvision would compute other boxes and "
+            "masks with its weights. Export a model that was imported from torchvision, fine-tuned or not"
         )
     rules = [
         (ours, theirs)
@@ -115,6 +116,6 @@ def to_torchvision(predictor: Predictor) -> dict[str, Tensor]:
     ]
     weights = {name: tensor.detach().cpu() for name, tensor in predictor.model.state_dict().items()}
     if not predictor.provenance.get("norm_counters"):
-        weights = {name: tensor for name, tensor in weights.items() if not name.endswith(COUNTER)}
-    theirs = renamed(weights, [_rule(*pair) for pair in rules], "our")
-    return {theirs[name]: tensor for name, tensor in weights.items()}
+        weights = {name: tensor for name, tensor in weights.items() if not name.endswith(BATCH_COUNTER)}
+    torchvision_names = renamed(weights, [_rule(*pair) for pair in rules], "our")
+    return {torchvision_names[name]: tensor for name, tensor in weights.items()}

@@ -1,4 +1,4 @@
-"""The command ``maskrcnn``: one thin module a subcommand, loaded when it is called."""
+"""The command ``maskrcnn``: one thin module for each subcommand, loaded when it is called."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ app.command("maskrcnn.cli.demo:demo", name="demo", help="Make a small data set, 
 app.command(
     "maskrcnn.cli.check:check",
     name="check",
-    help="Look through a data set: counts, sizes, classes, problems.",
+    help="Check a data set: counts, sizes, classes, problems.",
 )
 app.command("maskrcnn.cli.split:split", name="split", help="Split a CSV by image into training and validation.")
-app.command("maskrcnn.cli.train:train", name="train", help="Train a model, or go on with a run.")
+app.command("maskrcnn.cli.train:train", name="train", help="Train a model, or continue a run.")
 app.command("maskrcnn.cli.evaluate:evaluate", name="evaluate", help="Score a model: COCO and Kaggle metrics.")
 app.command(
     "maskrcnn.cli.import_:import_",
     name="import",
-    help="Bring in a checkpoint of torchvision, Detectron2 or Matterport.",
+    help="Convert a checkpoint of torchvision, Detectron2 or Matterport.",
 )
 app.command("maskrcnn.cli.export:export", name="export", help="Write a model for use without torch.")
 app.command(
     "maskrcnn.cli.benchmark:benchmark",
     name="benchmark",
-    help="Measure this machine's time and memory, stage by stage.",
+    help="Measure time and memory on this machine, stage by stage.",
 )
 app.command("maskrcnn.cli.predict:predict", name="predict", help="Find instances in pictures.")
 
@@ -45,17 +45,19 @@ EXTRA_OF = {
     **dict.fromkeys(("torch", "torchvision", "timm", "tensorboard", "filelock"), "train"),
     **dict.fromkeys(("openvino", "onnxruntime", "onnx", "nncf"), "export"),
 }
-"""What to install for a package that is missing."""
+"""The extra of this package that installs a missing package."""
 
 STANDARD_INPUT = "/dev/stdin"
-"""What a lone hyphen stands for; the parser would take it for an option."""
+"""Stands for the hyphen of ``maskrcnn predict -``, which the parser would take for an option."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; a mistake of the user ends in one message and a non-zero exit, not in a traceback."""
+    """Run the command line. A user's mistake ends in one message and a non-zero exit status, without a traceback."""
     words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["predict"]:
+        words = [STANDARD_INPUT if word == "-" else word for word in words]
     try:
-        status = app([STANDARD_INPUT if word == "-" else word for word in words])
+        status = app(words)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -23,63 +23,63 @@ def benchmark(
     device: str = "auto",
     json: JsonFlag = False,
 ) -> None:
-    """Measure this machine's time and memory for one picture, stage by stage.
+    """Measure the time and memory of one prediction on this machine, stage by stage.
 
     Parameters
     ----------
     model
-        Run folder, model file or bundle.
+        Run folder, model file or bundle, or the name of a shipped model such as nuclei.
     picture
-        What to predict on; by default square noise, of which our own models make an input of their image_size.
+        Picture to predict on. Default: square noise, which models trained here see at their image_size.
     rounds
-        Predictions that are timed, after two that are not.
+        Number of timed predictions. They follow two untimed ones.
     device
-        Where a model with torch runs: auto, cpu, cuda.
+        Where a model that needs torch runs: auto, cpu, cuda, cuda:1 or mps.
     json
-        Print one JSON object.
+        Print the times, the memory and the number of detections as one JSON object.
     """
-    from maskrcnn.checkpoints import load
+    from maskrcnn.checkpoints.load import load
     from maskrcnn.data.images import read_image
-    from maskrcnn.inference.timing import collect
+    from maskrcnn.detection.timing import collect
 
     began = time.perf_counter()
     predictor = load(model, device=device)
-    opening = time.perf_counter() - began
+    load_seconds = time.perf_counter() - began
     network = predictor.config.model
-    least = network.min_scale if predictor.conventions.resize == "longer" else 0
-    side = int(network.image_size / max(least, 1))
+    min_scale = network.min_scale if predictor.conventions.resize == "longer" else 0
+    side = int(network.image_size / max(min_scale, 1))
     image = (
         read_image(picture) if picture else np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
     )
     began = time.perf_counter()
     predictor.predict(image, keep_pixels=False)
-    first = time.perf_counter() - began
+    first_seconds = time.perf_counter() - began
     predictor.predict(image, keep_pixels=False)
-    totals = []
-    with collect() as seconds:
+    total_seconds = []
+    with collect() as stage_seconds:
         for _ in range(rounds):
             began = time.perf_counter()
-            found = predictor.predict(image, keep_pixels=False)
-            totals.append(time.perf_counter() - began)
-    whole = statistics.median(totals)
-    stages = {name: 1000 * sum(times) / rounds for name, times in seconds.items()}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            detections = predictor.predict(image, keep_pixels=False)
+            total_seconds.append(time.perf_counter() - began)
+    median_ms = 1000 * statistics.median(total_seconds)
+    stages_ms = {name: 1000 * sum(seconds) / rounds for name, seconds in stage_seconds.items()}
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     if json:
         print_json(
             {
                 "runtime": predictor.runtime.name,
-                "ms": 1000 * whole,
-                "stages_ms": stages,
-                "opening_s": opening,
-                "first_s": first,
-                "peak_mb": peak,
-                "detections": len(found),
+                "ms": median_ms,
+                "stages_ms": stages_ms,
+                "opening_s": load_seconds,
+                "first_s": first_seconds,
+                "peak_mb": peak_mb,
+                "detections": len(detections),
             }
         )
         return
-    table = Table("stage", "ms", "share", title=f"{model} on {predictor.runtime.name}, {len(found)} detections")
-    for name, ms in stages.items():
-        table.add_row(name, f"{ms:.1f}", f"{ms / 10 / whole:.0f} %")
-    table.add_row("whole (median)", f"{1000 * whole:.1f}", "100 %")
+    table = Table("stage", "ms", "share", title=f"{model} on {predictor.runtime.name}, {len(detections)} detections")
+    for name, ms in stages_ms.items():
+        table.add_row(name, f"{ms:.1f}", f"{100 * ms / median_ms:.0f} %")
+    table.add_row("total (median)", f"{median_ms:.1f}", "100 %")
     talk.print(table)
-    say(f"opened in {opening:.2f} s, first prediction {first:.2f} s, peak memory {peak:.0f} MB")
+    say(f"loaded in {load_seconds:.2f} s, first prediction {first_seconds:.2f} s, peak memory {peak_mb:.0f} MB")

@@ -8,9 +8,9 @@ from typing import Any
 
 from rich.table import Table
 
-from maskrcnn.cli.common import DataOptions, JsonFlag, counting, print_json, say, talk
+from maskrcnn.cli.common import DataOptions, JsonFlag, print_json, progress_bar, say, talk
 
-SHOWN = 20
+MAX_SHOWN = 20
 
 
 def check(
@@ -21,34 +21,34 @@ def check(
     all_problems: bool = False,
     json: JsonFlag = False,
 ) -> int:
-    """Look through a data set: counts, sizes, classes, instance density, and problems with their rows.
+    """Check a data set: counts, sizes, classes, instances per image, and problems with their rows.
 
-    Exits with 1 when there are problems. Nothing is changed.
+    Exits with 1 if there are problems. No file is changed.
 
     Parameters
     ----------
     data
-        The CSV file.
+        CSV of run-length masks.
     decode
-        Decode every picture, to find damaged ones.
+        Decode every image to find damaged ones.
     all_problems
         List every problem, not only the first 20.
     json
-        Print everything found as one JSON object.
+        Print the counts and all problems as one JSON object.
     """
     import dataclasses
 
     from maskrcnn.data.doctor import examine
 
     opened = dataclasses.replace(options or DataOptions(), bad="skip").open(data)
-    with counting(len(opened), "looking") as done:
-        problems = [*opened.problems, *examine(opened, decode=decode, on_image=done)]
+    with progress_bar(len(opened), "checking") as set_done:
+        problems = [*opened.problems, *examine(opened, decode=decode, on_image=set_done)]
     statistics = {**opened.statistics(), "problems": len(problems)}
     if json:
         print_json({**statistics, "found": opened.notes, "problem_list": [str(p) for p in problems]})
     else:
         _show(statistics)
-        shown = problems if all_problems else problems[:SHOWN]
+        shown = problems if all_problems else problems[:MAX_SHOWN]
         for problem in shown:
             say(f"- {problem}")
         if len(problems) > len(shown):
@@ -62,20 +62,20 @@ def _show(statistics: dict[str, Any]) -> None:
     for column in ("", "min", "median", "95 %", "max"):
         table.add_column(column, justify="right" if column else "left")
     for title, key in (
-        ("instances an image", "instances_per_image"),
+        ("instances per image", "instances_per_image"),
         ("box side (px)", "box_side_px"),
         ("mask area (px)", "mask_area_px"),
     ):
         table.add_row(title, *(f"{statistics[key][k]:,.0f}" for k in ("min", "median", "p95", "max")))
     talk.print(table)
     sizes = Counter({f"{s['width']} x {s['height']}": s["images"] for s in statistics["sizes"]})
-    listed = ", ".join(f"{size} ({n:,})" for size, n in sizes.most_common())
-    more = statistics["distinct_sizes"] - len(sizes)
+    size_list = ", ".join(f"{size} ({n:,})" for size, n in sizes.most_common())
+    n_unlisted = statistics["distinct_sizes"] - len(sizes)
     say(
         f"{statistics['images']:,} images, {statistics['images_without_instances']:,} of them without objects; "
         f"{statistics['instances']:,} instances"
     )
-    say(f"width x height: {listed}" + (f" and {more} more sizes" if more else ""))
+    say(f"width x height (images): {size_list}" + (f" and {n_unlisted} more sizes" if n_unlisted else ""))
     table = Table(title="Classes")
     for column in ("id", "name", "instances"):
         table.add_column(column, justify="right" if column == "instances" else "left")

@@ -1,4 +1,4 @@
-"""What several subcommands share: how data is named on the command line, and where words and results go."""
+"""Shared by the subcommands: the data options, messages on standard error and results on standard output."""
 
 from __future__ import annotations
 
@@ -24,63 +24,63 @@ if TYPE_CHECKING:
     from maskrcnn.data.table import Dataset
 
 FIRST_PROCESS = os.environ.get("RANK", "0") == "0"
-"""Of those that torchrun starts, which numbers them, one speaks for all."""
+"""Whether this process prints: of the processes that torchrun starts and numbers, only the first does."""
 
 talk = Console(stderr=True, highlight=False, quiet=not FIRST_PROCESS)
-"""Words for people go to standard error; standard output is for results."""
+"""Console for messages, on standard error. Standard output carries results alone."""
 
 
 def say(line: str) -> None:
-    """One line for people."""
+    """Print one line to the user, on standard error."""
     talk.print(line, markup=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on one line of standard output."""
+    """Print `value` as JSON on one line of standard output."""
     if FIRST_PROCESS:
         sys.stdout.write(json.dumps(value) + "\n")
         sys.stdout.flush()
 
 
 @contextmanager
-def counting(total: int, title: str) -> Iterator[Callable[[int], None]]:
-    """A progress bar; call what it yields with the number of things done."""
+def progress_bar(total: int, title: str) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar. Yield a function that sets the number of completed items."""
     with Progress(console=talk, transient=True) as bar:
         task = bar.add_task(title, total=total)
-        yield lambda done: bar.update(task, completed=done)
+        yield lambda n_done: bar.update(task, completed=n_done)
 
 
 @Parameter(name="*", group="Data")
 @dataclass(frozen=True)
 class DataOptions:
-    """How to read a data set; everything is found out where it is not given."""
+    """How to read a CSV of masks. Columns, class names and the image folder are detected unless given."""
 
     images: Path | None = None
-    """Folder of the images; by default images/ or train/ beside the CSV, or its own folder."""
+    """Image folder. Default: images/, train/ or NAME/ beside NAME.csv, or the CSV's own folder."""
     column: tuple[str, ...] = ()
-    """A column that is not recognised by its name: image=NAME, rle=NAME, class=NAME, height=NAME or width=NAME."""
+    """Name a column that is not recognised: image=NAME, rle=NAME, class=NAME, height=NAME or width=NAME."""
     class_names: Path | None = None
-    """JSON file of class names, such as {"1": "cat"}."""
+    """JSON file that maps class ids to names, such as {"1": "cat"}."""
     order: Literal["column", "row"] = "column"
-    """Whether runs count pixels down the columns (Kaggle, COCO) or along the rows."""
+    """Order in which runs number the pixels: column by column (Kaggle, COCO) or row by row."""
     origin: Literal[0, 1] = 1
-    """Number of the first pixel: Kaggle's is 1."""
+    """Number of the first pixel. Kaggle counts from 1."""
     relative: bool = False
-    """Whether starts count from the end of the run before."""
+    """Each start is an offset from the end of the previous run."""
     unlisted: Literal["ignore", "empty"] = "ignore"
-    """Whether images that the CSV lacks are left out or taken as images without objects."""
+    """Images that the CSV does not list: ignore them, or keep them as images without objects."""
     bad: Literal["error", "skip"] = "error"
-    """Whether bad rows stop everything or are left out."""
+    """Bad rows: stop with an error that lists them, or skip them."""
 
     def open(self, source: Path) -> Dataset:
-        """The data set, with what was found said."""
+        """Open the data set and print its summary. Raises `UserError`."""
         from maskrcnn.data.formats import open_dataset
 
         columns = {}
         for pair in self.column:
             role, _, name = pair.partition("=")
             if not name:
-                raise UserError(f"--column {pair!r} is not like image=NAME")
+                raise UserError(f"--column {pair!r}: write it like image=NAME")
             columns[role] = name
         return open_dataset(
             source,
@@ -96,14 +96,14 @@ class DataOptions:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values with absolute paths, to be written beside a run."""
+        """Return JSON values with absolute paths, which a run keeps for its resume."""
         paths = {k: str(p.absolute()) if (p := getattr(self, k)) else None for k in ("images", "class_names")}
-        rest = ("order", "origin", "relative", "unlisted", "bad")
-        return {**paths, "column": list(self.column), **{k: getattr(self, k) for k in rest}}
+        plain = ("order", "origin", "relative", "unlisted", "bad")
+        return {**paths, "column": list(self.column), **{k: getattr(self, k) for k in plain}}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DataOptions:
-        """The inverse of `to_dict`."""
+        """Return the options that `to_dict` turned into `values`."""
         paths = {k: Path(values[k]) if values[k] else None for k in ("images", "class_names")}
         return cls(**{**values, **paths, "column": tuple(values["column"])})
 
@@ -113,7 +113,7 @@ JsonFlag = Annotated[bool, Parameter(name="--json", negative="")]
 
 
 def read_names(path: Path) -> list[str]:
-    """Image names, one a line."""
+    """Read image names from a text file, one on each line. Raises `UserError`."""
     try:
         return [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
     except OSError as error:
@@ -122,33 +122,36 @@ def read_names(path: Path) -> list[str]:
         raise UserError(f"the list of images {path} is not UTF-8 text") from None
 
 
-def _number(value: float | None) -> str:
+def _score_text(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
 def show_scores(scores: dict[str, Any]) -> None:
-    """The tables of an evaluation, for people."""
+    """Print the tables of an evaluation."""
     keys = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR"]
-    table = Table(title=f"COCO, {scores['images']} images, up to {scores['max_detections']} detections an image")
+    table = Table(title=f"COCO, {scores['images']} images, up to {scores['max_detections']} detections per image")
     table.add_column("")
     for key in keys:
         table.add_column(key, justify="right")
     for kind in ("box", "mask"):
-        table.add_row(kind, *(_number(scores[kind][k]) for k in keys), style="bold")
+        table.add_row(kind, *(_score_text(scores[kind][k]) for k in keys), style="bold")
         if len(scores[kind]["per_class"]) > 1:
             for name, values in scores[kind]["per_class"].items():
-                table.add_row(f"  {name}", *(_number(values[k]) if k in values else "" for k in keys))
+                table.add_row(f"  {name}", *(_score_text(values[k]) if k in values else "" for k in keys))
     talk.print(table)
     kaggle = scores["kaggle"]
     table = Table(
-        title=f"Kaggle: TP / (TP + FP + FN) of masks at each IoU, scores from {kaggle['score_threshold']:g}",
+        title=f"Kaggle: TP / (TP + FP + FN) of masks at each IoU, score >= {kaggle['score_threshold']:g}",
         padding=(0, 0, 0, 1),
         box=SIMPLE,
     )
     table.add_column("mean", justify="right", style="bold")
     for k in range(10):
         table.add_column(f"{0.5 + 0.05 * k:.2f}", justify="right")
-    table.add_row(_number(kaggle["mean"]), *(_number(v) for v in kaggle["per_threshold"]))
+    table.add_row(_score_text(kaggle["mean"]), *(_score_text(v) for v in kaggle["per_threshold"]))
     talk.print(table)
     if scores["max_detections"] > 100:
-        say(f"COCO's limit of 100 detections an image was raised to {scores['max_detections']}: the data needs it")
+        say(
+            f"COCO's limit of 100 detections per image is raised to {scores['max_detections']}: an image has that many "
+            "objects or detections"
+        )

@@ -12,7 +12,7 @@ from maskrcnn.config import Config
 from maskrcnn.errors import UserError
 
 N_IMAGES = 200
-HELD_OUT = 0.2
+HELD_OUT_SHARE = 0.2
 SETTINGS: dict[str, dict[str, Any]] = {
     "model": {"image_size": 256},
     "train": {
@@ -25,20 +25,20 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "augment": {"scale": (0.8, 1.25)},
 }
-"""The demo trains at the size of its pictures, for one epoch of 160 steps: some three minutes on two cores."""
+"""Train at the size of the images for one epoch of 160 steps: about three minutes on two cores."""
 
 
 def demo(*, out: Path | None = None, seed: Seed = 0, json: JsonFlag = False) -> int:
-    """Make a small data set of overlapping shapes, train on it, score the model and predict: the whole way, once.
+    """Make a small data set of overlapping shapes, train on it, score the model and predict.
 
-    Needs nothing but the installed package and some minutes on two cores.
+    Needs only the installed package and about four minutes on two cores.
 
     Parameters
     ----------
     out
-        Folder to make; by default demo, or demo-2 and so on where that exists.
+        Folder to create. Default: demo, or demo-2, demo-3, ... if that exists.
     seed
-        Start of every random choice.
+        Seed of every random choice.
     json
         Print the scores on held-out images as one JSON object.
     """
@@ -56,7 +56,7 @@ def demo(*, out: Path | None = None, seed: Seed = 0, json: JsonFlag = False) -> 
         raise UserError(f"{out} is not empty; choose another --out")
     csv = write_shapes(out / "data", N_IMAGES, seed)
     data = open_dataset(csv, say=say)
-    train_part, held_out = data.split(HELD_OUT, seed)
+    train_part, held_out = data.split(HELD_OUT_SHARE, seed)
     say(f"{len(train_part)} images to train on, {len(held_out)} held out")
     config = Config().changed(**SETTINGS).changed(train={"seed": seed})
     run = train(train_part, None, out=out / "run", config=config, console=talk)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from maskrcnn.cli.common import DataOptions, JsonFlag, counting, print_json, read_names, say, show_scores
-from maskrcnn.config import PredictConfig
+from maskrcnn.cli.common import DataOptions, JsonFlag, print_json, progress_bar, read_names, say, show_scores
+from maskrcnn.config import PredictConfig, set_values
 
 
 def evaluate(
@@ -22,41 +22,41 @@ def evaluate(
     settings: Annotated[PredictConfig | None, Parameter(name="*", group="Prediction")] = None,
     json: JsonFlag = False,
 ) -> int:
-    """Score a model: COCO's box and mask AP and AR, and the metric of the 2018 Data Science Bowl.
+    """Score a model with COCO's box and mask AP and AR and the metric of the 2018 Data Science Bowl.
 
-    Exits with 3 when pictures could not be read.
+    Exits with 3 if images could not be read.
 
     Parameters
     ----------
     data
-        The CSV file of true masks.
+        CSV of the true masks.
     model
-        Run folder or model file.
+        Run folder, model file or bundle, or the name of a shipped model such as nuclei.
     ids
-        File with the names of the images to score, one a line; all images otherwise.
+        File with the names of the images to score, one on each line. Default: all images.
     report
-        HTML file to write: curves of the run, if the model is one, precision and recall, calibration, kinds of errors,
-        best and worst images.
+        HTML report to write: precision and recall, calibration, kinds of errors, best and worst images.
+        With a run folder, also its training curves.
     device
-        auto, cpu, cuda, cuda:1 or mps.
+        Where to predict: auto, cpu, cuda, cuda:1 or mps.
     json
         Print the scores as one JSON object.
     """
-    from maskrcnn.checkpoints import load
+    from maskrcnn.checkpoints.load import load
     from maskrcnn.evaluation import examine
 
     predictor = load(model, device=device)
     if settings is not None:
-        predictor = predictor.changed(**settings.model_dump(exclude_unset=True))
+        predictor = predictor.changed(**set_values(settings))
     opened = (options or DataOptions()).open(data)
     if ids is not None:
         opened = opened.named(read_names(ids))
-    with counting(len(opened), "predicting") as done:
-        evaluation = examine(predictor, opened, on_image=done)
+    with progress_bar(len(opened), "predicting") as set_done:
+        evaluation = examine(predictor, opened, on_image=set_done)
     scores = evaluation.scores
     show_scores(scores)
     for message in scores["unreadable"]:
-        say(f"left out: {message}")
+        say(f"skipped: {message}")
     if report is not None:
         from maskrcnn.inspection.report import write_report
 

@@ -29,21 +29,21 @@ def export(
     model
         Run folder or model file.
     out
-        Bundle (a folder) or, for torchvision, a .pth file to write.
+        Bundle (a folder) to write, or a .pth file for torchvision.
     runtime
-        What will run it. Bundles of openvino and onnx need no torch.
+        Program that will run the model. Bundles for openvino and onnx need no torch.
     precision
-        int8 is a quarter of the size, and faster where the processor has VNNI; its cost in AP is measured and shown.
+        int8 is a quarter of the size, and faster on processors with VNNI. Its loss of AP is measured and printed.
     calibrate
-        CSV of masks; some of its images calibrate int8, others measure it.
+        CSV of masks for int8: some of its images calibrate it, others measure its loss of AP.
     most_loss
-        Points of AP that int8 may cost; more is refused.
+        Maximum loss of AP by int8, in points of 100. If the loss is greater, nothing is written.
     whole
-        Put one ONNX graph from pictures to detections, whole.onnx, into the bundle too.
+        Add whole.onnx, one graph from pictures to detections, to the bundle. Needs --runtime onnx.
     json
-        Print the measured scores as one JSON object.
+        Print the path, size and measured scores as one JSON object.
     """
-    from maskrcnn.checkpoints import load
+    from maskrcnn.checkpoints.load import load
     from maskrcnn.deploy.export import export as write
 
     data = (options or DataOptions()).open(calibrate) if calibrate else None
@@ -59,6 +59,6 @@ def export(
     )
     files = [out] if out.is_file() else list(out.iterdir())
     size = sum(file.stat().st_size for file in files)
-    say(f"written for {runtime}, {precision}, {size / 1e6:.1f} MB: {out}")
+    say(f"{out}: written for {runtime}, {precision}, {size / 1e6:.1f} MB")
     if json:
         print_json({"out": str(out), "bytes": size, **scores})

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from maskrcnn.cli.common import say
-from maskrcnn.config import ImportConfig
+from maskrcnn.config import ImportConfig, set_values
 from maskrcnn.errors import UserError
 
 
@@ -30,28 +30,27 @@ def import_(
     out
         Model file to write, ending in .safetensors.
     source
-        The program it comes from; found out when not given.
+        The program it comes from. Default: recognised by the tensors' names.
     """
     if out.suffix != ".safetensors":
         raise UserError(f"{out}: a model file ends in .safetensors")
     if out.exists():
         raise UserError(f"{out} exists; choose another name")
-    from maskrcnn.checkpoints.foreign import import_checkpoint
-    from maskrcnn.checkpoints.native import save
+    from maskrcnn.checkpoints.load import import_checkpoint, save
 
-    options = settings.model_dump(exclude_unset=True) if settings else {}
+    options = set_values(settings) if settings else {}
     model = import_checkpoint(checkpoint, source, **options)
     save(model, out)
-    found, unused = model.provenance["source"], model.provenance["unused"]
+    source_name, unused = model.provenance["source"], model.provenance["unused"]
     say(
-        f"{checkpoint}: a Mask R-CNN of {found} on {model.config.model.backbone}, {len(model.class_ids)} classes "
+        f"{checkpoint}: a {source_name} Mask R-CNN on {model.config.model.backbone}, {len(model.class_ids)} classes "
         f"({model.class_ids[0]} to {model.class_ids[-1]})"
     )
-    say(f"every tensor has its place; {len(unused)} are not needed" + (f": {', '.join(unused[:6])}" if unused else ""))
-    conventions, predict = model.model.conventions, model.config.predict
+    say(f"every tensor has a place; {len(unused)} are not needed" + (f": {', '.join(unused[:6])}" if unused else ""))
+    conventions, predict = model.conventions, model.config.predict
     say(
         f"input {conventions.resize}, {conventions.shorter_side} to {model.config.model.image_size} px; "
-        f"scores from {predict.score_threshold:g}, overlap up to {predict.nms_threshold:g}, "
-        f"{predict.detections} detections: what the file cannot tell is {found}'s default"
+        f"score_threshold {predict.score_threshold:g}, nms_threshold {predict.nms_threshold:g}, "
+        f"detections {predict.detections}. What the file does not say is {source_name}'s default"
     )
     say(f"model: {out}  (maskrcnn predict --model {out}, maskrcnn train --init {out})")

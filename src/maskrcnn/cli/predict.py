@@ -16,7 +16,7 @@ from rich.progress import Progress
 
 from maskrcnn.cli import STANDARD_INPUT
 from maskrcnn.cli.common import JsonFlag, print_json, say, talk
-from maskrcnn.config import PredictConfig
+from maskrcnn.config import PredictConfig, set_values
 from maskrcnn.data.images import SUFFIXES
 from maskrcnn.errors import UserError
 from maskrcnn.structures import Detections
@@ -40,94 +40,93 @@ def predict(
     settings: Annotated[PredictConfig | None, Parameter(name="*", group="Prediction")] = None,
     json: JsonFlag = False,
 ) -> int:
-    """Find instances in pictures; masks are in the pixels of each picture as a viewer shows it.
+    """Find instances in pictures. Masks are in pixels of the upright picture, as a viewer shows it.
 
-    A picture that cannot be read is reported and left out; the exit status is then 3.
+    Exits with 3 if pictures could not be read; they are reported and skipped.
 
     Parameters
     ----------
     pictures
-        Files, folders, patterns such as "scans/*.tif", or - for a list on standard input. Where two have one name,
-        the second is called name-2.
+        Files, folders, patterns such as "scans/*.tif", or - for a list on standard input.
+        Of two pictures with the same name, the second is written as name-2.
     model
-        Run folder or model file.
+        Run folder, model file or bundle, or the name of a shipped model such as nuclei.
     out
-        Folder for everything that is written.
+        Folder for all results.
     submission
-        Write submission.csv (ImageId,EncodedPixels and ClassId where there are several). Masks do not overlap there:
-        the highest score keeps the pixel.
+        Write submission.csv: ImageId, EncodedPixels and, if there are several classes, ClassId.
+        Its masks do not overlap: a pixel goes to the highest score.
     overlays
-        Write each picture with outlines, boxes, names and scores to overlays/.
+        Write each picture with outlines, boxes, class names and scores to overlays/.
     labels
-        Write 16-bit pictures of instance numbers to labels/.
+        Write each picture's instance numbers as a 16-bit image to labels/.
     coco
         Write COCO results to coco.json.
     overwrite
-        Replace results that are already there.
+        Replace existing results.
     image_ids
-        What the submission calls a picture: its file name, or that without suffix; auto does as the training data did.
+        ImageId of a picture: its file name, or the stem, without suffix. auto follows the training data.
     batch_size
-        Pictures of one shape that go through the network together.
+        Maximum number of pictures in a batch. Only pictures of the same input shape share one.
     device
-        auto, cpu, cuda, cuda:1 or mps.
+        Where to predict: auto, cpu, cuda, cuda:1 or mps.
     json
-        Print one JSON object a picture.
+        Print one JSON object for each picture.
     """
-    from maskrcnn.checkpoints import load
+    from maskrcnn.checkpoints.load import load
     from maskrcnn.inference.outputs import Writer
 
     predictor = load(model, device=device)
     if settings is not None:
-        predictor = predictor.changed(**settings.model_dump(exclude_unset=True))
-    _require_free(out, overwrite, submission=submission, overlays=overlays, labels=labels, coco=coco)
-    given, names = list(_find(pictures)), _Names()
-    short = predictor.provenance.get("data", {}).get("names") == "stem" if image_ids == "auto" else image_ids == "stem"
-    waiting: deque[tuple[Path, PurePosixPath]] = deque()
-    failures = 0
+        predictor = predictor.changed(**set_values(settings))
+    _check_existing(out, overwrite, submission=submission, overlays=overlays, labels=labels, coco=coco)
+    files, names = list(_find_files(pictures)), _UniqueNames()
+    name_style = predictor.provenance.get("data", {}).get("names") if image_ids == "auto" else image_ids
+    pending: deque[tuple[Path, PurePosixPath]] = deque()
+    n_pictures = n_instances = n_skipped = 0
 
     def paths() -> Iterator[Path]:
-        for path, name in chain(given, _listed() if STANDARD_INPUT in pictures else ()):
-            waiting.append((path, names.unique(name)))
+        for path, name in chain(files, _read_list() if STANDARD_INPUT in pictures else ()):
+            pending.append((path, names.unique(name)))
             yield path
 
     def report(path: Any, error: Exception) -> None:
-        nonlocal failures
-        failures += 1
-        say(f"left out: {error}")
+        nonlocal n_skipped
+        n_skipped += 1
+        say(f"skipped: {error}")
 
     writer = Writer(out, overlays=overlays, labels=labels, with_class=len(predictor.class_ids) > 1)
-    done = found = 0
     with Progress(console=talk, transient=True) as bar, writer.open(submission=submission, coco=coco):
         task = bar.add_task("predicting", total=None)
         for detections in predictor.predict_many(paths(), batch_size=batch_size, keep_pixels=overlays, on_error=report):
-            path, name = waiting.popleft()
-            while str(path) != detections.image:  # those before it could not be read
-                path, name = waiting.popleft()
-            image_id = str(name.with_suffix("") if short else name)
+            path, name = pending.popleft()
+            while str(path) != detections.image:  # pictures before it were skipped
+                path, name = pending.popleft()
+            image_id = str(name.with_suffix("") if name_style == "stem" else name)
             writer.add(name, image_id, detections)
             if json:
                 print_json(_to_json(detections))
-            done, found = done + 1, found + len(detections)
-            bar.update(task, completed=done, description=f"predicting {done:,}")
-    say(f"{done:,} pictures, {found:,} instances" + (f", {failures:,} pictures left out" if failures else ""))
+            n_pictures, n_instances = n_pictures + 1, n_instances + len(detections)
+            bar.update(task, completed=n_pictures, description=f"predicting {n_pictures:,}")
+    say(f"{n_pictures:,} pictures, {n_instances:,} instances" + (f"; {n_skipped:,} skipped" if n_skipped else ""))
     written = [out / "submission.csv"] * submission + [out / "coco.json"] * coco
     written += [out / "overlays"] * overlays + [out / "labels"] * labels
     if written:
         say("written: " + ", ".join(map(str, written)))
-    return SOME_UNREADABLE if failures else 0
+    return SOME_UNREADABLE if n_skipped else 0
 
 
-def _find(pictures: list[str]) -> Iterator[tuple[Path, PurePosixPath]]:
-    """Each picture named on the command line with its name under the output folder."""
+def _find_files(pictures: list[str]) -> Iterator[tuple[Path, PurePosixPath]]:
+    """Yield the path and the output name of each picture on the command line. Raises `UserError`."""
     for text in pictures:
         path = Path(text)
         if text == STANDARD_INPUT:
             continue
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-            if not inside:
-                raise UserError(f"the folder {path} holds no pictures")
-            yield from ((p, PurePosixPath(p.relative_to(path).as_posix())) for p in inside)
+            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            if not files:
+                raise UserError(f"the folder {path} contains no pictures")
+            yield from ((p, PurePosixPath(p.relative_to(path).as_posix())) for p in files)
         elif path.exists() or not glob.has_magic(text):
             yield path, PurePosixPath(path.name)
         else:
@@ -137,34 +136,36 @@ def _find(pictures: list[str]) -> Iterator[tuple[Path, PurePosixPath]]:
             yield from ((Path(m), PurePosixPath(Path(m).name)) for m in matches)
 
 
-def _listed() -> Iterator[tuple[Path, PurePosixPath]]:
-    """Pictures listed on standard input, one a line."""
+def _read_list() -> Iterator[tuple[Path, PurePosixPath]]:
+    """Yield the path and the output name of each picture listed on standard input, one on each line."""
     for line in sys.stdin:
         if line.strip():
             path = Path(line.strip())
             yield path, PurePosixPath(path.name)
 
 
-class _Names:
-    """Keeps pictures of one name apart: the second ``a.png``, or an ``a.jpg`` beside it, becomes ``a-2``."""
+class _UniqueNames:
+    """Number repeated output names: a second ``a.png``, or an ``a.jpg`` after it, becomes ``a-2``."""
 
     def __init__(self) -> None:
         self.taken: set[str] = set()
 
     def unique(self, name: PurePosixPath) -> PurePosixPath:
-        found, number = name, 1
-        while str(found.with_suffix("")) in self.taken:
+        candidate, number = name, 1
+        while str(candidate.with_suffix("")) in self.taken:
             number += 1
-            found = name.with_name(f"{name.stem}-{number}{name.suffix}")
-        self.taken.add(str(found.with_suffix("")))
-        return found
+            candidate = name.with_name(f"{name.stem}-{number}{name.suffix}")
+        self.taken.add(str(candidate.with_suffix("")))
+        return candidate
 
 
-def _require_free(out: Path, overwrite: bool, **kinds: bool) -> None:
+def _check_existing(out: Path, overwrite: bool, **outputs: bool) -> None:
+    """Raise `UserError` if one of the enabled outputs exists and must not be overwritten."""
     places = {"submission": "submission.csv", "overlays": "overlays", "labels": "labels", "coco": "coco.json"}
-    for kind, wanted in kinds.items():
-        if wanted and not overwrite and (out / places[kind]).exists():
-            raise UserError(f"{out / places[kind]} exists; choose another --out, or --overwrite it")
+    for output, enabled in outputs.items():
+        path = out / places[output]
+        if enabled and not overwrite and path.exists():
+            raise UserError(f"{path} exists; choose another --out, or --overwrite it")
 
 
 def _to_json(detections: Detections) -> dict[str, Any]:

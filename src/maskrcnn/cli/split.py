@@ -17,24 +17,24 @@ def split(
     seed: Seed = 0,
     options: DataOptions | None = None,
 ) -> None:
-    """Choose validation images, stratified by class, instance count and size, and write their names.
+    """Choose validation images, stratified by class, instance count and image size, and write their names.
 
     Parameters
     ----------
     data
-        The CSV file.
+        CSV of run-length masks.
     out
-        Text file to write, one name a line; for ``maskrcnn train --val-ids``.
+        Text file to write, one name on each line. Pass it to maskrcnn train --val-ids.
     val
-        Part of the images to choose.
+        Share of the images to choose.
     seed
-        Start of the random choice.
+        Seed of the random choice.
     """
     if out.exists():
         raise UserError(f"{out} exists; choose another name for the list")
     train_part, val_part = (options or DataOptions()).open(data).split(val, seed)
     write_text("".join(f"{name}\n" for name in val_part.names), out)
     say(
-        f"{out}: {len(val_part):,} images with {val_part.n_instances:,} instances to validate; "
-        f"{len(train_part):,} images with {train_part.n_instances:,} instances are left to train on"
+        f"{out}: {len(val_part):,} images with {val_part.n_instances:,} instances for validation; "
+        f"{len(train_part):,} images with {train_part.n_instances:,} instances remain for training"
     )

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from maskrcnn.cli.common import DataOptions, JsonFlag, print_json, read_names, say, show_scores, talk
 from maskrcnn.config import Config
 from maskrcnn.errors import UserError
+from maskrcnn.settings import Settings
 
 
 def train(
@@ -24,7 +25,7 @@ def train(
     preset: Literal["lite", "resnet50", "resnet101"] | None = None,
     config: Path | None = None,
     options: DataOptions | None = None,
-    settings: Annotated[Config | None, Parameter(name="*")] = None,
+    values: Annotated[Config | None, Parameter(name="*")] = None,
     json: JsonFlag = False,
 ) -> int:
     """Train on a CSV of run-length masks and a folder of images.
@@ -34,34 +35,34 @@ def train(
     data
         The CSV file.
     val
-        Part of the images that is kept for validation: 0.1, where no other choice is made.
+        Share of the images that is kept for validation. Default: 0.1.
     val_ids
-        File with the names of the validation images, one a line.
+        File with the names of the validation images, one on each line.
     val_data
-        A CSV of its own for validation, read with the same options.
+        A separate CSV for validation, read with the same options.
     out
-        Run folder; by default runs/NAME, NAME being that of the CSV's folder.
+        Run folder. Default: runs/NAME, where NAME is that of the CSV's folder.
     resume
-        Run folder to go on with; data and settings are those it began with.
+        Run folder to continue, with the data and settings that it began with.
     preset
-        Settings to start from: lite, where none is named.
+        Settings to start from. Default: lite.
     config
-        YAML file of settings that change the preset.
+        YAML file of settings that change the preset, such as an earlier run's config.yaml.
     json
-        Print the best validation's scores as one JSON object.
+        Print the scores of the best validation as one JSON object.
     """
     if resume is not None:
-        if any(v is not None for v in (data, val, val_ids, val_data, out, preset, config, options, settings)):
-            raise UserError("--resume goes on with the data and settings that the run began with; leave out the others")
+        if any(v is not None for v in (data, val, val_ids, val_data, out, preset, config, options, values)):
+            raise UserError("--resume takes data and settings from the run; leave out all other options")
         source = _read_source(resume)
-        chosen, out = Config.load(resume / "config.yaml"), resume
+        settings, out = Settings.of(Config.load(resume / "config.yaml")), resume
         data_options = DataOptions.from_dict(source["options"])
     else:
         if data is None:
             raise UserError("name the CSV of masks to train on, or a run to --resume")
         if sum(v is not None for v in (val, val_ids, val_data)) > 1:
             raise UserError("--val, --val-ids and --val-data exclude each other: give one")
-        chosen = Config.build(preset or "lite", config, settings)
+        settings = Settings.build(preset or "lite", config, values)
         data_options = options or DataOptions()
         source = {
             "data": str(data.absolute()),
@@ -77,11 +78,11 @@ def train(
     elif source["val_ids"] is not None:
         parts = opened.split_by_names(source["val_ids"])
     else:
-        parts = opened.split(source["val"], chosen.train.seed)
+        parts = opened.split(source["val"], settings.config.train.seed)
     say(f"{len(parts[0]):,} images to train on, {len(parts[1]):,} to validate; run folder {out}")
     from maskrcnn.training.loop import train as run_training
 
-    run = run_training(*parts, out=out, config=chosen, resume=resume is not None, source=source, console=talk)
+    run = run_training(*parts, out=out, config=settings, resume=resume is not None, source=source, console=talk)
     if run.scores is not None:
         show_scores(run.scores)
         if json:
@@ -99,6 +100,6 @@ def _read_source(run: Path) -> dict[str, Any]:
         return json_module.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         raise UserError(
-            f"{run} cannot be resumed from here: {path} is missing or damaged. Is {run} the folder of a run? One that "
-            "was started from Python goes on by maskrcnn.train(..., resume=True)"
+            f"{run} cannot be resumed from the command line: {path} is missing or damaged. Check that {run} is a run "
+            "folder. A run that was started from Python continues with maskrcnn.train(..., resume=True)"
         ) from None

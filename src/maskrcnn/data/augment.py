@@ -1,7 +1,7 @@
 """Random variation of a training image: which window of it, at which scale, mirrored, turned, in which colours.
 
-The choice is drawn first, as a `Placement`; pixels are then touched once. All randomness comes from the generator
-that is passed in, so that a sample is a function of (seed, pass, image) alone.
+A `Placement` is drawn first, so pixels are touched only once. All randomness comes from the generator that is passed
+in: a sample is a function of (seed, pass, image) alone.
 """
 
 from __future__ import annotations
@@ -9,47 +9,32 @@ from __future__ import annotations
 import numpy as np
 
 from maskrcnn.config import AugmentConfig, ModelConfig
+from maskrcnn.detection.fit import longer_side
 from maskrcnn.structures import Placement
-
-LARGEST_INPUT = 1536
-"""Side up to which the input grows by itself; time goes with its square."""
-
-
-def input_side(hw: tuple[int, int], model: ModelConfig) -> int:
-    """Longer side of the input that shows the whole of an image of height and width `hw`: ``image_size``, or as much
-    more as ``min_scale`` asks for.
-    """
-    return max(model.image_size, round(min(model.min_scale * max(hw), LARGEST_INPUT)))
-
-
-def fit(hw: tuple[int, int], model: ModelConfig) -> Placement:
-    """The whole image, scaled so that its longer side is that of the input: what prediction does."""
-    scale = input_side(hw, model) / max(hw)
-    return Placement((0, 0, hw[1], hw[0]), (max(round(hw[0] * scale), 1), max(round(hw[1] * scale), 1)))
 
 
 def draw_placement(
     hw: tuple[int, int], model: ModelConfig, config: AugmentConfig, rng: np.random.Generator
 ) -> Placement:
-    """A random window of an image of height and width `hw`, scaled about as prediction scales it.
+    """Draw a window of an image of height and width `hw`, at about the scale of prediction.
 
-    It fills an input of at most `config.crop` pixels along a side, which by default is the model's ``image_size``.
+    It fills an input of at most `config.crop` pixels along a side, by default the model's ``image_size``.
     """
     h, w = hw
     low, high = np.log(config.scale)
-    scale = input_side(hw, model) / max(h, w) * float(np.exp(rng.uniform(low, high)))
+    scale = longer_side(hw, model) / max(h, w) * float(np.exp(rng.uniform(low, high)))
     size = config.crop or model.image_size
     window_h, window_w = min(h, max(int(size / scale), 1)), min(w, max(int(size / scale), 1))
     x1 = int(rng.integers(0, w - window_w + 1))
     y1 = int(rng.integers(0, h - window_h + 1))
-    out = tuple(int(np.clip(round(side * scale), 1, size)) for side in (window_h, window_w))
+    out_h, out_w = (int(np.clip(round(side * scale), 1, size)) for side in (window_h, window_w))
     mirrored = bool(rng.integers(2)) and config.flip
     turns = int(rng.integers(4)) if config.rotate else 0
-    return Placement((x1, y1, x1 + window_w, y1 + window_h), (out[0], out[1]), mirrored, turns)
+    return Placement((x1, y1, x1 + window_w, y1 + window_h), (out_h, out_w), mirrored, turns)
 
 
 def vary_colors(image: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Random brightness, contrast and saturation, each by a factor within ``1 +- strength``; (H, W, 3) uint8."""
+    """Vary brightness, contrast and saturation, each by a factor within ``1 +- strength``; (H, W, 3) uint8."""
     brightness, contrast, saturation = 1 + rng.uniform(-strength, strength, 3)
     if strength == 0:
         return image

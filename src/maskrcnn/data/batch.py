@@ -1,16 +1,16 @@
 """Batches: an endless, numbered stream of samples, prepared by threads while the model computes.
 
-Sample n of a run shows image ``order(pass)[n % images]`` of pass ``n // images``, images being those of a pass. Nothing
-else decides what it looks like: not the number of threads or processes, not where a resumed run begins.
+Sample n of a run shows image ``order(pass)[n % images]`` of pass ``n // images``, where a pass has that many images.
+Nothing else decides what it looks like: neither the number of threads or processes nor where a run was resumed.
 
-    B images, H x W input pixels, G instances of the fullest image
+    B images, H x W input pixels
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,32 +19,31 @@ import numpy as np
 
 from maskrcnn.config import Config
 from maskrcnn.data.dataset import generator, training_placement, training_sample
-from maskrcnn.data.images import ImageError
 from maskrcnn.data.table import Dataset
+from maskrcnn.detection.fit import stack
+from maskrcnn.errors import ImageError
 from maskrcnn.structures import Targets
-
-STRIDE = 32
-"""Inputs are padded, at right and bottom, to a multiple of the backbone's largest stride."""
 
 
 @dataclass(frozen=True)
-class Share:
-    """Which images of each step are this process's: positions ``first <= position < last`` of `images`."""
+class Shard:
+    """The images of each step that one process computes: positions ``first <= position < last`` of `images`."""
 
     images: int
     first: int
     last: int
 
     @classmethod
-    def of(cls, images: int, rank: int = 0, processes: int = 1) -> Share:
-        """The part of process `rank`; parts differ by one image at the most."""
+    def of(cls, images: int, rank: int = 0, processes: int = 1) -> Shard:
+        """The shard of process `rank`. Shards differ by at most one image."""
         return cls(images, rank * images // processes, (rank + 1) * images // processes)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """pixels (B, H, W, 3) uint8, padded; windows (B, 4) of picture in them; targets, names and the numbers that the
-    images have among the samples of the run; unreadable files.
+    """Padded pixels (B, H, W, 3) uint8, windows (B, 4) that are picture, targets, names and sample numbers.
+
+    `unreadable` holds a message for each image that was left out.
     """
 
     pixels: np.ndarray
@@ -58,7 +57,7 @@ class Batch:
         return len(self.names)
 
     def parts(self, size: int) -> Iterator[Batch]:
-        """The images by `size` at a time, padded as they are."""
+        """Yield the images in batches of at most `size`, with the padding they have."""
         for first in range(0, len(self), size):
             rows = slice(first, first + size)
             yield Batch(
@@ -66,26 +65,13 @@ class Batch:
             )
 
 
-def stack(images: Sequence[np.ndarray], least_hw: tuple[int, int] = (STRIDE, STRIDE)) -> tuple[np.ndarray, np.ndarray]:
-    """Images (h, w, 3) of any sizes -> one padded (B, H, W, 3) of their type and their windows in it, (B, 4) int64.
-
-    H and W are at least `least_hw`.
-    """
-    image_hw = np.array([im.shape[:2] for im in images], np.int64).reshape(-1, 2)
-    h, w = (int(-(-side // STRIDE) * STRIDE) for side in np.vstack([image_hw, [least_hw]]).max(0))
-    pixels = np.zeros((len(images), h, w, 3), images[0].dtype if len(images) else np.uint8)
-    for canvas, image in zip(pixels, images, strict=True):
-        canvas[: image.shape[0], : image.shape[1]] = image
-    return pixels, np.concatenate([np.zeros_like(image_hw), image_hw[:, ::-1]], 1)
-
-
 def images_per_pass(data: Dataset, config: Config) -> int:
-    """All with instances, and of the others as many as ``train.empty`` lets in; all where there are no instances."""
+    """All images with instances and as many empty ones as ``train.empty`` allows; all images if none has instances."""
     return len(data) - _left_out_of_a_pass(data, config)
 
 
 def image_order(data: Dataset, pass_number: int, config: Config) -> np.ndarray:
-    """(images_per_pass,) the images that a pass shows, in its order."""
+    """Indices (images_per_pass,) of the images that a pass shows, in order."""
     order = _permutation(len(data), pass_number, config.train.seed)
     left_out = _left_out_of_a_pass(data, config)
     if left_out == 0:
@@ -95,7 +81,7 @@ def image_order(data: Dataset, pass_number: int, config: Config) -> np.ndarray:
 
 
 def shown(data: Dataset, number: int, config: Config) -> tuple[int, int]:
-    """Which image sample `number` of the run shows, and in which pass."""
+    """Image index and pass of sample `number` of the run."""
     pass_number, position = divmod(number, images_per_pass(data, config))
     return int(image_order(data, pass_number, config)[position]), pass_number
 
@@ -106,30 +92,30 @@ def _permutation(n: int, pass_number: int, seed: int) -> np.ndarray:
 
 
 def _left_out_of_a_pass(data: Dataset, config: Config) -> int:
-    share = config.train.empty
-    if share == 1:
+    max_empty = config.train.empty
+    if max_empty == 1:
         return 0
     with_instances = int(np.count_nonzero(data.counts))
     if with_instances == 0:
         return 0
-    shown = math.ceil(with_instances * share / (1 - share))
-    return max(len(data) - with_instances - shown, 0)
+    empty_shown = math.ceil(with_instances * max_empty / (1 - max_empty))
+    return max(len(data) - with_instances - empty_shown, 0)
 
 
-def make_batch(data: Dataset, step: int, config: Config, share: Share) -> Batch:
-    """The images of `share` in step `step` (0-based).
+def make_batch(data: Dataset, step: int, config: Config, shard: Shard) -> Batch:
+    """The images of `shard` in step `step` (0-based).
 
-    They are padded to the largest image of the whole step. Anchors lie over the padding too, and with this which of
-    them are sampled does not depend on how a step is shared out.
+    They are padded to the largest image of all shards of the step. Anchors cover the padding too, so the sampled
+    anchors do not depend on how the step is divided.
     """
     placements = (
-        training_placement(data, *shown(data, step * share.images + position, config), config)[0]
-        for position in range(share.images)
+        training_placement(data, *shown(data, step * shard.images + position, config), config)[0]
+        for position in range(shard.images)
     )
     heights, widths = zip(*(placement.input_hw for placement in placements), strict=True)
     images, targets, names, numbers, unreadable = [], [], [], [], []
-    for position in range(share.first, share.last):
-        number = step * share.images + position
+    for position in range(shard.first, shard.last):
+        number = step * shard.images + position
         i, pass_number = shown(data, number, config)
         try:
             pixels, target = training_sample(data, i, pass_number, config)
@@ -144,11 +130,11 @@ def make_batch(data: Dataset, step: int, config: Config, share: Share) -> Batch:
 
 
 def batches(
-    data: Dataset, first_step: int, last_step: int, config: Config, share: Share
+    data: Dataset, first_step: int, last_step: int, config: Config, shard: Shard
 ) -> Generator[Batch, None, None]:
-    """The images of `share` in steps ``first_step <= step < last_step``, in order, prepared ahead."""
+    """Yield the images of `shard` in steps ``first_step <= step < last_step``, in order, prepared ahead."""
     if config.train.workers == 0:
-        yield from (make_batch(data, step, config, share) for step in range(first_step, last_step))
+        yield from (make_batch(data, step, config, shard) for step in range(first_step, last_step))
         return
     with ThreadPoolExecutor(config.train.workers, thread_name_prefix="maskrcnn-data") as pool:
         waiting: deque[Future[Batch]] = deque()
@@ -156,7 +142,7 @@ def batches(
         try:
             while step < last_step or waiting:
                 while step < last_step and len(waiting) < 2 * config.train.workers:
-                    waiting.append(pool.submit(make_batch, data, step, config, share))
+                    waiting.append(pool.submit(make_batch, data, step, config, shard))
                     step += 1
                 yield waiting.popleft().result()
         finally:

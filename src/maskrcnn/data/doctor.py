@@ -1,4 +1,4 @@
-"""Examination: what is legal to read and yet probably wrong, instance by instance and picture by picture."""
+"""Checks for data that is legal but probably wrong, instance by instance and image by image."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from maskrcnn.data.images import ImageError
 from maskrcnn.data.table import Dataset, Problem
 from maskrcnn.kernels.runs import intersection_areas
 
-TINY = 4
-"""Masks of fewer pixels are most often slips of an annotation tool."""
+MIN_MASK_AREA = 4
+"""In pixels. Smaller masks are usually slips in an annotation tool."""
 
-WHOLE = 0.99
-"""Masks that cover more of their image are most often inverted."""
+MAX_MASK_FRACTION = 0.99
+"""Masks that cover more of their image are usually inverted."""
 
 
 def examine(data: Dataset, *, decode: bool = True, on_image: Callable[[int], None] | None = None) -> list[Problem]:
-    """Problems of `data`: repeated, tiny, overlapping and image-filling masks; with `decode`, damaged pictures."""
+    """Find repeated, tiny, overlapping and image-filling masks and, with `decode`, damaged images."""
     problems: list[Problem] = []
     for i in range(len(data)):
-        problems += _masks_of(data, i)
+        problems += _check_masks(data, i)
         if decode:
             try:
                 read_pixels(data, i)
@@ -33,23 +33,23 @@ def examine(data: Dataset, *, decode: bool = True, on_image: Callable[[int], Non
     return problems
 
 
-def _masks_of(data: Dataset, i: int) -> list[Problem]:
+def _check_masks(data: Dataset, i: int) -> list[Problem]:
     masks, rows = data.runs(i), data.rows[data.instances(i)]
     labels = data.labels[data.instances(i)]
     areas, boxes = masks.areas, masks.boxes(data.hw(i)[0])
-    name, pixels = data.names[i], int(data.sizes[i].prod())
+    name, max_area = data.names[i], MAX_MASK_FRACTION * int(data.sizes[i].prod())
 
     def problem(k: int, message: str) -> Problem:
         return Problem(f"{data.source}, row {rows[k]}", f"image {name}: {message}")
 
-    found = [problem(k, f"the mask has {areas[k]} pixels") for k in np.flatnonzero(areas < TINY).tolist()]
-    found += [problem(k, "the mask covers the whole image") for k in np.flatnonzero(areas > WHOLE * pixels).tolist()]
-    shared = intersection_areas(masks.runs, masks.offsets, boxes, masks.runs, masks.offsets, boxes)
-    first, second = np.nonzero(np.triu(shared, 1))
+    problems = [problem(k, f"the mask has {areas[k]} pixels") for k in np.flatnonzero(areas < MIN_MASK_AREA).tolist()]
+    problems += [problem(k, "the mask covers the whole image") for k in np.flatnonzero(areas > max_area).tolist()]
+    intersections = intersection_areas(masks.runs, masks.offsets, boxes, masks.runs, masks.offsets, boxes)
+    first, second = np.nonzero(np.triu(intersections, 1))
     for a, b in zip(first.tolist(), second.tolist(), strict=True):
-        if shared[a, b] == areas[a] == areas[b]:
-            what = "repeats" if labels[a] == labels[b] else "is the same, under another class, as"
-            found.append(problem(b, f"the mask {what} that of row {rows[a]}"))
+        if intersections[a, b] == areas[a] == areas[b]:
+            verb = "repeats" if labels[a] == labels[b] else "repeats, with another class,"
+            problems.append(problem(b, f"the mask {verb} that of row {rows[a]}"))
         else:
-            found.append(problem(b, f"the mask shares {shared[a, b]} pixels with that of row {rows[a]}"))
-    return found
+            problems.append(problem(b, f"the mask shares {intersections[a, b]} pixels with that of row {rows[a]}"))
+    return problems

@@ -1,4 +1,4 @@
-"""A small data set made on the spot, for the demo and for tests: overlapping shapes of four classes on texture."""
+"""Synthetic dataset for the demo and for tests: overlapping shapes of four classes on texture."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from maskrcnn.files import write_image
 from maskrcnn.rle import RLE
 
 CLASSES = ("disc", "box", "triangle", "star")
-LEAST_VISIBLE = 40
-"""Instances of which fewer pixels show are painted over and not listed."""
+MIN_VISIBLE_AREA = 40
+"""In pixels. Shapes with a smaller visible part are drawn but not annotated."""
 
 
 def write_shapes(folder: Path, n_images: int, seed: int, *, hw: tuple[int, int] = (256, 256)) -> Path:
-    """Write ``images/*.png`` and ``train.csv`` (ImageId,EncodedPixels,ClassId) into `folder`; returns the CSV."""
+    """Write ``images/*.png`` and ``train.csv`` (ImageId,EncodedPixels,ClassId) to `folder`. Returns the CSV's path."""
     rows: list[tuple[str, RLE | None, str]] = []
     for i in range(n_images):
         image, masks, labels = draw_scene(hw, generator(seed, i))
@@ -33,10 +33,10 @@ def write_shapes(folder: Path, n_images: int, seed: int, *, hw: tuple[int, int] 
 
 
 def draw_scene(hw: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, list[RLE], list[str]]:
-    """An image (H, W, 3) uint8 with the visible masks of its shapes and their classes; now and then it has none."""
+    """Return an image (H, W, 3) uint8, the visible masks of its shapes and their classes. One in 20 has no shapes."""
     h, w = hw
     image = _texture(hw, rng, contrast=25)
-    owner = np.zeros(hw, np.int32)
+    top_shape = np.zeros(hw, np.int32)
     labels = []
     n_shapes = 0 if rng.random() < 0.05 else int(rng.integers(2, 8))
     for number in range(1, n_shapes + 1):
@@ -44,20 +44,20 @@ def draw_scene(hw: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarra
         radius = float(rng.uniform(0.06, 0.16)) * min(h, w)
         center = rng.uniform([0, 0], [w, h])
         inside = _rasterise(hw, _outline(CLASSES[label], rng) * radius + center)
-        shade = _texture(hw, rng, contrast=15)
-        image[inside] = shade[inside]
-        owner[inside] = number
+        fill = _texture(hw, rng, contrast=15)
+        image[inside] = fill[inside]
+        top_shape[inside] = number
         labels.append(CLASSES[label])
     noise = rng.normal(0, 5, image.shape)
     image = np.clip(image + noise, 0, 255).astype(np.uint8)
-    masks = [RLE.from_mask(owner == number) for number in range(1, n_shapes + 1)]
-    shown = [k for k, mask in enumerate(masks) if mask.area >= LEAST_VISIBLE]
-    return image, [masks[k] for k in shown], [labels[k] for k in shown]
+    masks = [RLE.from_mask(top_shape == number) for number in range(1, n_shapes + 1)]
+    annotated = [k for k, mask in enumerate(masks) if mask.area >= MIN_VISIBLE_AREA]
+    return image, [masks[k] for k in annotated], [labels[k] for k in annotated]
 
 
 def _outline(label: str, rng: np.random.Generator) -> np.ndarray:
-    """(P, 2) corners of a shape of about unit radius, at a random angle."""
-    turn = rng.uniform(0, 2 * np.pi)
+    """Return the corners (P, 2) of a shape of about unit radius, rotated at random."""
+    angle = rng.uniform(0, 2 * np.pi)
     if label == "box":
         aspect = rng.uniform(0.6, 1.0)
         points = np.array([(-1, -aspect), (1, -aspect), (1, aspect), (-1, aspect)]) * 0.85
@@ -66,7 +66,7 @@ def _outline(label: str, rng: np.random.Generator) -> np.ndarray:
         angles = np.arange(corners) * 2 * np.pi / corners
         radii = np.where(np.arange(corners) % 2, 0.42, 1.1) if label == "star" else np.ones(corners)
         points = np.stack([np.cos(angles), np.sin(angles)], 1) * radii[:, None]
-    rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     return points @ rotation.T
 
 
@@ -77,7 +77,7 @@ def _rasterise(hw: tuple[int, int], points: np.ndarray) -> np.ndarray:
 
 
 def _texture(hw: tuple[int, int], rng: np.random.Generator, contrast: float) -> np.ndarray:
-    """A random colour under soft stripes and blotches; (H, W, 3) float64."""
+    """Return a random colour with soft stripes and blotches, (H, W, 3) float64."""
     y, x = np.mgrid[: hw[0], : hw[1]]
     angle, wavelength, phase = rng.uniform(0, np.pi), rng.uniform(6, 30), rng.uniform(0, 2 * np.pi)
     stripes = np.sin((x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / wavelength + phase)

@@ -1,4 +1,4 @@
-"""The dataset in memory: columns of images and of instances, their runs, and the row that each came from."""
+"""In-memory dataset: columns of images and of instances, with the runs and the source row of each instance."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from maskrcnn.rle import RLE, RunTable
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with the data: where (file and row, or image), what, and whether it was left out."""
+    """Fault in the data: its place (file and row, or image) and what is wrong."""
 
     place: str
     message: str
@@ -31,9 +31,10 @@ class Problem:
 class Dataset:
     """Images with their instance masks.
 
-    Image i is ``files[i]``, called ``names[i]`` in the source, of height and width ``sizes[i]``. Instance k lies in
-    image ``image_index[k]`` (rising), has the 1-based label ``labels[k]``, the runs ``masks[k]`` and came from row
-    ``rows[k]`` of the source (1-based, the header being row 1). Label j stands for the user's id ``class_ids[j - 1]``.
+    Image i is the file ``files[i]``, has the name ``names[i]`` in the source and the (height, width) ``sizes[i]``.
+    Instance k belongs to image ``image_index[k]`` (sorted), has the 1-based label ``labels[k]`` and the runs
+    ``masks[k]``, and comes from row ``rows[k]`` of the source (the header is row 1). Label j is the user's class id
+    ``class_ids[j - 1]``.
     """
 
     source: Path
@@ -55,122 +56,129 @@ class Dataset:
 
     @property
     def n_instances(self) -> int:
-        """Instances of all images."""
+        """Number of instances in all images."""
         return len(self.labels)
 
     def instances(self, i: int) -> slice:
-        """Where the instances of image i stand in the instance columns."""
+        """Return the slice of the instance columns that belongs to image i."""
         return slice(*np.searchsorted(self.image_index, [i, i + 1]).tolist())
 
     def hw(self, i: int) -> tuple[int, int]:
-        """Height and width of image i."""
+        """Return (height, width) of image i."""
         return int(self.sizes[i, 0]), int(self.sizes[i, 1])
 
     def rles(self, i: int) -> list[RLE]:
-        """The masks of image i."""
-        where = self.instances(i)
-        return [RLE(self.masks[k], self.hw(i)) for k in range(where.start, where.stop)]
+        """Return the masks of image i."""
+        span = self.instances(i)
+        return [RLE(self.masks[k], self.hw(i)) for k in range(span.start, span.stop)]
 
     def runs(self, i: int) -> RunTable:
-        """The masks of image i as a table of their own."""
-        where = self.instances(i)
-        offsets = self.masks.offsets[where.start : where.stop + 1]
+        """Return the masks of image i as a table."""
+        span = self.instances(i)
+        offsets = self.masks.offsets[span.start : span.stop + 1]
         return RunTable(self.masks.runs[offsets[0] : offsets[-1]], offsets - offsets[0])
 
     @property
     def boxes(self) -> np.ndarray:
-        """(N, 4) int64 xyxy of every instance, derived from its mask."""
+        """Box of each instance from its mask, (N, 4) int64 xyxy."""
         return self.masks.boxes(self.sizes[self.image_index, 0])
 
     @cached_property
     def counts(self) -> np.ndarray:
-        """Instances of each image."""
+        """Number of instances per image, (n_images,) int64."""
         return np.bincount(self.image_index, minlength=len(self))
 
     def take(self, images: Sequence[int] | np.ndarray) -> Dataset:
-        """The given images, in that order, with their instances."""
+        """Return a dataset of the given images, in that order, with their instances."""
         images = np.asarray(images, np.int64)
         spans = [self.instances(int(i)) for i in images]
-        chosen = np.concatenate([np.arange(s.start, s.stop) for s in spans] or [np.empty(0, np.int64)]).astype(np.int64)
+        indices = [np.arange(s.start, s.stop) for s in spans]
+        selected = np.concatenate(indices or [np.empty(0, np.int64)]).astype(np.int64)
         return replace(
             self,
             names=[self.names[i] for i in images],
             files=[self.files[i] for i in images],
             sizes=self.sizes[images],
             image_index=np.repeat(np.arange(len(images)), [s.stop - s.start for s in spans]),
-            labels=self.labels[chosen],
-            masks=self.masks.take(chosen),
-            rows=self.rows[chosen],
-            attributes=None if self.attributes is None else self.attributes[chosen],
+            labels=self.labels[selected],
+            masks=self.masks.take(selected),
+            rows=self.rows[selected],
+            attributes=None if self.attributes is None else self.attributes[selected],
         )
 
     def split(self, val: float = 0.1, seed: int = 0) -> tuple[Dataset, Dataset]:
         """Split by image into (train, val), stratified by rarest class, instance count and image size.
 
-        Images of a like kind lie together in a shuffled order, of which every ``1 / val``-th goes to validation.
+        Images are sorted by stratum, in random order within one, and every ``1 / val``-th goes to validation. Raises
+        `UserError` if `val` is not between 0 and 1 or there are fewer than two images.
         """
         if not 0 < val < 1:
-            raise UserError(f"the part for validation must lie between 0 and 1, not {val}")
+            raise UserError(f"the validation fraction must be between 0 and 1, not {val}")
         if len(self) < 2:
-            raise UserError(f"{self.source}: {len(self)} image cannot be split in two")
+            raise UserError(f"{self.source}: a split needs at least 2 images, not {len(self)}")
         rng = np.random.default_rng(seed)
         order = np.lexsort((rng.random(len(self)), self._strata()))
         n_val = min(max(round(val * len(self)), 1), len(self) - 1)
-        picks = np.floor((np.arange(n_val) + rng.random()) * len(self) / n_val).astype(np.int64)
-        chosen = np.zeros(len(self), bool)
-        chosen[order[picks]] = True
-        return self.take(np.flatnonzero(~chosen)), self.take(np.flatnonzero(chosen))
+        positions = np.floor((np.arange(n_val) + rng.random()) * len(self) / n_val).astype(np.int64)
+        in_val = np.zeros(len(self), bool)
+        in_val[order[positions]] = True
+        return self.take(np.flatnonzero(~in_val)), self.take(np.flatnonzero(in_val))
 
     def _strata(self) -> np.ndarray:
-        """(n_images,) int64: images of one number have the same rarest class, and about one count and size."""
+        """Return a stratum per image, (n_images,) int64: rarest class, log2 of the count, log2 of the size."""
         frequency = np.bincount(self.labels, minlength=len(self.class_ids) + 1)
         rarest = np.full(len(self), -1, np.int64)
         by_frequency = np.argsort(-frequency[1:], kind="stable") + 1
         rank = np.zeros(len(frequency), np.int64)
         rank[by_frequency] = np.arange(len(by_frequency))
         np.maximum.at(rarest, self.image_index, rank[self.labels])
-        crowd = np.ceil(np.log2(self.counts + 1)).astype(np.int64)
-        extent = np.round(np.log2(self.sizes.prod(1))).astype(np.int64)
-        return (rarest * 100 + crowd) * 100 + extent
+        count_bin = np.ceil(np.log2(self.counts + 1)).astype(np.int64)
+        size_bin = np.round(np.log2(self.sizes.prod(1))).astype(np.int64)
+        return (rarest * 100 + count_bin) * 100 + size_bin
 
     def split_by_names(self, names: Sequence[str]) -> tuple[Dataset, Dataset]:
-        """Split into (all others, the images called `names`), with or without suffix. An unknown name is an error."""
-        chosen = self._find(names)
-        if chosen.all() or not chosen.any():
-            raise UserError(f"the validation names leave no image for {'training' if chosen.all() else 'validation'}")
-        return self.take(np.flatnonzero(~chosen)), self.take(np.flatnonzero(chosen))
+        """Split into (the other images, the images in `names`). Names may omit the suffix.
+
+        Raises `UserError` for an unknown or ambiguous name, or if one part is empty.
+        """
+        in_val = self._select(names)
+        if in_val.all() or not in_val.any():
+            raise UserError(f"the validation names leave no image for {'training' if in_val.all() else 'validation'}")
+        return self.take(np.flatnonzero(~in_val)), self.take(np.flatnonzero(in_val))
 
     def named(self, names: Sequence[str]) -> Dataset:
-        """The images called `names`, with or without suffix. An unknown name is an error."""
-        return self.take(np.flatnonzero(self._find(names)))
+        """Return the images in `names`, which may omit the suffix. Unknown or ambiguous names raise `UserError`."""
+        return self.take(np.flatnonzero(self._select(names)))
 
-    def _find(self, names: Sequence[str]) -> np.ndarray:
+    def _select(self, names: Sequence[str]) -> np.ndarray:
+        """Return which images are in `names`, (n_images,) bool."""
         index = {name: i for i, name in enumerate(self.names)}
         stems: dict[str, list[int]] = {}
         for i, name in enumerate(self.names):
             stems.setdefault(without_suffix(name), []).append(i)
-        chosen = np.zeros(len(self), bool)
+        selected = np.zeros(len(self), bool)
         unknown = []
         for name in names:
-            found = [index[name]] if name in index else stems.get(without_suffix(name), [])
-            if len(found) > 1:
-                raise UserError(f"the name {name!r} fits several images: {', '.join(self.names[i] for i in found[:3])}")
-            if not found:
+            matches = [index[name]] if name in index else stems.get(without_suffix(name), [])
+            if len(matches) > 1:
+                examples = ", ".join(self.names[i] for i in matches[:3])
+                raise UserError(f"the name {name!r} matches several images: {examples}")
+            if not matches:
                 unknown.append(name)
-            chosen[found] = True
+            selected[matches] = True
         if unknown:
             raise UserError(f"{len(unknown)} of {len(names)} names are not in {self.source}: {', '.join(unknown[:3])}")
-        return chosen
+        return selected
 
     def fingerprint(self) -> str:
-        """SHA-256 over names, sizes, labels and masks: what a model was trained on."""
+        """Return the SHA-256 of names, sizes, labels and masks, which identifies the training data of a model."""
         digest = hashlib.sha256("\n".join(self.names).encode())
         for column in (self.sizes, self.image_index, self.labels, self.masks.offsets, self.masks.runs):
             digest.update(np.ascontiguousarray(column, np.int64).tobytes())
         return digest.hexdigest()
 
     def statistics(self) -> dict[str, Any]:
-        """Counts, sizes, classes and densities, as `maskrcnn check` shows them."""
+        """Return the counts, sizes, classes and densities that `maskrcnn check` shows."""
         boxes = self.boxes
         side = np.sqrt(np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(1), 1))
         areas = self.masks.areas
@@ -181,13 +189,13 @@ class Dataset:
             "images": len(self),
             "images_without_instances": int((self.counts == 0).sum()),
             "instances": self.n_instances,
-            "instances_per_image": _spread(self.counts),
+            "instances_per_image": _quantiles(self.counts),
             "sizes": [
                 {"height": int(sizes[k, 0]), "width": int(sizes[k, 1]), "images": int(size_counts[k])} for k in common
             ],
             "distinct_sizes": len(sizes),
-            "box_side_px": _spread(side),
-            "mask_area_px": _spread(areas),
+            "box_side_px": _quantiles(side),
+            "mask_area_px": _quantiles(areas),
             "classes": [
                 {"id": cid, "name": name, "instances": int(n)}
                 for cid, name, n in zip(self.class_ids, self.class_names, frequency, strict=True)
@@ -197,13 +205,13 @@ class Dataset:
 
 
 def without_suffix(name: str) -> str:
-    """An image's name without its folder and without the suffix of a picture; other dots stay."""
+    """Return an image name without its folder and image suffix. Other dots stay."""
     path = PurePosixPath(name)
     return path.stem if path.suffix.lower() in SUFFIXES else path.name
 
 
-def _spread(values: np.ndarray) -> dict[str, float]:
+def _quantiles(values: np.ndarray) -> dict[str, float]:
     if len(values) == 0:
         return {"min": 0.0, "median": 0.0, "p95": 0.0, "max": 0.0}
-    low, median, high, top = np.quantile(values, [0, 0.5, 0.95, 1])
-    return {"min": float(low), "median": float(median), "p95": float(high), "max": float(top)}
+    low, median, p95, high = np.quantile(values, [0, 0.5, 0.95, 1])
+    return {"min": float(low), "median": float(median), "p95": float(p95), "max": float(high)}

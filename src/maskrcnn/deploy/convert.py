@@ -12,24 +12,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maskrcnn.inference.graphs import NetworkGraphs
+from maskrcnn.deploy.graphs import NetworkGraphs
+from maskrcnn.inference.runtimes.telemetry import refuse_telemetry
 
 OPSET = 18
 
 FREE_AXES = {"trunk": 3, "box_head": 1, "mask_head": 1}
-"""So many axes of a graph's inputs, from the first on, may change: image count, height and width; number of boxes."""
+"""Number of leading axes of a graph's inputs that may change: images, height and width; number of boxes."""
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Tracing warns of every size that it fixes; those that it must not fix are tested."""
+    """Silence the tracer, which warns of every size that it makes constant. Tests cover the sizes that must not be."""
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         yield
 
 
 def to_openvino(graphs: NetworkGraphs) -> dict[str, Any]:
-    """`ov.Model` of each of `graphs_of` by its name."""
+    """Convert each graph to an ``ov.Model``, by name."""
+    refuse_telemetry()
     import openvino as ov
 
     result = {}
@@ -42,7 +44,7 @@ def to_openvino(graphs: NetworkGraphs) -> dict[str, Any]:
 
 
 def to_onnx(graphs: NetworkGraphs) -> dict[str, Any]:
-    """`onnx.ModelProto` of each of `graphs_of` by its name."""
+    """Convert each graph to an ``onnx.ModelProto``, by name."""
     return {
         name: traced(module, inputs, {key: FREE_AXES[name] for key in inputs})
         for name, (module, inputs) in graphs.items()
@@ -50,7 +52,7 @@ def to_onnx(graphs: NetworkGraphs) -> dict[str, Any]:
 
 
 def traced(module: nn.Module, inputs: dict[str, Tensor], free: dict[str, int]) -> Any:
-    """The `onnx.ModelProto` of a module, from examples of its inputs, of which the first `free` axes may change."""
+    """Trace a module to an ``onnx.ModelProto``; of each input the first `free` axes may change."""
     import onnx
 
     with TemporaryDirectory() as folder, _quiet():

@@ -1,36 +1,34 @@
-"""`export`: a model as a folder or file for another runtime; what int8 costs is measured before it is written."""
+"""`export`: write a model for another runtime. The cost of int8 is measured before anything is written."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors.numpy import save_file
 
-from maskrcnn.checkpoints.bundle import CONVOLUTIONS, DESCRIPTION, describe
 from maskrcnn.checkpoints.torchvision import to_torchvision
-from maskrcnn.data.batch import stack
-from maskrcnn.data.images import ImageError
 from maskrcnn.data.table import Dataset
+from maskrcnn.deploy import winograd
 from maskrcnn.deploy.convert import to_onnx, to_openvino
+from maskrcnn.deploy.graphs import graphs_of
 from maskrcnn.deploy.quantize import quantized, record
 from maskrcnn.deploy.whole import check_expressible, whole_graph
-from maskrcnn.errors import UserError
+from maskrcnn.detection.fit import stack
+from maskrcnn.errors import ImageError, UserError
 from maskrcnn.evaluation import evaluate
-from maskrcnn.files import atomic, write_text
-from maskrcnn.inference.graphs import graphs_of, weights_of
+from maskrcnn.files import atomic
+from maskrcnn.inference.bundle import describe, write_bundle
 from maskrcnn.inference.predictor import Predictor
-from maskrcnn.inference.runtimes import CpuRuntime
+from maskrcnn.inference.runtimes import open_runtime
 
 CALIBRATION_IMAGES = 48
 MEASURED_IMAGES = 100
-MOST_LOSS = 1.0
+MAX_LOSS = 1.0
 """Mask or box AP, in points of 100, that int8 may cost before the export is refused."""
 
 
@@ -41,16 +39,16 @@ def export(
     runtime: Literal["openvino", "onnx", "torchvision"] = "openvino",
     precision: Literal["fp32", "int8"] = "fp32",
     calibrate: Dataset | None = None,
-    most_loss: float = MOST_LOSS,
+    most_loss: float = MAX_LOSS,
     whole: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
-    """Write `model` to `out`, which must not exist; returns the scores that were measured, if any.
+    """Write `model` to `out`, which must not exist, and return the measured scores, if any.
 
-    "openvino" and "onnx" make a bundle: a folder that `maskrcnn.load` opens where there is no torch. int8 needs
-    `calibrate`: some of its images set the ranges, others measure box and mask AP before and after; a loss of more than
-    `most_loss` points is a `UserError`. "torchvision" makes a ``.pth`` that torchvision's own model loads. `whole` puts
-    one graph from pictures to detections into a bundle for "onnx" (`whole_graph`).
+    "openvino" and "onnx" make a bundle: a folder that `maskrcnn.load` opens without torch. int8 needs `calibrate`: some
+    of its images set the ranges, others measure box and mask AP before and after. `whole` adds one graph from pictures
+    to detections to a bundle for "onnx" (`whole_graph`). "torchvision" makes a ``.pth`` that torchvision's own model
+    loads. Raises `UserError`, also if int8 costs more than `most_loss` points.
     """
     out = Path(out)
     if out.exists():
@@ -61,29 +59,22 @@ def export(
         check_expressible(model.conventions)
     if runtime == "torchvision":
         if precision != "fp32":
-            raise UserError("torchvision's layout is fp32")
+            raise UserError("torchvision's layout is fp32; leave out --precision")
         state = to_torchvision(model)
         with atomic(out) as beside:
             torch.save(state, beside)
         return {}
     if precision == "int8" and calibrate is None:
-        raise UserError("int8 needs images to calibrate on, with their masks: --calibrate DATA")
-    convert = to_openvino if runtime == "openvino" else to_onnx
-    graphs = convert(graphs_of(model.model, winograd=precision == "fp32"))
-    scores: dict[str, Any] = {}
-    if precision == "int8":
-        assert calibrate is not None
-        graphs, scores = _to_int8(model, graphs, calibrate, runtime, say)
-        lost = max(scores["fp32"][kind] - scores["int8"][kind] for kind in ("box AP", "mask AP"))
-        if lost > most_loss:
-            raise UserError(
-                f"int8 costs {lost:.2f} points of AP on {scores['images']} images, more than {most_loss:g}; nothing "
-                "was written. --most-loss allows more, --precision fp32 loses nothing"
-            )
+        raise UserError("int8 needs images with masks to calibrate on: --calibrate DATA")
+    if precision == "int8" and calibrate is not None:
+        graphs, convolutions, scores = _int8(model, runtime, calibrate, most_loss, say)
+    else:
+        graphs, convolutions, scores = _fp32(model, runtime)
     beside = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         beside.mkdir(parents=True)
-        write_bundle(model, graphs, beside, runtime=runtime, precision=precision, scores=scores, whole=whole)
+        values = {"runtime": runtime, "precision": precision, "scores": scores}
+        save_bundle(model, beside, graphs, convolutions, values, whole=whole)
         os.replace(beside, out)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}") from error
@@ -92,91 +83,78 @@ def export(
     return scores
 
 
-def write_bundle(
+def save_bundle(
     model: Predictor,
-    graphs: dict[str, Any],
     folder: Path,
+    graphs: dict[str, Any],
+    convolutions: dict[str, np.ndarray] | None,
+    values: dict[str, Any],
     *,
-    runtime: str,
-    precision: str,
-    scores: dict[str, Any],
     whole: bool = False,
 ) -> None:
-    """Put a bundle of `graphs` into an empty folder; those of fp32 are without the convolutions of `weights_of`."""
-    network, winograd = model.model, precision == "fp32"
-    mean = tuple(network.pixel_mean.tolist())
-    text = describe(model, mean, runtime=runtime, precision=precision, winograd=winograd, scores=scores)
+    """Write a bundle of converted `graphs` into an empty folder; `values` are runtime, precision and scores."""
+    pixel_mean = tuple(model.model.pixel_mean.tolist())
+    split = convolutions is not None
+    description = describe(model, pixel_mean, winograd=split, **values)
     if whole:
-        parts = to_onnx(graphs_of(network)) if winograd else graphs
-        graphs = {**graphs, "whole": whole_graph(model, parts, text)}
-    _save(graphs, folder, runtime)
-    if winograd:
-        save_file(weights_of(network), folder / CONVOLUTIONS)
-    write_text(json.dumps(text, indent=1), folder / DESCRIPTION)
+        parts = to_onnx(graphs_of(model.model)) if split else graphs
+        graphs = {**graphs, "whole": whole_graph(model, parts, description)}
+    write_bundle(folder, description, graphs, convolutions)
 
 
-def _to_int8(
-    model: Predictor,
-    graphs: dict[str, Any],
-    data: Dataset,
-    runtime: str,
-    say: Callable[[str], None],
-) -> tuple[dict[str, Any], dict[str, Any]]:
+Export = tuple[dict[str, Any], dict[str, np.ndarray] | None, dict[str, Any]]
+"""Converted graphs by name, the convolutions that they leave out, and measured scores."""
+
+
+def _fp32(model: Predictor, runtime: str) -> Export:
+    graphs, convolutions = winograd.split(model.model)
+    return _converter(runtime)(graphs), convolutions, {}
+
+
+def _int8(model: Predictor, runtime: str, data: Dataset, most_loss: float, say: Callable[[str], None]) -> Export:
     order = np.random.default_rng(0).permutation(len(data))
     half = max(min(CALIBRATION_IMAGES, len(data) // 2), 1)
     for_ranges, for_scores = data.take(order[:half]), data.take(order[half : half + MEASURED_IMAGES])
     if len(for_scores) == 0:
-        raise UserError(f"{data.source} has {len(data)} image; int8 needs some to calibrate and others to measure on")
-    before = _predictor(model, graphs, runtime)
+        raise UserError(
+            f"{data.source} has {len(data)} image; int8 needs at least 2, one to calibrate and one to measure on"
+        )
+    graphs = _converter(runtime)(graphs_of(model.model))
+    fp32 = _in_memory(model, graphs, runtime)
     say(f"calibrating on {len(for_ranges)} images")
-    assert isinstance(before.runtime, CpuRuntime)
-    seen = record(before.runtime, _inputs(before, for_ranges), before.config.predict)
-    small = quantized(graphs, seen)
+    samples = record(fp32.runtime, _inputs(fp32, for_ranges), fp32.config.predict)
+    quantized_graphs = quantized(graphs, samples)
     say(f"measuring fp32 and int8 on {len(for_scores)} other images")
     scores: dict[str, Any] = {"images": len(for_scores)}
-    for name, predictor in (("fp32", before), ("int8", _predictor(model, small, runtime))):
-        found = evaluate(predictor, for_scores)
-        scores[name] = {f"{kind} AP": 100 * (found[kind]["AP"] or 0.0) for kind in ("box", "mask")}
+    for name, predictor in (("fp32", fp32), ("int8", _in_memory(model, quantized_graphs, runtime))):
+        result = evaluate(predictor, for_scores)
+        scores[name] = {f"{kind} AP": 100 * (result[kind]["AP"] or 0.0) for kind in ("box", "mask")}
         say(f"{name}: box AP {scores[name]['box AP']:.2f}, mask AP {scores[name]['mask AP']:.2f}")
-    return small, scores
+    lost = max(scores["fp32"][kind] - scores["int8"][kind] for kind in ("box AP", "mask AP"))
+    if lost > most_loss:
+        raise UserError(
+            f"int8 costs {lost:.2f} points of AP on {scores['images']} images, more than {most_loss:g}; nothing was "
+            "written. Allow more with --most-loss, or export with --precision fp32"
+        )
+    return quantized_graphs, None, scores
 
 
-def _inputs(predictor: Predictor, data: Dataset) -> Any:
+def _converter(runtime: str) -> Callable[..., dict[str, Any]]:
+    return to_openvino if runtime == "openvino" else to_onnx
+
+
+def _inputs(predictor: Predictor, data: Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pixels (1, H, W, 3) and windows (1, 4) of every readable image."""
     for path in data.files:
         try:
-            fitted = predictor._prepare(path).fitted
+            fitted = predictor.prepare(path).fitted
         except ImageError:
             continue
         yield stack([fitted.pixels])[0], np.array([fitted.window])
 
 
-def _predictor(model: Predictor, graphs: dict[str, Any], runtime: str) -> Predictor:
-    opened: CpuRuntime
-    mean = tuple(model.model.pixel_mean.tolist())
-    if runtime == "openvino":
-        from maskrcnn.inference.runtimes.openvino import OpenVinoRuntime
-
-        opened = OpenVinoRuntime(graphs, model.config.model, model.conventions, mean)
-    else:
-        import onnxruntime
-
-        from maskrcnn.inference.runtimes.onnx import OnnxRuntime
-
-        sessions = {
-            name: onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-            for name, graph in graphs.items()
-        }
-        opened = OnnxRuntime(sessions, model.config.model, model.conventions, mean)
+def _in_memory(model: Predictor, graphs: dict[str, Any], runtime: str) -> Predictor:
+    """A predictor that runs `graphs` without writing them."""
+    pixel_mean = tuple(model.model.pixel_mean.tolist())
+    opened = open_runtime(runtime, graphs, model.config.model, model.conventions, pixel_mean)
     return Predictor(opened, model.config, model.class_ids, model.class_names)
-
-
-def _save(graphs: dict[str, Any], folder: Path, runtime: str) -> None:
-    for name, graph in graphs.items():
-        if runtime == "openvino":
-            import openvino as ov
-
-            ov.save_model(graph, folder / f"{name}.xml", compress_to_fp16=False)
-        else:
-            import onnx
-
-            onnx.save(graph, folder / f"{name}.onnx")

@@ -1,4 +1,4 @@
-"""Operations of ONNX that a tracer cannot be trusted to write: each with what it does in torch, and as a node.
+"""ONNX operations that the tracer cannot write by itself: each as torch code and as a node of the graph.
 
 B images, T candidates of an image, G groups that suppress within, R boxes, C channels, S pooled cells along a side,
 M x N cells of a map
@@ -13,7 +13,7 @@ import torchvision
 from torch import Tensor
 
 LOWEST = torch.finfo(torch.float32).min
-"""Scores of what is no candidate are -inf; `Suppress` passes over all that is not above this."""
+"""Candidates that are not valid have the score -inf. `Suppress` skips every score that is not above this."""
 
 
 class ByteProduct(torch.autograd.Function):
@@ -29,18 +29,18 @@ class ByteProduct(torch.autograd.Function):
 
 
 class Suppress(torch.autograd.Function):
-    """ONNX's NonMaxSuppression: boxes (B, T, 4), scores (B, G, T) -> rows (image, group, box) of those that stay."""
+    """ONNX's NonMaxSuppression: boxes (B, T, 4), scores (B, G, T) -> rows (image, group, box) of the survivors."""
 
     @staticmethod
-    def forward(ctx: Any, boxes: Tensor, scores: Tensor, threshold: float, most: int) -> Tensor:
+    def forward(ctx: Any, boxes: Tensor, scores: Tensor, threshold: float, limit: int) -> Tensor:
         rows = (scores > LOWEST).nonzero()
         image, group, box = rows.T
         groups = image * scores.shape[1] + group
         return rows[torchvision.ops.batched_nms(boxes[image, box], scores[image, group, box], groups, threshold)]
 
     @staticmethod
-    def symbolic(g: Any, boxes: Any, scores: Any, threshold: float, most: int) -> Any:
-        values = (torch.tensor([most]), torch.tensor([threshold]), torch.tensor([LOWEST]))
+    def symbolic(g: Any, boxes: Any, scores: Any, threshold: float, limit: int) -> Any:
+        values = (torch.tensor([limit]), torch.tensor([threshold]), torch.tensor([LOWEST]))
         return g.op("NonMaxSuppression", boxes, scores, *(g.op("Constant", value_t=value) for value in values))
 
 
@@ -72,17 +72,19 @@ class RoiAlign(torch.autograd.Function):
 
 
 def resize_averaging(images: Tensor, hw: Tensor) -> Tensor:
-    """Pillow's ``resize`` with BILINEAR, to the last bit: images (B, H, W, 3) uint8 to `hw` (2,), first along x."""
+    """`detection.fit.resize`, to the last bit: images (B, H, W, 3) uint8 to `hw` (2,), first along x."""
     images = _average_last(images.transpose(2, 3), hw[1:])  # (B, H, W, 3) -> (B, H, 3, W) -> (B, H, 3, w)
     images = _average_last(images.permute(0, 3, 2, 1), hw[:1])  # -> (B, w, 3, H) -> (B, w, 3, h)
     return images.permute(0, 3, 1, 2)
 
 
 def _average_last(images: Tensor, out: Tensor) -> Tensor:
-    """Bytes (..., I) -> (..., out), `out` being (1,). Pillow weighs them with integers of 22 bits; these are multiplied
-    8 bits at a time, which is exact and faster than floats that could hold the sums.
+    """Scale bytes (..., I) to (..., out), `out` being (1,).
+
+    Pillow's weights are integers of 22 bits. They are multiplied 8 bits at a time, which is exact and faster than
+    floats that could hold the sums.
     """
-    # All of one axis at least and float64: what has none, or is int64, the exporter divides in float32.
+    # Every tensor here has an axis and is float64: the exporter divides scalars and int64 in float32.
     step = lengths(images, 3).double() / out.double()
     reach = step.clamp(min=1)
     centers = (torch.arange(out[0]).double() + 0.5) * step  # type: ignore[call-overload]
@@ -97,7 +99,7 @@ def _average_last(images: Tensor, out: Tensor) -> Tensor:
 
 
 def resize_plain(images: Tensor, hw: Tensor) -> Tensor:
-    """`kernels.resize.resize_bilinear`: images (B, H, W, 3) uint8 to `hw` (2,), two pixels a side and no averaging."""
+    """`kernels.resize.resize_bilinear`: images (B, H, W, 3) uint8 to `hw` (2,), without averaging."""
     top, bottom, wy = _two_taps(lengths(images, 1), hw[:1])
     left, right, wx = _two_taps(lengths(images, 2), hw[1:])
     rows = []
@@ -109,9 +111,7 @@ def resize_plain(images: Tensor, hw: Tensor) -> Tensor:
 
 
 def _two_taps(length: Tensor, out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each of `out` (1,) pixels along `length` (1,) ones: its two source pixels and the weight of the second, as a
-    column.
-    """
+    """For each of `out` (1,) pixels along `length` (1,): its two source pixels, and the second's weight as a column."""
     step = (length.float() / out.float()).double()
     centers = torch.arange(out[0]).double() + 0.5  # type: ignore[call-overload]
     position = (step * centers - 0.5).float().clamp(min=0)
@@ -120,5 +120,5 @@ def _two_taps(length: Tensor, out: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def lengths(tensor: Tensor, *axes: int) -> Tensor:
-    """Lengths along axes as int64, traced: those of ``tensor.shape`` would be constants of the graph in most places."""
+    """Lengths along axes as traced int64. ``tensor.shape`` would become a constant of the graph in most places."""
     return torch._shape_as_tensor(tensor)[list(axes)]

@@ -1,9 +1,13 @@
-"""Post-training quantisation to int8 (NNCF), with what the graphs see on the user's own images.
+"""Post-training quantisation to int8 (NNCF), calibrated on the inputs that the graphs get from the user's images.
 
-What is cheap and passes its error on to everything stays in fp32: the layers that give the network's answers; the way
-from the pixels through the first convolution, because a range that is averaged over dark pictures cuts bright ones off;
-the pyramid's laterals and sums; the first blocks of a network of depthwise convolutions, whose channels differ in range
-and share one. For the same reason ranges are the extremes over all calibration images, not averages.
+Some parts stay in fp32, because they are cheap and pass their error on to everything behind them:
+
+- the layers that give the network's answers;
+- everything up to the first convolution, as a range averaged over dark pictures clips bright ones;
+- the pyramid's laterals and sums;
+- the first blocks of a network of depthwise convolutions, whose channels differ in range and share one.
+
+Ranges are extremes over all calibration images, for the same reason as at the first convolution.
 """
 
 from __future__ import annotations
@@ -15,47 +19,49 @@ from typing import Any
 import numpy as np
 
 from maskrcnn.config import PredictConfig
-from maskrcnn.inference.runtimes import GRAPHS, CpuRuntime, ExportedGraphs
+from maskrcnn.inference.runtimes import GRAPHS, ExportedNetwork, Runtime
+from maskrcnn.inference.runtimes.telemetry import refuse_telemetry
 
 EARLY_DEPTHWISE = 12
 """Convolutions at the start of such a network: on nuclei they cost 0.8 of the 0.9 mask AP that the trunk lost."""
 
 Sample = tuple[np.ndarray, ...]
-"""The inputs of one call of a graph."""
+"""Inputs of one call of a graph."""
 
-REGIONS_AN_IMAGE = 64
-"""Real boxes of each image that a head is calibrated on, spread over their ranks."""
+REGIONS_PER_IMAGE = 64
+"""Boxes of each image that calibrate a head, spread over their ranks."""
 
 
-class _Recorder(ExportedGraphs):
-    """Passes everything through to `graphs` and keeps what each of them is given."""
+class _Recorder(ExportedNetwork):
+    """Runs `network` and keeps the inputs of each graph."""
 
-    def __init__(self, graphs: ExportedGraphs) -> None:
-        self.runtime = graphs.runtime
-        self.pixel_mean = graphs.pixel_mean
-        self.graphs = graphs
-        self.seen: dict[str, list[Sample]] = {name: [] for name in GRAPHS}
+    def __init__(self, network: ExportedNetwork) -> None:
+        self.config = network.config
+        self.padding = network.padding
+        self.network = network
+        self.samples: dict[str, list[Sample]] = {name: [] for name in GRAPHS}
 
-    def run(self, name: str, *values: np.ndarray) -> list[Any]:
-        step = 1 if name == "trunk" else max(len(values[0]) // REGIONS_AN_IMAGE, 1)
-        self.seen[name].append(tuple(value[::step].copy() for value in values))
-        return self.graphs.run(name, *values)
+    def run(self, name: str, *inputs: np.ndarray) -> list[Any]:
+        step = 1 if name == "trunk" else max(len(inputs[0]) // REGIONS_PER_IMAGE, 1)
+        self.samples[name].append(tuple(value[::step].copy() for value in inputs))
+        return self.network.run(name, *inputs)
 
 
 def record(
-    runtime: CpuRuntime, inputs: Iterable[tuple[np.ndarray, np.ndarray]], predict: PredictConfig
+    runtime: Runtime, inputs: Iterable[tuple[np.ndarray, np.ndarray]], predict: PredictConfig
 ) -> dict[str, list[Sample]]:
-    """What each graph is given while `runtime` detects in inputs (pixels, windows)."""
-    graphs = runtime.graphs()
-    assert isinstance(graphs, ExportedGraphs)
-    recorder = _Recorder(graphs)
+    """Inputs of each graph while `runtime` detects in `inputs` (pixels, windows)."""
+    network = runtime.network()
+    assert isinstance(network, ExportedNetwork)
+    recorder = _Recorder(network)
     for pixels, windows in inputs:
         runtime.detect(pixels, windows, predict, recorder)
-    return recorder.seen
+    return recorder.samples
 
 
-def quantized(graphs: dict[str, Any], seen: dict[str, list[Sample]]) -> dict[str, Any]:
-    """int8 versions of OpenVINO or ONNX graphs; one that was never called in calibration stays as it is."""
+def quantized(graphs: dict[str, Any], calibration: dict[str, list[Sample]]) -> dict[str, Any]:
+    """int8 versions of OpenVINO or ONNX graphs. A graph without calibration samples stays in fp32."""
+    refuse_telemetry()
     import nncf
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
@@ -63,11 +69,11 @@ def quantized(graphs: dict[str, Any], seen: dict[str, list[Sample]]) -> dict[str
     logging.getLogger("nncf").setLevel(logging.ERROR)
     result = {}
     for name, graph in graphs.items():
-        if not seen[name]:
+        if not calibration[name]:
             result[name] = graph
             continue
-        samples: list[Any] = seen[name]
-        if not hasattr(graph, "get_ops"):  # ONNX wants its inputs by name
+        samples: list[Any] = calibration[name]
+        if not hasattr(graph, "get_ops"):  # ONNX takes its inputs by name
             names = [value.name for value in graph.graph.input]
             samples = [dict(zip(names, sample, strict=True)) for sample in samples]
         result[name] = nncf.quantize(
@@ -75,7 +81,7 @@ def quantized(graphs: dict[str, Any], seen: dict[str, list[Sample]]) -> dict[str
             nncf.Dataset(samples),
             subset_size=len(samples),
             preset=nncf.QuantizationPreset.MIXED,
-            ignored_scope=nncf.IgnoredScope(names=_kept(name, graph), validate=False),
+            ignored_scope=nncf.IgnoredScope(names=layers_in_fp32(name, graph), validate=False),
             advanced_parameters=AdvancedQuantizationParameters(
                 activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
             ),
@@ -83,10 +89,10 @@ def quantized(graphs: dict[str, Any], seen: dict[str, list[Sample]]) -> dict[str
     return result
 
 
-def _kept(name: str, graph: Any) -> list[str]:
-    """Names of what stays in fp32: the layers of the outputs (of the trunk, those of the RPN alone) and the stem's.
+def layers_in_fp32(name: str, graph: Any) -> list[str]:
+    """Names of the operations that stay in fp32: see the module's docstring.
 
-    So do weights that are looked up by label: OpenVINO 2026.4 crashes where it compiles them quantised.
+    Weights that are looked up by label stay too, because OpenVINO 2026.4 crashes when it compiles them quantised.
     """
     openvino = hasattr(graph, "get_ops")
     ends = [r.input_value(0).get_node() for r in graph.get_results()] if openvino else list(graph.graph.output)
@@ -104,7 +110,7 @@ def _kept(name: str, graph: Any) -> list[str]:
 
 
 def _has_depthwise(graph: Any) -> bool:
-    """Whether a graph has convolutions in groups."""
+    """Whether a graph has grouped convolutions."""
     if hasattr(graph, "get_ops"):
         return any(op.get_type_name() == "GroupConvolution" for op in graph.get_ops())
     convolutions = (node for node in graph.graph.node if node.op_type == "Conv")
@@ -112,7 +118,7 @@ def _has_depthwise(graph: Any) -> bool:
 
 
 def _steps(graph: Any) -> list[tuple[str, str]]:
-    """(kind, name) of the operations of a graph, from its input on."""
+    """(kind, name) of the operations of a graph, in order from its input."""
     if hasattr(graph, "get_ops"):
         steps = [(op.get_type_name(), op.get_friendly_name()) for op in graph.get_ordered_ops()]
     else:
@@ -123,12 +129,12 @@ def _steps(graph: Any) -> list[tuple[str, str]]:
 def _weighted_before(ends: list[Any]) -> set[str]:
     """The nearest convolutions and matrix products above nodes of an OpenVINO graph."""
     found: set[str] = set()
-    waiting, seen = list(ends), set()
+    waiting, visited = list(ends), set()
     while waiting:
         node = waiting.pop()
-        if node.get_friendly_name() in seen:
+        if node.get_friendly_name() in visited:
             continue
-        seen.add(node.get_friendly_name())
+        visited.add(node.get_friendly_name())
         if node.get_type_name() in ("Convolution", "MatMul"):
             found.add(node.get_friendly_name())
             continue
@@ -140,13 +146,13 @@ def _weighted_before_onnx(ends: list[Any], graph: Any) -> set[str]:
     """The same in an ONNX graph."""
     makers = {output: node for node in graph.graph.node for output in node.output}
     found: set[str] = set()
-    waiting, seen = [value.name for value in ends], set()
+    waiting, visited = [value.name for value in ends], set()
     while waiting:
         value = waiting.pop()
         node = makers.get(value)
-        if node is None or value in seen:
+        if node is None or value in visited:
             continue
-        seen.add(value)
+        visited.add(value)
         if node.op_type in ("Conv", "Gemm", "MatMul"):
             found.add(node.name)
             continue

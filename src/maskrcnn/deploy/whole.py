@@ -1,4 +1,4 @@
-"""One ONNX graph from pictures to detections: the network's three graphs, joined by those of `deploy/glue.py`.
+"""One ONNX graph from pictures to detections: the network's three graphs, joined by those of `deploy/dialect.py`.
 
 images -> fit -> trunk -> propose -> box head -> select -> mask head -> finish -> boxes, classes, scores, image, masks
 """
@@ -13,19 +13,19 @@ import torch
 from torch import nn
 
 from maskrcnn.deploy.convert import OPSET, traced
-from maskrcnn.deploy.glue import Finish, Fit, Propose, Select
+from maskrcnn.deploy.dialect import Finish, Fit, Propose, Select
+from maskrcnn.deploy.graphs import graphs_of
+from maskrcnn.detection.conventions import Conventions
 from maskrcnn.errors import UserError
-from maskrcnn.inference.graphs import graphs_of
 from maskrcnn.inference.predictor import Predictor
-from maskrcnn.model.conventions import Conventions
 
 METADATA = "maskrcnn"
-"""Under this key the graph's metadata holds what a bundle's ``model.json`` says, as JSON."""
+"""Key of the graph's metadata under which the text of a bundle's ``model.json`` stands."""
 
 
 @dataclass(frozen=True)
 class _Step:
-    """A part of the whole: what computes it, and the names of the values that go in and come out."""
+    """One part of the graph: its module and the names of its inputs and outputs."""
 
     name: str
     module: nn.Module
@@ -34,19 +34,19 @@ class _Step:
 
 
 def check_expressible(conventions: Conventions) -> None:
-    """Raise `UserError` for conventions that the joined graph has no operations for."""
+    """Raise `UserError` if the dialect cannot express the conventions."""
     if conventions.resize not in ("longer", "shorter", "shorter-pillow") or conventions.normalized_boxes:
         raise UserError(
-            f"--whole knows native, torchvision and Detectron2 models; how those of {conventions.name} frame pictures "
-            "and count boxes is not written in ONNX. Without --whole, a bundle of them can be made"
+            f"--whole exports native, torchvision and Detectron2 models; the way in which {conventions.name} frames "
+            "pictures and counts boxes is not available in ONNX. Export without --whole to get a bundle"
         )
 
 
 def whole_graph(model: Predictor, graphs: dict[str, Any], description: dict[str, Any]) -> Any:
-    """The ``onnx.ModelProto`` of `model` whose network is `graphs`, of all of `graphs_of`, in ONNX.
+    """Join `graphs`, the network of `model` as ``onnx.ModelProto`` by name, to one graph with all steps.
 
     images (B, H, W, 3) uint8 -> boxes (N, 4) and scores (N,) float32, classes and image (N,) int64, masks (N, M, M)
-    float32: image by image, best first. `description` becomes metadata. Raises `UserError` like `check_expressible`.
+    float32: image by image, best first. `description` becomes metadata. Raises `UserError` as `check_expressible` does.
     """
     import onnx
 
@@ -118,20 +118,18 @@ def _steps(model: Predictor) -> list[_Step]:
 
 
 def _renamed(graph: Any, step: _Step) -> Any:
-    """A copy of a part's graph: its inputs and outputs by the names that the whole has for them, all else by its own
-    behind the part's.
-    """
+    """Copy the graph of a part. Inputs and outputs get their names in the joined graph, all else the part's prefix."""
     names = dict(zip([value.name for value in (*graph.input, *graph.output)], step.inputs + step.outputs, strict=True))
     copy = type(graph)()
     copy.CopyFrom(graph)
 
-    def name(own: str) -> str:
-        return names.get(own, f"{step.name}/{own}") if own else ""
+    def rename(value: str) -> str:
+        return names.get(value, f"{step.name}/{value}") if value else ""
 
     for node in copy.node:
         node.name = f"{step.name}/{node.name}"
-        node.input[:] = [name(own) for own in node.input]
-        node.output[:] = [name(own) for own in node.output]
+        node.input[:] = [rename(value) for value in node.input]
+        node.output[:] = [rename(value) for value in node.output]
     for constant in copy.initializer:
-        constant.name = name(constant.name)
+        constant.name = rename(constant.name)
     return copy

@@ -1,4 +1,4 @@
-"""Detections and truth -> COCO's and Kaggle's scores."""
+"""Run a model over a data set and score it: images -> detections -> COCO and Kaggle scores."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maskrcnn.data.images import ImageError
 from maskrcnn.data.table import Dataset
-from maskrcnn.errors import UserError
+from maskrcnn.errors import ImageError, UserError
 from maskrcnn.evaluation import kaggle
 from maskrcnn.evaluation.coco import coco_scores
 from maskrcnn.structures import Detections
@@ -19,16 +18,16 @@ from maskrcnn.structures import Detections
 if TYPE_CHECKING:
     from maskrcnn.inference.predictor import Predictor
 
-EVALUATION_SCORE = 0.05
-"""COCO's scores look at the whole precision-recall curve, so detections count from this score on."""
+MIN_SCORE = 0.05
+"""Minimum score of an evaluated detection. It is low because COCO's AP integrates the full precision-recall curve."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores with what they were made from.
+    """Scores, and the data and detections behind them.
 
-    `scores` is what `evaluate` returns; `data` holds the images that could be read, `detections` one `Detections` of
-    each, from a score of 0.05 on, and `image_scores` (images,) the Kaggle metric of each.
+    `scores` is the result of `evaluate`. `data` holds the images that could be read. `detections` has one `Detections`
+    per image of `data`, with scores of at least 0.05. `image_scores` (images,) is the Kaggle metric of each image.
     """
 
     scores: dict[str, Any]
@@ -43,11 +42,11 @@ def evaluate(
     *,
     on_image: Callable[[int], None] | None = None,
 ) -> dict[str, Any]:
-    """Run `model` over `data` and score it; see `score` for the keys, to which "inference_seconds" is added.
+    """Run `model` over `data` and score it. Adds "inference_seconds" and "unreadable" to the keys of `score`.
 
-    COCO's scores use every detection from a score of 0.05 on; Kaggle's use those that `predict` would return. An
-    unreadable picture is left out and listed under "unreadable". Raises `UserError` where model and data have no class
-    id in common.
+    COCO scores use every detection with a score of at least 0.05; Kaggle scores use the detections that `predict`
+    returns. "unreadable" lists the errors of images that could not be read; they are not scored. Raise `UserError` if
+    model and data share no class id.
     """
     return examine(model, data, on_image=on_image).scores
 
@@ -58,10 +57,10 @@ def examine(
     *,
     on_image: Callable[[int], None] | None = None,
 ) -> Evaluation:
-    """`evaluate`, with the detections handed over too."""
+    """Evaluate like `evaluate`, and keep the detections and the score of each image."""
     started = time.perf_counter()
-    found = find(model, data, range(len(data)), on_image=on_image)
-    return judge_found(model, data, found, time.perf_counter() - started)
+    detections = find(model, data, range(len(data)), on_image=on_image)
+    return judge_found(model, data, detections, time.perf_counter() - started)
 
 
 def find(
@@ -71,18 +70,20 @@ def find(
     *,
     on_image: Callable[[int], None] | None = None,
 ) -> dict[int, Detections | str]:
-    """What `model` finds in some `images` of `data`, by their index; the error of those that cannot be read."""
+    """Run `model` on the images of `data` with indices `images`.
+
+    Return the detections by image index, or the error message of an image that cannot be read.
+    """
     require_common_classes(model.class_ids, data)
-    threshold = min(EVALUATION_SCORE, model.config.predict.score_threshold)
-    searching = model.changed(score_threshold=threshold)
+    predictor = model.changed(score_threshold=min(MIN_SCORE, model.config.predict.score_threshold))
     result: dict[int, Detections | str] = {}
     for done, i in enumerate(images, 1):
         path = data.files[i]
         try:
-            found = searching.predict(path, keep_pixels=False)
-            if found.hw != data.hw(i):
-                raise ImageError(f"{path}: is now {found.hw} (height, width); it was {data.hw(i)}")
-            result[i] = found
+            detections = predictor.predict(path, keep_pixels=False)
+            if detections.hw != data.hw(i):
+                raise ImageError(f"{path}: (height, width) changed from {data.hw(i)} to {detections.hw}")
+            result[i] = detections
         except ImageError as error:
             result[i] = str(error)
         if on_image is not None:
@@ -91,51 +92,51 @@ def find(
 
 
 def require_common_classes(class_ids: Sequence[Any], data: Dataset) -> None:
-    """Raise `UserError` where a model of `class_ids` could find nothing in `data`."""
-    known, wanted = {str(c) for c in class_ids}, {str(c) for c in data.class_ids}
-    if not known & wanted:
+    """Raise `UserError` if `data` contains none of the model's `class_ids`."""
+    model_ids, data_ids = {str(c) for c in class_ids}, {str(c) for c in data.class_ids}
+    if not model_ids & data_ids:
         raise UserError(
-            f"the model's class ids ({', '.join(sorted(known)[:5])}) and those of {data.source} "
-            f"({', '.join(sorted(wanted)[:5])}) have nothing in common"
+            f"the class ids of the model ({', '.join(sorted(model_ids)[:5])}) and of {data.source} "
+            f"({', '.join(sorted(data_ids)[:5])}) have nothing in common; use data that shares a class with the model"
         )
 
 
 def judge_found(
-    model: Predictor, data: Dataset, found: dict[int, Detections | str], inference_seconds: float
+    model: Predictor, data: Dataset, results: dict[int, Detections | str], inference_seconds: float
 ) -> Evaluation:
-    """What `examine` returns, from what `find` found in all images, in whatever order."""
-    read = {i: dets for i, dets in sorted(found.items()) if isinstance(dets, Detections)}
-    seen = data if len(read) == len(data) else data.take(list(read))
-    detections = list(read.values())
-    scores, image_scores = _score(seen, detections, model.config.predict.score_threshold)
-    unreadable = [message for _, message in sorted(found.items()) if isinstance(message, str)]
+    """Score the results of `find` for all images of `data`, in any order."""
+    by_image = {i: result for i, result in sorted(results.items()) if isinstance(result, Detections)}
+    readable = data if len(by_image) == len(data) else data.take(list(by_image))
+    detections = list(by_image.values())
+    scores, image_scores = _score(readable, detections, model.config.predict.score_threshold)
+    unreadable = [message for _, message in sorted(results.items()) if isinstance(message, str)]
     scores |= {"inference_seconds": inference_seconds, "unreadable": unreadable}
-    return Evaluation(scores, seen, detections, image_scores)
+    return Evaluation(scores, readable, detections, image_scores)
 
 
 def score(data: Dataset, detections: Iterable[Detections], score_threshold: float = 0.5) -> dict[str, Any]:
-    """Score detections, one `Detections` an image of `data`, in its order.
+    """Score detections: one `Detections` per image of `data`, in the same order.
 
-    "box" and "mask": AP, AP50, AP75, APs, APm, APl, AR, per_class; "kaggle": mean, per_threshold (10 numbers, for IoU
-    0.5 to 0.95), of detections from `score_threshold` on with overlaps removed; "max_detections", "seconds", "images",
-    "instances". A score that nothing defines (no object of that size) is None.
+    "box" and "mask": AP, AP50, AP75, APs, APm, APl, AR, per_class. "kaggle": mean, per_threshold (10 numbers, for IoU
+    0.5 to 0.95) and score_threshold, after dropping detections below `score_threshold` and removing overlaps. Also
+    "max_detections", "seconds", "images" and "instances". An undefined score (no object of that size) is None.
     """
     return _score(data, list(detections), score_threshold)[0]
 
 
-def _score(data: Dataset, found: list[Detections], score_threshold: float) -> tuple[dict[str, Any], np.ndarray]:
-    """`score`, and the Kaggle metric of each image."""
+def _score(data: Dataset, detections: list[Detections], score_threshold: float) -> tuple[dict[str, Any], np.ndarray]:
+    """Return the result of `score`, and the Kaggle metric of each image, (images,)."""
     started = time.perf_counter()
-    if len(found) != len(data):
-        raise ValueError(f"{len(found)} detections for {len(data)} images")
-    coco = coco_scores(data, found)
+    if len(detections) != len(data):
+        raise ValueError(f"expected {len(data)} `Detections`, one per image, got {len(detections)}")
+    coco = coco_scores(data, detections)
     per_image = [
         kaggle.image_scores(
             data.rles(i),
             [data.class_ids[k - 1] for k in data.labels[data.instances(i)]],
             dets[dets.scores >= score_threshold].without_overlaps(),
         )
-        for i, dets in enumerate(found)
+        for i, dets in enumerate(detections)
     ]
     table = np.reshape(per_image, (len(data), len(kaggle.THRESHOLDS)))
     per_threshold = table.mean(0) if len(table) else np.zeros(len(kaggle.THRESHOLDS))

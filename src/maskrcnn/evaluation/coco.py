@@ -1,4 +1,4 @@
-"""COCO's scores for boxes and masks, by faster-coco-eval, with as many detections an image as the data needs."""
+"""COCO scores of boxes and masks, computed by faster-coco-eval with a detection limit that fits the data."""
 
 from __future__ import annotations
 
@@ -12,29 +12,31 @@ from maskrcnn.data.table import Dataset
 from maskrcnn.structures import Detections
 
 AREAS = {"all": "", "small": "s", "medium": "m", "large": "l"}
-USUAL_DETECTIONS = 100
+COCO_MAX_DETECTIONS = 100
+"""COCO's limit of scored detections per image."""
 
 
-def coco_scores(data: Dataset, found: list[Detections]) -> dict[str, Any]:
-    """``{"box": {...}, "mask": {...}, "max_detections": n}``; None for what no instance defines.
+def coco_scores(data: Dataset, detections: list[Detections]) -> dict[str, Any]:
+    """Return ``{"box": {...}, "mask": {...}, "max_detections": n}``; a score that no instance defines is None.
 
-    COCO scores the best 100 detections of an image. Where an image holds more instances, or more were returned, the
-    limit is raised to that number, since an AP that cannot reach 1 says nothing.
+    COCO scores the best 100 detections of an image. The limit rises to the largest number of instances or detections
+    of any image: with a lower limit, AP could not reach 1 on crowded images.
     """
-    most = int(max(USUAL_DETECTIONS, data.counts.max(initial=0), max((len(d) for d in found), default=0)))
-    truth, results = _truth(data), _results(data, found)
-    scores: dict[str, Any] = {"max_detections": most}
+    max_detections = int(max(COCO_MAX_DETECTIONS, data.counts.max(initial=0), *map(len, detections)))
+    truth, results = _truth(data), _results(data, detections)
+    scores: dict[str, Any] = {"max_detections": max_detections}
     for key, kind in (("box", "bbox"), ("mask", "segm")):
-        scores[key] = _summary(_evaluate(truth, results, kind, most), data)
+        scores[key] = _summary(_evaluate(truth, results, kind, max_detections), data)
     return scores
 
 
 def _truth(data: Dataset) -> dict[str, Any]:
+    """Return the ground truth in COCO's annotation format; category ids are 1-based labels."""
     boxes, areas = data.boxes, data.masks.areas
     annotations = []
     for i in range(len(data)):
-        where = data.instances(i)
-        for k, rle in zip(range(where.start, where.stop), data.rles(i), strict=True):
+        instances = data.instances(i)
+        for k, rle in zip(range(instances.start, instances.stop), data.rles(i), strict=True):
             x1, y1, x2, y2 = boxes[k].tolist()
             annotations.append(
                 {
@@ -55,37 +57,38 @@ def _truth(data: Dataset) -> dict[str, Any]:
     }
 
 
-def _results(data: Dataset, found: list[Detections]) -> list[dict[str, Any]]:
+def _results(data: Dataset, detections: list[Detections]) -> list[dict[str, Any]]:
+    """Return the detections in COCO's result format; drop classes that the data lacks."""
     label_of = {str(cid): k + 1 for k, cid in enumerate(data.class_ids)}
     results = []
-    for i, detections in enumerate(found):
-        for k, entry in enumerate(detections.to_coco(i)):
+    for i, dets in enumerate(detections):
+        for k, entry in enumerate(dets.to_coco(i)):
             label = label_of.get(str(entry["category_id"]))
             if label is not None:
-                box = detections.boxes[k].astype(float)
+                box = dets.boxes[k].astype(float)
                 bbox = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
-                results.append({**entry, "bbox": bbox, "score": float(detections.scores[k]), "category_id": label})
+                results.append({**entry, "bbox": bbox, "score": float(dets.scores[k]), "category_id": label})
     return results
 
 
-def _evaluate(truth: dict[str, Any], results: list[dict[str, Any]], kind: str, most: int) -> Any:
+def _evaluate(truth: dict[str, Any], results: list[dict[str, Any]], kind: str, max_detections: int) -> Any:
     from faster_coco_eval import COCO, COCOeval_faster
 
     with contextlib.redirect_stdout(io.StringIO()):
-        ground = COCO(truth)
+        coco_truth = COCO(truth)
         entries = [{k: v for k, v in r.items() if k != ("bbox" if kind == "segm" else "segmentation")} for r in results]
         evaluation = COCOeval_faster(
-            ground, ground.loadRes(entries) if entries else COCO({**truth, "annotations": []}), kind
+            coco_truth, coco_truth.loadRes(entries) if entries else COCO({**truth, "annotations": []}), kind
         )
-        evaluation.params.maxDets = [1, 10, most]
+        evaluation.params.maxDets = [1, 10, max_detections]
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation
 
 
 def _summary(evaluation: Any, data: Dataset) -> dict[str, Any]:
-    """Means over the accumulated tables; -1 marks what nothing defines."""
-    # precision: (IoU thresholds, recall points, classes, areas, limits); recall: the same without points
+    """Average the accumulated tables, where -1 marks an undefined entry."""
+    # precision: (IoU thresholds, recall points, classes, areas, detection limits); recall has no recall points
     precision, recall = evaluation.eval["precision"][..., -1], evaluation.eval["recall"][..., -1]
     thresholds = np.asarray(evaluation.params.iouThrs)
     at = {t: int(np.argmin(np.abs(thresholds - t))) for t in (0.5, 0.75)}

@@ -1,4 +1,4 @@
-"""The metric of the 2018 Data Science Bowl: mean over IoU thresholds and images of ``TP / (TP + FP + FN)``."""
+"""Metric of the 2018 Data Science Bowl (Kaggle): mean over IoU thresholds and images of ``TP / (TP + FP + FN)``."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from maskrcnn.structures import Detections
 THRESHOLDS = np.arange(0.5, 1.0, 0.05)
 
 
-def image_scores(truth: list[RLE], truth_classes: list[Any], found: Detections) -> np.ndarray:
-    """(10,) ``TP / (TP + FP + FN)`` of one image at IoU 0.5, 0.55, ... 0.95; 1 where both are empty.
+def image_scores(truth: list[RLE], truth_classes: list[Any], detections: Detections) -> np.ndarray:
+    """Return ``TP / (TP + FP + FN)`` of one image at IoU 0.5, 0.55, ... 0.95, (10,); 1 if there is nothing to match.
 
-    A detection is a true positive when it overlaps an instance of its class by more than the threshold. Each instance
-    and each detection is matched once: the pairs of highest overlap first.
+    A detection is a true positive if its mask IoU with an instance of its class exceeds the threshold. Matching is
+    one-to-one, in order of decreasing IoU.
     """
-    if not truth and not len(found):
+    if not truth and not len(detections):
         return np.ones(len(THRESHOLDS))
-    overlap = iou_matrix(found.rles, truth) if truth and len(found) else np.zeros((len(found), len(truth)))
-    same = np.array([[str(a) == str(b) for b in truth_classes] for a in found.class_ids], bool)
-    overlap = overlap * same.reshape(overlap.shape)
-    matched = _greedy_pairs(overlap)
-    true_positives = (matched[:, None] > THRESHOLDS[None] + 1e-12).sum(0)
-    return true_positives / (len(found) + len(truth) - true_positives)
+    # (detections, instances)
+    iou = iou_matrix(detections.rles, truth) if truth and len(detections) else np.zeros((len(detections), len(truth)))
+    same_class = np.array([[str(a) == str(b) for b in truth_classes] for a in detections.class_ids], bool)
+    matched_iou = _match_greedily(iou * same_class.reshape(iou.shape))
+    true_positives = (matched_iou[:, None] > THRESHOLDS[None] + 1e-12).sum(0)
+    return true_positives / (len(detections) + len(truth) - true_positives)
 
 
-def _greedy_pairs(overlap: np.ndarray) -> np.ndarray:
-    """Overlaps of one-to-one pairs, taken from the highest down; only those that can reach a threshold matter."""
-    rows, columns = np.nonzero(overlap > THRESHOLDS[0])
-    free_row, free_column = np.ones(overlap.shape[0], bool), np.ones(overlap.shape[1], bool)
-    values = []
-    for k in np.argsort(-overlap[rows, columns], kind="stable"):
+def _match_greedily(iou: np.ndarray) -> np.ndarray:
+    """Match rows and columns one-to-one, highest IoU first. Return the matched IoUs above the lowest threshold."""
+    rows, columns = np.nonzero(iou > THRESHOLDS[0])
+    free_row, free_column = np.ones(iou.shape[0], bool), np.ones(iou.shape[1], bool)
+    matched = []
+    for k in np.argsort(-iou[rows, columns], kind="stable"):
         if free_row[rows[k]] and free_column[columns[k]]:
             free_row[rows[k]] = free_column[columns[k]] = False
-            values.append(overlap[rows[k], columns[k]])
-    return np.array(values, np.float64)
+            matched.append(iou[rows[k], columns[k]])
+    return np.array(matched, np.float64)

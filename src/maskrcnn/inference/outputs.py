@@ -1,4 +1,4 @@
-"""Predictions on disk, written while they come in: submission CSV, COCO results, label pictures, overlays."""
+"""Write predictions while the next ones are computed: submission CSV, COCO results, label pictures, overlays."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from maskrcnn.files import atomic, named, write_image
 from maskrcnn.rle import RLE
 from maskrcnn.structures import Detections
 
-MOST_LABELS = 65535
-"""Instances that a 16-bit label picture can tell apart."""
+MAX_LABELS = 65535
+"""Maximum number of instances in a 16-bit label picture."""
 
-MOST_WAITING = 4
-"""Images that may wait to be written; a faster network then waits for the disk."""
+MAX_PENDING = 4
+"""Maximum number of images that wait to be written. Beyond it, prediction waits for the disk."""
 
 
 class Writer:
-    """Writes the detections of one image after the other in a thread of its own, while the next ones are found.
+    """Write detections image by image in a background thread.
 
-    The CSV and the JSON file appear under their names when all is done.
+    The CSV and JSON files get their final names when all images are written.
     """
 
     def __init__(self, folder: Path, *, overlays: bool, labels: bool, with_class: bool) -> None:
@@ -41,17 +41,17 @@ class Writer:
         self._csv: Any = None
         self._coco: TextIO | None = None
         self._results = 0
-        self._waiting: deque[Future[None]] = deque()
+        self._pending: deque[Future[None]] = deque()
 
     @contextmanager
     def open(self, *, submission: bool, coco: bool) -> Iterator[Writer]:
-        """Keep ``submission.csv`` and ``coco.json`` open beside their places while images are added."""
+        """Open ``submission.csv`` and ``coco.json`` under temporary names while images are added."""
         with ExitStack() as stack:
             if submission:
-                self._csv = csv.writer(stack.enter_context(_written(self._submission)), lineterminator="\n")
+                self._csv = csv.writer(stack.enter_context(_atomic_text(self._submission)), lineterminator="\n")
                 self._csv.writerow(["ImageId", "EncodedPixels"] + (["ClassId"] if self.with_class else []))
             if coco:
-                self._coco = stack.enter_context(_written(self._results_file))
+                self._coco = stack.enter_context(_atomic_text(self._results_file))
                 self._coco.write("[")
             self._thread = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="maskrcnn-write"))
             yield self
@@ -61,52 +61,53 @@ class Writer:
                     self._coco.write("\n]\n")
 
     def add(self, name: PurePath, image_id: str, detections: Detections) -> None:
-        """`name` is the picture's path under the output folder, `image_id` what the submission calls it.
+        """Queue the detections of an image to be written.
 
-        Raises what went wrong with this image or one before it: `UserError` where a file cannot be written.
+        `name` is the image's path relative to the output folder, `image_id` its id in the submission. Raises the error
+        of an image queued before, `UserError` if a file cannot be written.
         """
-        self._waiting.append(self._thread.submit(self._write, name, image_id, detections))
-        self.wait(until=MOST_WAITING)
+        self._pending.append(self._thread.submit(self._write, name, image_id, detections))
+        self.wait(until=MAX_PENDING)
 
     def wait(self, until: int = 0) -> None:
-        """Until at most so many images are still to be written. Raises as `add` does."""
-        while len(self._waiting) > until:
-            self._waiting.popleft().result()
+        """Wait until at most `until` images are pending. Raises the error of an image that could not be written."""
+        while len(self._pending) > until:
+            self._pending.popleft().result()
 
     def _write(self, name: PurePath, image_id: str, detections: Detections) -> None:
         if self._csv is not None or self.labels:
-            apart = detections.without_overlaps()
+            without_overlaps = detections.without_overlaps()
             if self._csv is not None:
                 with named(self._submission):
-                    self._add_rows(image_id, apart)
+                    self._add_rows(image_id, without_overlaps)
             if self.labels:
-                write_image(label_picture(apart), self.folder / "labels" / name.with_suffix(".png"))
+                write_image(label_picture(without_overlaps), self.folder / "labels" / name.with_suffix(".png"))
         if self._coco is not None:
-            numbered = name.stem.isdecimal() and len(name.parts) == 1
-            number = int(name.stem) if numbered else image_id
+            has_number = name.stem.isdecimal() and len(name.parts) == 1
+            coco_id = int(name.stem) if has_number else image_id
             with named(self._results_file):
-                for entry in detections.to_coco(number):
+                for entry in detections.to_coco(coco_id):
                     self._coco.write(("," if self._results else "") + "\n" + json.dumps(entry))
                     self._results += 1
         if self.overlays:
             detections.save_overlay(self.folder / "overlays" / name.with_suffix(".png"))
 
-    def _add_rows(self, image_id: str, apart: Detections) -> None:
-        """One row an instance, or one with no object. Each text is read back before it is written."""
-        taken = RLE.empty(apart.hw)
-        for mask, class_id in zip(apart.rles, apart.class_ids, strict=True):
+    def _add_rows(self, image_id: str, detections: Detections) -> None:
+        """Write one row per instance or one empty row. Check that the masks are disjoint and survive the encoding."""
+        covered = RLE.empty(detections.hw)
+        for mask, class_id in zip(detections.rles, detections.class_ids, strict=True):
             text = mask.to_encoded_pixels()
-            if RLE.from_encoded_pixels(text, apart.hw) != mask or taken.intersection(mask).area:
+            if RLE.from_encoded_pixels(text, detections.hw) != mask or covered.intersection(mask).area:
                 raise RuntimeError(f"a mask of {image_id} does not survive its own encoding; nothing was written")
-            taken = taken.union(mask)
+            covered = covered.union(mask)
             self._csv.writerow([image_id, text] + ([class_id] if self.with_class else []))
-        if not apart.rles:
+        if not detections.rles:
             self._csv.writerow([image_id, ""] + ([""] if self.with_class else []))
 
 
 @contextmanager
-def _written(path: Path) -> Iterator[TextIO]:
-    """A text file that takes its place at the end; what is still to be written then may not fit on the disk."""
+def _atomic_text(path: Path) -> Iterator[TextIO]:
+    """Open a text file and rename it to `path` at the end. Closing flushes it, so it may find the disk full."""
     with atomic(path) as beside:
         file = open(beside, "w", encoding="utf-8", newline="")  # noqa: SIM115
         try:
@@ -120,8 +121,8 @@ def _written(path: Path) -> Iterator[TextIO]:
 
 
 def label_picture(detections: Detections) -> Image.Image:
-    """16-bit gray: 0 is background, 1 the best detection, 2 the next. The masks must not overlap."""
-    if len(detections) > MOST_LABELS:
+    """Return a 16-bit grayscale image: 0 is background, 1 the best detection, 2 the next. Masks must not overlap."""
+    if len(detections) > MAX_LABELS:
         raise UserError(f"{detections.image}: {len(detections)} instances do not fit a 16-bit label picture")
     labels = np.zeros(detections.hw, np.uint16)
     for number, mask in enumerate(detections.rles, 1):

@@ -1,1 +1,1 @@
-"""What a run and a model did -> pages and pictures for people."""
+"""The HTML report of a run or an evaluation: charts, tables and example images."""

@@ -1,7 +1,7 @@
-"""Charts as inline SVG: numbers -> markup that takes its colours from the page's style sheet.
+"""Charts: numbers -> inline SVG with colours from the page's style sheet.
 
-Every chart is drawn on one canvas of `WIDTH` x `HEIGHT` units and scaled by the page, so that its text stays readable
-on a phone. Each carries a title and a description for those who cannot see it.
+The canvas is `WIDTH` x `HEIGHT` units and the page scales it, which keeps the text readable on a phone. Each chart has
+a title and a description for screen readers.
 """
 
 from __future__ import annotations
@@ -15,17 +15,21 @@ import numpy as np
 
 WIDTH, HEIGHT = 420, 240
 LEFT, RIGHT, TOP, BOTTOM = 50, 12, 10, 40
-"""Room for the axes' words around the plot."""
+"""Margins around the plot in canvas units, for the axis labels."""
 
-MOST_POINTS = 240
-"""A line of more points is thinned to this many: more cannot be told apart, and the page stays small."""
+MAX_POINTS = 240
+"""Longer lines are averaged down to this many points: more would be indistinguishable and enlarge the page."""
 
-MOST_MARKS = 40
+MAX_MARKS = 40
+"""Lines with more points than this are drawn without dots."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """A line: x and y (n,), what is not finite being left out; `color` 0 to 6; `faint` ones are not in the legend."""
+    """A line through `x` and `y` (n,), skipping values that are not finite.
+
+    `color` is 0 to 6, `faint` lines are not in the legend, and `marks` adds a dot at each point.
+    """
 
     name: str
     x: np.ndarray
@@ -37,7 +41,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Axis:
-    """Its words and its range; None: from the data."""
+    """Label and range of an axis. A limit of None comes from the data."""
 
     label: str
     low: float | None = None
@@ -45,7 +49,7 @@ class Axis:
 
 
 def number(value: float | None) -> str:
-    """Two or three digits that count: 2.5e-4, 0.0123, 12.3, 4,560; a dash for nothing."""
+    """Format a number briefly: 2.5e-4, 0.0123, 12.3, 4,560. None, NaN and infinity become a dash."""
     if value is None or not math.isfinite(value):
         return "–"
     if value and (abs(value) < 1e-3 or abs(value) >= 1e7):
@@ -57,36 +61,36 @@ def number(value: float | None) -> str:
 
 
 def thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means over neighbours, at most `MOST_POINTS` of them; what is not finite is left out."""
+    """Average neighbouring points down to at most `MAX_POINTS`, dropping values that are not finite."""
     finite = np.isfinite(y)
     x, y = x[finite], y[finite]
-    if len(x) <= MOST_POINTS:
+    if len(x) <= MAX_POINTS:
         return x, y
-    starts = np.linspace(0, len(x), MOST_POINTS, endpoint=False).astype(np.int64)
+    starts = np.linspace(0, len(x), MAX_POINTS, endpoint=False).astype(np.int64)
     sizes = np.diff(starts, append=len(x))
     return np.add.reduceat(x, starts) / sizes, np.add.reduceat(y, starts) / sizes
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """Mean over `window` neighbours, fewer at the ends; NaN counts as absent."""
+    """Return the moving average over `window` values, fewer at the ends. NaN is ignored."""
     kernel = np.ones(min(window, max(len(values), 1)))
-    there = np.isfinite(values)
-    total = np.convolve(np.where(there, values, 0.0), kernel, "same")[: len(values)]
-    count = np.convolve(there.astype(float), kernel, "same")[: len(values)]
+    finite = np.isfinite(values)
+    total = np.convolve(np.where(finite, values, 0.0), kernel, "same")[: len(values)]
+    count = np.convolve(finite.astype(float), kernel, "same")[: len(values)]
     return total / np.where(count > 0.5, count, np.nan)
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """About five round numbers from `low` to `high`."""
-    raw = (high - low) / 5
-    unit = 10.0 ** math.floor(math.log10(raw))
-    step = next(m * unit for m in (1, 2, 2.5, 5, 10) if m * unit >= raw * 0.999)
+    """Return about five round numbers between `low` and `high`."""
+    min_step = (high - low) / 5
+    unit = 10.0 ** math.floor(math.log10(min_step))
+    step = next(m * unit for m in (1, 2, 2.5, 5, 10) if m * unit >= min_step * 0.999)
     first = math.ceil(low / step - 1e-6)
     return [k * step for k in range(first, math.floor(high / step + 1e-6) + 1)]
 
 
 class _Plot:
-    """Data coordinates to canvas coordinates, and the frame around them."""
+    """Axes of one chart: maps data to canvas coordinates and draws the grid with its labels."""
 
     def __init__(self, x: Axis, y: Axis, xs: np.ndarray, ys: np.ndarray) -> None:
         self.x, self.y = x, y
@@ -94,9 +98,9 @@ class _Plot:
 
     def at(self, x: np.ndarray | float, y: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
         (x1, x2), (y1, y2) = self.x_range, self.y_range
-        right = LEFT + (np.asarray(x, float) - x1) / (x2 - x1) * (WIDTH - LEFT - RIGHT)
-        down = HEIGHT - BOTTOM - (np.asarray(y, float) - y1) / (y2 - y1) * (HEIGHT - TOP - BOTTOM)
-        return right, np.clip(down, TOP, HEIGHT - BOTTOM)
+        canvas_x = LEFT + (np.asarray(x, float) - x1) / (x2 - x1) * (WIDTH - LEFT - RIGHT)
+        canvas_y = HEIGHT - BOTTOM - (np.asarray(y, float) - y1) / (y2 - y1) * (HEIGHT - TOP - BOTTOM)
+        return canvas_x, np.clip(canvas_y, TOP, HEIGHT - BOTTOM)
 
     def frame(self) -> str:
         parts = []
@@ -107,8 +111,8 @@ class _Plot:
         for value in ticks(*self.x_range):
             x, _ = self.at(value, self.y_range[0])
             parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{number(value)}</text>')
-        floor = HEIGHT - BOTTOM
-        parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{floor}" y2="{floor}"/>')
+        bottom = HEIGHT - BOTTOM
+        parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}"/>')
         middle = (LEFT + WIDTH - RIGHT) / 2
         parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(self.x.label)}</text>')
         return "".join(parts)
@@ -122,49 +126,49 @@ def _range(axis: Axis, values: np.ndarray) -> tuple[float, float]:
 
 
 def line_chart(title: str, description: str, x: Axis, y: Axis, lines: Sequence[Series]) -> str:
-    """A figure of lines over `x`; the label of `y` stands above it."""
-    thin = [thinned(np.asarray(s.x, float), np.asarray(s.y, float)) for s in lines]
-    everything = [np.concatenate(parts) for parts in zip(*thin, strict=True)] if thin else [np.empty(0)] * 2
-    plot = _Plot(x, y, *everything)
+    """Draw lines over `x`; the label of `y` goes beside the title."""
+    points = [thinned(np.asarray(s.x, float), np.asarray(s.y, float)) for s in lines]
+    all_x, all_y = (np.concatenate(values) for values in zip(*points, strict=True)) if points else [np.empty(0)] * 2
+    plot = _Plot(x, y, all_x, all_y)
     parts = [plot.frame()]
-    for line, (xs, ys) in zip(lines, thin, strict=True):
+    for line, (xs, ys) in zip(lines, points, strict=True):
         style = f"line c{line.color % 7}" + (" faint" if line.faint else "")
-        right, down = plot.at(xs, ys)
-        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(right, down, strict=True))
-        parts.append(f'<polyline class="{style}" points="{points}"/>')
-        if (line.marks and len(xs) <= MOST_MARKS) or len(xs) == 1:
-            for a, b, at, value in zip(right, down, xs, ys, strict=True):
-                says = f"{line.name}: {number(value)} at {x.label} {number(at)}"
+        canvas_x, canvas_y = plot.at(xs, ys)
+        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(canvas_x, canvas_y, strict=True))
+        parts.append(f'<polyline class="{style}" points="{path}"/>')
+        if (line.marks and len(xs) <= MAX_MARKS) or len(xs) == 1:
+            for a, b, at, value in zip(canvas_x, canvas_y, xs, ys, strict=True):
+                tooltip = f"{line.name}: {number(value)} at {x.label} {number(at)}"
                 dot = f'<circle class="dot c{line.color % 7}" cx="{a:.1f}" cy="{b:.1f}" r="3.5">'
-                parts.append(f"{dot}<title>{escape(says)}</title></circle>")
+                parts.append(f"{dot}<title>{escape(tooltip)}</title></circle>")
     legend = [line for line in lines if not line.faint] if sum(not s.faint for s in lines) > 1 else []
     return figure(title, y.label, svg(title, description, "".join(parts)) + _legend(legend))
 
 
 def reliability_chart(title: str, description: str, edges: np.ndarray, shares: np.ndarray, counts: np.ndarray) -> str:
-    """Bars of the shares (bins,), NaN leaving a gap, and the diagonal on which a calibrated detector's would end."""
+    """Draw a bar for each of `shares` (bins,), a gap where it is NaN, and the diagonal of a calibrated detector."""
     plot = _Plot(Axis("score", 0, 1), Axis("", 0, 1), np.empty(0), np.empty(0))
     parts = [plot.frame()]
     for low, high, share, count in zip(edges, edges[1:], shares, counts, strict=False):
         if not np.isfinite(share):
             continue
-        (x1, x2), (top, floor) = plot.at(np.array([low, high]), np.array([share, 0.0]))
-        says = f"score {low:.1f} to {high:.1f}: {share:.0%} of {count:,} detections correct"
-        box = f'x="{x1 + 1:.1f}" y="{top:.1f}" width="{x2 - x1 - 2:.1f}" height="{max(floor - top, 1):.1f}"'
-        parts.append(f'<rect class="bar" {box}><title>{says}</title></rect>')
+        (x1, x2), (top, bottom) = plot.at(np.array([low, high]), np.array([share, 0.0]))
+        tooltip = f"score {low:.1f} to {high:.1f}: {share:.0%} of {count:,} detections correct"
+        box = f'x="{x1 + 1:.1f}" y="{top:.1f}" width="{x2 - x1 - 2:.1f}" height="{max(bottom - top, 1):.1f}"'
+        parts.append(f'<rect class="bar" {box}><title>{tooltip}</title></rect>')
     (x1, x2), (y1, y2) = plot.at(np.array([0, 1]), np.array([0, 1]))
     parts.append(f'<line class="ideal" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}"/>')
-    return figure(title, "share that is correct", svg(title, description, "".join(parts)))
+    return figure(title, "share of correct detections", svg(title, description, "".join(parts)))
 
 
 def svg(title: str, description: str, content: str) -> str:
-    """An image with words for those who cannot see it."""
-    words = escape(f"{title}. {description}")
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{words}">{content}</svg>'
+    """Wrap drawing commands in an <svg> with a label for screen readers."""
+    label = escape(f"{title}. {description}")
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{content}</svg>'
 
 
 def figure(title: str, unit: str, content: str) -> str:
-    """A chart under its name."""
+    """Wrap a chart in a <figure> with its title and unit as the caption."""
     caption = f"<figcaption>{escape(title)} <small>{escape(unit)}</small></figcaption>"
     return f'<figure class="chart">{caption}{content}</figure>'
 

@@ -1,7 +1,7 @@
-"""Best and worst images as small pictures, truth and detections side by side, for a page that stays small.
+"""Thumbnails of the best and the worst images: ground truth and detections side by side.
 
-Both are scaled to `SIDE` pixels; a mask is looked up in its runs at the pixels of the small picture, so that an image
-of any size costs little more than its decoding.
+The longer side is `SIDE` pixels. Masks are sampled from their runs at thumbnail resolution, which costs little more
+than decoding the image, whatever its size.
 """
 
 from __future__ import annotations
@@ -13,30 +13,34 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from maskrcnn.data.images import ImageError, read_image, resize
+from maskrcnn.data.images import read_image
+from maskrcnn.detection.fit import resize
 from maskrcnn.drawing import draw_instances
+from maskrcnn.errors import ImageError
 from maskrcnn.evaluation import Evaluation
-from maskrcnn.evaluation.errors import KINDS, Judgement
+from maskrcnn.evaluation.tide import KINDS, Judgement
 from maskrcnn.rle import RLE
 
 SIDE = 420
-QUALITY = 80
-SHOWN = 6
-"""Best images, and worst."""
+"""Longer side of a thumbnail in pixels."""
+
+JPEG_QUALITY = 80
+MAX_IMAGES = 6
+"""Maximum number of best images, and of worst images."""
 
 RIGHT_COLOR, WRONG_COLOR = 2, 5
-"""Bluish green and vermillion of `drawing.PALETTE`, which people of any colour vision tell apart."""
+"""Bluish green and vermillion of `drawing.PALETTE`: distinguishable with any colour vision."""
 
-MOST_LABELS = 12
-"""More labels than this would hide the picture."""
+MAX_LABELS = 12
+"""An image with more labels than this shows none: they would hide it."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One image: its name, its Kaggle score and what `pictures` show.
+    """An image with its name, Kaggle score and thumbnails.
 
-    `pictures` are truth and detections as data URIs, None where the file cannot be read; `n_missed` of `n_truth`
-    instances were not found; `kinds` counts the detections of each of `evaluation.errors.KINDS`.
+    `pictures` are ground truth and detections as data URIs, or None if the file cannot be read. `n_missed` of `n_truth`
+    instances were not found. `kinds` counts the detections of each of `evaluation.tide.KINDS`.
     """
 
     name: str
@@ -48,49 +52,49 @@ class Picture:
 
 
 def best_and_worst(evaluation: Evaluation) -> tuple[list[int], list[int]]:
-    """Indices of the images of highest and of lowest score, at most `SHOWN` each and none in both.
+    """Return the indices of the highest-scoring and the lowest-scoring images, at most `MAX_IMAGES` each, disjoint.
 
-    Of equals, the fuller image comes first: an empty image in which nothing was found tells little.
+    On ties, images with more instances come first: an empty image without detections shows little.
     """
     scores, counts = evaluation.image_scores, evaluation.data.counts
     n = len(scores)
-    worst = np.lexsort((-counts, scores))[: min(SHOWN, (n + 1) // 2)]
-    best = np.lexsort((-counts, -scores))
-    return [int(i) for i in best if i not in worst][:SHOWN], worst.tolist()
+    worst = np.lexsort((-counts, scores))[: min(MAX_IMAGES, (n + 1) // 2)]
+    best_first = np.lexsort((-counts, -scores))
+    return [int(i) for i in best_first if i not in worst][:MAX_IMAGES], worst.tolist()
 
 
 def picture(evaluation: Evaluation, judgement: Judgement, i: int) -> Picture:
-    """Image i of the evaluation, with the detections that `predict` would return."""
+    """Draw image i of the evaluation with the detections that `predict` would return."""
     data, detections = evaluation.data, evaluation.detections[i]
     threshold = evaluation.scores["kaggle"]["score_threshold"]
-    mine = np.flatnonzero((judgement.images == i) & (judgement.scores >= threshold))
-    kinds, rows = judgement.kinds[mine], judgement.rows[mine]
+    selected = np.flatnonzero((judgement.images == i) & (judgement.scores >= threshold))
+    kinds, rows = judgement.kinds[selected], judgement.rows[selected]
     missed = judgement.found_at[data.instances(i)] < threshold
     names = [data.class_names[k - 1] for k in data.labels[data.instances(i)]] if len(data.class_names) > 1 else None
-    says = [KINDS[k] if k else "" for k in kinds]
+    labels = [KINDS[k] if k else "" for k in kinds]
     if names is not None:
-        says = [" ".join(filter(None, (detections.class_names[r], s))) for r, s in zip(rows, says, strict=True)]
+        labels = [" ".join(filter(None, (detections.class_names[r], s))) for r, s in zip(rows, labels, strict=True)]
     try:
         pixels = read_image(data.files[i])
     except ImageError:
         pictures = None
     else:
-        small = resize(pixels, _fitting(data.hw(i)))
-        found = [detections.rles[r] for r in rows]
-        pictures = _drawn(small, data.rles(i), missed, names), _drawn(small, found, kinds > 0, says)
-    counted = np.bincount(kinds, minlength=len(KINDS))
+        small = resize(pixels, _thumbnail_hw(data.hw(i)))
+        masks = [detections.rles[r] for r in rows]
+        pictures = _draw(small, data.rles(i), missed, names), _draw(small, masks, kinds > 0, labels)
+    counts = np.bincount(kinds, minlength=len(KINDS))
     return Picture(
         data.names[i],
         float(evaluation.image_scores[i]),
         pictures,
         len(missed),
         int(missed.sum()),
-        {name: int(n) for name, n in zip(KINDS, counted, strict=True) if n},
+        {name: int(n) for name, n in zip(KINDS, counts, strict=True) if n},
     )
 
 
 def shrunk(mask: RLE, hw: tuple[int, int]) -> RLE:
-    """`mask` on a picture of another size: what lies under the centre of each of its pixels."""
+    """Resize `mask` to `hw` by sampling it at the centre of each new pixel."""
     height, width = mask.hw
     x1, y1, x2, y2 = mask.box
     rows = ((np.arange(hw[0]) + 0.5) * height / hw[0]).astype(np.int64)
@@ -104,22 +108,23 @@ def shrunk(mask: RLE, hw: tuple[int, int]) -> RLE:
     return RLE.from_mask(inside).shift(int(left), int(top), hw)
 
 
-def _fitting(hw: tuple[int, int]) -> tuple[int, int]:
+def _thumbnail_hw(hw: tuple[int, int]) -> tuple[int, int]:
     factor = SIDE / max(hw)
     return max(1, round(hw[0] * factor)), max(1, round(hw[1] * factor))
 
 
-def _drawn(image: np.ndarray, masks: list[RLE], wrong: np.ndarray, labels: list[str] | None) -> str:
-    """A data URI of the picture with the masks outlined, wrong ones in the other colour."""
+def _draw(image: np.ndarray, masks: list[RLE], wrong: np.ndarray, labels: list[str] | None) -> str:
+    """Outline the masks on the image, colour them by `wrong`, and return a data URI."""
     small = [shrunk(mask, (image.shape[0], image.shape[1])) for mask in masks]
-    shown = [k for k, mask in enumerate(small) if len(mask.runs)]
-    colors = np.where(wrong, WRONG_COLOR, RIGHT_COLOR)[shown]
-    labels = [labels[k] for k in shown] if labels is not None else []
-    few = 0 < sum(map(bool, labels)) <= MOST_LABELS
-    return _data_uri(draw_instances(image, [small[k] for k in shown], None, labels if few else None, colors))
+    non_empty = [k for k, mask in enumerate(small) if len(mask.runs)]
+    colors = np.where(wrong, WRONG_COLOR, RIGHT_COLOR)[non_empty]
+    labels = [labels[k] for k in non_empty] if labels is not None else []
+    show_labels = 0 < sum(map(bool, labels)) <= MAX_LABELS
+    masks = [small[k] for k in non_empty]
+    return _data_uri(draw_instances(image, masks, None, labels if show_labels else None, colors))
 
 
 def _data_uri(image: Image.Image) -> str:
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=QUALITY, optimize=True)
+    image.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -1,6 +1,7 @@
-"""The parts of a page: sections, tables, grids of charts. All words of users go through `escape` before they get here.
+"""Building blocks of the page: sections, tables and chart grids.
 
-HTML that is made already is called `content` or `cells`; everything else is text and is escaped here.
+Parameters named `headline`, `content`, `figures` or `rows` take HTML: escape any user text in them first. All other
+parameters take plain text, which is escaped here.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 
 class Section(NamedTuple):
-    """A part of the page: its anchor, its heading and its HTML."""
+    """A section of the page: anchor (a plain word), heading and HTML content."""
 
     key: str
     title: str
@@ -20,7 +21,7 @@ class Section(NamedTuple):
 
 
 def page(title: str, headline: str, sections: Sequence[Section]) -> str:
-    """A whole document that needs no other file; `headline` is HTML."""
+    """Build the complete, self-contained HTML document."""
     style = Path(__file__).with_name("report.css").read_text("utf-8")
     links = "".join(f'<a href="#{s.key}">{escape(s.title)}</a>' for s in sections)
     body = "".join(f'<section id="{s.key}"><h2>{escape(s.title)}</h2>{s.content}</section>\n' for s in sections)
@@ -34,12 +35,12 @@ def page(title: str, headline: str, sections: Sequence[Section]) -> str:
 
 
 def chart_grid(figures: Iterable[str]) -> str:
-    """Charts side by side, as many as the window is wide."""
+    """Lay out charts side by side, as many as fit the window."""
     return f'<div class="charts">{"".join(figures)}</div>'
 
 
 def table(caption: str, head: Sequence[str], rows: Iterable[str], numbers_from: int) -> str:
-    """`rows` are of `row`, or HTML; columns from `numbers_from` on hold numbers and are set flush right."""
+    """Build a table from HTML `rows`; right-align the headings of columns `numbers_from` and up."""
     cells = "".join(
         f'<th scope="col"{NUMBER if k >= numbers_from else ""}>{escape(name)}</th>' for k, name in enumerate(head)
     )
@@ -54,21 +55,21 @@ NUMBER = ' class="n"'
 
 
 def row(name: str, values: Iterable[str]) -> str:
-    """A row of numbers under a name."""
+    """Build a table row: a name and its numbers."""
     return (
         f'<tr><th scope="row">{escape(name)}</th>' + "".join(f"<td{NUMBER}>{escape(v)}</td>" for v in values) + "</tr>"
     )
 
 
 def facts(caption: str, values: Mapping[str, Any]) -> str:
-    """A table of names and values."""
+    """Build a table of names and values."""
     rows = (
         f'<tr><th scope="row">{escape(name)}</th><td class="value">{escape(str(value))}</td></tr>'
         for name, value in values.items()
     )
-    return table(caption, ("what", "value"), rows, 2)
+    return table(caption, ("name", "value"), rows, 2)
 
 
 def folded(title: str, content: str) -> str:
-    """HTML that opens on a click."""
+    """Hide content behind a title that opens it on a click."""
     return f"<details><summary>{escape(title)}</summary>{content}</details>"

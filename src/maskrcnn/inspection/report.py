@@ -1,6 +1,6 @@
-"""``report.html``: a run and its last validation, or the evaluation of any model, on one page that needs nothing else.
+"""``report.html``: a run and its last validation, or the evaluation of any model, on one self-contained page.
 
-metrics.jsonl, configuration, `Evaluation`  ->  sections of HTML, inline SVG and pictures as data URIs  ->  one file
+metrics.jsonl, configuration, `Evaluation`  ->  sections of HTML, inline SVG and images as data URIs  ->  one file
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ from maskrcnn.inspection.page import Section, facts, folded, page, table
 from maskrcnn.inspection.quality import fraction, score_sections
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "numba", "openvino", "onnxruntime", "faster-coco-eval")
+"""Packages listed with their versions if installed."""
 
 
 def write_run_report(folder: Path, evaluation: Evaluation | None, say: Callable[[str], None]) -> None:
-    """Write ``report.html`` into a run folder, from its record, its configuration and its last validation, if any.
+    """Write ``report.html`` into a run folder from its metrics, its configuration and its last validation, if any.
 
-    Nothing is raised: what went wrong (a full disk, say) is said, and the run goes on without its page.
+    Raise nothing: report the error (a full disk, say) through `say`, and let the run continue.
     """
     try:
         config = Config.load(folder / "config.yaml")
         write_report(folder / "report.html", folder.resolve().name, config, evaluation, run=folder)
     except Exception as error:  # days of training are worth more than a page about them
-        say(f"the report was not written, the run goes on: {type(error).__name__}: {error}")
+        say(f"could not write report.html, the run continues: {type(error).__name__}: {error}")
 
 
 def write_report(
@@ -47,9 +48,9 @@ def write_report(
     run: Path | None = None,
     provenance: dict[str, Any] | None = None,
 ) -> None:
-    """Write the page to `path`: curves from ``run/metrics.jsonl`` if there are any, then what `evaluation` shows.
+    """Write the page to `path`: the curves of ``run/metrics.jsonl``, if any, then the sections of `evaluation`.
 
-    `provenance` is what the model file says of itself. Raises `UserError` where the page cannot be written.
+    `provenance` comes from the header of the model file. Raise `UserError` if the page cannot be written.
     """
     steps, validations = read_record(run / "metrics.jsonl") if run is not None else ([], [])
     sections = training_sections(steps, validations)
@@ -66,17 +67,17 @@ def _headline(
 ) -> str:
     lines = [f"Written {datetime.now():%Y-%m-%d %H:%M} by maskrcnn {__version__}."]
     if steps:
-        lines.append(f"{steps[-1]['step']:,} steps, {_duration(sum(e.get('seconds', 0.0) for e in steps))} in all.")
+        lines.append(f"{steps[-1]['step']:,} steps, {_duration(sum(e.get('seconds', 0.0) for e in steps))} in total.")
     group, key = config.train.select_by.split(".")
     scored = [e for e in validations if e[group][key] is not None]
     if scored:
         best = max(scored, key=lambda e: e[group][key])
-        lines.append(f"Best {config.train.select_by} {fraction(best[group][key])}, at step {best['step']:,}.")
+        lines.append(f"Best {config.train.select_by}: {fraction(best[group][key])} at step {best['step']:,}.")
     tiles = ""
     if evaluation is not None:
         scores = evaluation.scores
         lines.append(
-            f"The scores below are of {scores['images']:,} images with {scores['instances']:,} instances from "
+            f"Scored on {scores['images']:,} images with {scores['instances']:,} instances from "
             f"{evaluation.data.source.name}."
         )
         values = {name: fraction(scores[group][key]) for name, (group, key) in SCORES.items()}
@@ -91,31 +92,32 @@ def _duration(seconds: float) -> str:
 
 
 def _settings(config: Config, provenance: dict[str, Any]) -> str:
-    parts = [facts("Where this page was written", _environment())]
+    parts = [facts("Environment that wrote this page", _environment())]
     if provenance:
         values = {k: v if isinstance(v, str) else json.dumps(v) for k, v in provenance.items()}
-        parts.append(folded("Model file", facts("What the model file says of itself", values)))
-    usual = Config()
+        parts.append(folded("Model file", facts("Provenance stored in the model file", values)))
+    defaults = Config()
     for group in Config.model_fields:
-        parts.append(folded(f"Settings: {group}", _group(group, getattr(config, group), getattr(usual, group))))
+        parts.append(folded(f"Settings: {group}", _group(group, getattr(config, group), getattr(defaults, group))))
     return "".join(parts)
 
 
-def _group(name: str, values: Any, usual: Any) -> str:
+def _group(name: str, values: Any, defaults: Any) -> str:
     rows = []
     for key, field in type(values).model_fields.items():
         value = getattr(values, key)
-        style = ' class="changed"' if value != getattr(usual, key) else ""
+        style = ' class="changed"' if value != getattr(defaults, key) else ""
         rows.append(
-            f'<tr{style}><th scope="row">{key}</th><td class="value">{escape(_shown(value))}</td>'
+            f'<tr{style}><th scope="row">{key}</th><td class="value">{escape(_format(value))}</td>'
             f"<td><small>{escape(field.description or '')}</small></td></tr>"
         )
-    return table(f"Settings of {name}; what differs from the default is bold", ("setting", "value", "meaning"), rows, 3)
+    caption = f"Settings of {name}; bold values differ from the default"
+    return table(caption, ("setting", "value", "meaning"), rows, 3)
 
 
-def _shown(value: Any) -> str:
+def _format(value: Any) -> str:
     if isinstance(value, tuple):
-        return ", ".join(map(_shown, value)) or "none"
+        return ", ".join(map(_format, value)) or "none"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

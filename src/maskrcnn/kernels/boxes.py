@@ -1,58 +1,57 @@
-"""Box decoding, non-maximum suppression and voting, for whatever runs the network.
-
-Boxes are xyxy float32; N boxes. Each function has a plain NumPy twin in the tests.
-"""
+"""Decoding, non-maximum suppression and voting on NumPy arrays. Boxes are xyxy float32; N boxes, K kept boxes."""
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 
-@njit(cache=True, nogil=True, parallel=True)
-def decode(deltas, anchors, windows, weights, clip):
-    """`model.boxes.decode_boxes`, then cut to `windows` (N, 4): deltas (N, 4) on anchors (N, 4) -> boxes (N, 4)."""
+@njit(cache=True, nogil=True)
+def decode(deltas, anchors, weights, clip):
+    """`detection.boxes.decode_boxes` of deltas (N, 4) on anchors (N, 4), with ``weights`` (4,) float32."""
     out = np.empty_like(anchors)
     half = np.float32(0.5)
     limit = np.float32(clip)
-    for i in prange(len(anchors)):
+    for i in range(len(anchors)):
         for axis in range(2):
-            low, high = anchors[i, axis], anchors[i, axis + 2]
-            side = high - low
+            low, side = anchors[i, axis], anchors[i, axis + 2] - anchors[i, axis]
             center = deltas[i, axis] / weights[axis] * side + (low + half * side)
-            reach = half * np.exp(min(deltas[i, axis + 2] / weights[axis + 2], limit)) * side
-            first, last = windows[i, axis], windows[i, axis + 2]
-            out[i, axis] = min(max(center - reach, first), last)
-            out[i, axis + 2] = min(max(center + reach, first), last)
+            half_side = half * np.exp(min(deltas[i, axis + 2] / weights[axis + 2], limit)) * side
+            out[i, axis], out[i, axis + 2] = center - half_side, center + half_side
     return out
 
 
 @njit(cache=True, nogil=True)
-def nms(boxes, groups, threshold, most):
-    """Indices of the boxes that stay, at most `most`; boxes (N, 4) come best first, and groups (N,) do not compete.
+def _shared_and_union(a, b):
+    """Areas of intersection and union of two boxes; the intersection is 0 where they only touch."""
+    w = min(a[2], b[2]) - max(a[0], b[0])
+    h = min(a[3], b[3]) - max(a[1], b[1])
+    area = (a[2] - a[0]) * (a[3] - a[1])
+    if w <= 0 or h <= 0:
+        return np.float32(0.0), area
+    shared = w * h
+    return shared, area + (b[2] - b[0]) * (b[3] - b[1]) - shared
 
-    A box goes when it overlaps a kept one of its group by more than `threshold` of their union.
+
+@njit(cache=True, nogil=True)
+def nms(boxes, groups, threshold, limit):
+    """Indices of the surviving boxes, at most `limit`. Boxes (N, 4) come best first; groups (N,) do not compete.
+
+    A box is dropped if its IoU with a kept box of its group is above `threshold`.
     """
-    kept = np.empty(min(len(boxes), most), np.int64)
+    kept = np.empty(min(len(boxes), limit), np.int64)
     n = 0
     for i in range(len(boxes)):
-        if n == most:
+        if n == limit:
             break
-        x1, y1, x2, y2 = boxes[i]
-        area = (x2 - x1) * (y2 - y1)
-        stays = True
+        survives = True
         for k in range(n):
             j = kept[k]
             if groups[j] != groups[i]:
                 continue
-            w = min(x2, boxes[j, 2]) - max(x1, boxes[j, 0])
-            h = min(y2, boxes[j, 3]) - max(y1, boxes[j, 1])
-            if w <= 0 or h <= 0:
-                continue
-            shared = w * h
-            union = area + (boxes[j, 2] - boxes[j, 0]) * (boxes[j, 3] - boxes[j, 1]) - shared
-            if shared / union > threshold:
-                stays = False
+            shared, union = _shared_and_union(boxes[i], boxes[j])
+            if shared > 0 and shared / union > threshold:
+                survives = False
                 break
-        if stays:
+        if survives:
             kept[n] = i
             n += 1
     return kept[:n]
@@ -60,22 +59,18 @@ def nms(boxes, groups, threshold, most):
 
 @njit(cache=True, nogil=True)
 def vote(boxes, scores, groups, kept, threshold):
-    """`model.boxes.vote_boxes`: the boxes `kept` (K,) of (N, 4), each the mean of what overlaps it, (K, 4)."""
+    """Boxes (K, 4): each of `kept` (K,) as the mean, weighted by score, of the boxes (N, 4) that vote for it.
+
+    A box votes if it is of the same group and its IoU with the kept box is above `threshold`.
+    """
     out = np.empty((len(kept), 4), np.float32)
     for k in range(len(kept)):
         i = kept[k]
-        x1, y1, x2, y2 = boxes[i]
-        area = (x2 - x1) * (y2 - y1)
         total, mean = scores[i], scores[i] * boxes[i]
         for j in range(len(boxes)):
             if j == i or groups[j] != groups[i]:
                 continue
-            w = min(x2, boxes[j, 2]) - max(x1, boxes[j, 0])
-            h = min(y2, boxes[j, 3]) - max(y1, boxes[j, 1])
-            if w <= 0 or h <= 0:
-                continue
-            shared = w * h
-            union = area + (boxes[j, 2] - boxes[j, 0]) * (boxes[j, 3] - boxes[j, 1]) - shared
+            shared, union = _shared_and_union(boxes[i], boxes[j])
             if shared > threshold * union:
                 total += scores[j]
                 mean += scores[j] * boxes[j]

@@ -1,31 +1,31 @@
-"""Plain bilinear scaling of a picture to floats."""
+"""Bilinear resizing of images to float32, without antialiasing."""
 
 import numpy as np
 from numba import njit, prange
 
 
 @njit(cache=True, nogil=True)
-def _source(out, length, step):
-    """The two source pixels of each of `out` ones and the weight of the second; the border is repeated.
+def _source_pixels(n_out, n_in, step):
+    """Return both source pixels of each output pixel and the weight of the second. Border pixels are repeated.
 
-    A position is rounded to float32 once, as by the fused multiply-add of torch's kernels on AVX2 and later.
+    Positions are rounded to float32 once, like the fused multiply-add of torch's kernels on AVX2 and later.
     """
-    first = np.empty(out, np.int64)
-    second = np.empty(out, np.int64)
-    weight = np.empty(out, np.float32)
-    for i in range(out):
+    first = np.empty(n_out, np.int64)
+    second = np.empty(n_out, np.int64)
+    weight = np.empty(n_out, np.float32)
+    for i in range(n_out):
         position = max(np.float32(np.float64(step) * (i + 0.5) - 0.5), np.float32(0.0))
-        first[i] = min(int(position), length - 1)
-        second[i] = min(first[i] + 1, length - 1)
+        first[i] = min(int(position), n_in - 1)
+        second[i] = min(first[i] + 1, n_in - 1)
         weight[i] = position - np.float32(first[i])
     return first, second, weight
 
 
 @njit(cache=True, nogil=True, parallel=True)
 def resize_bilinear(image, h, w):
-    """Image (H, W, 3) -> float32 (h, w, 3): samples at pixel centres, no averaging (torch's ``interpolate``)."""
-    top, bottom, wy = _source(h, image.shape[0], np.float32(image.shape[0]) / np.float32(h))
-    left, right, wx = _source(w, image.shape[1], np.float32(image.shape[1]) / np.float32(w))
+    """Resize `image` (H, W, 3) to (h, w, 3) float32, sampled at pixel centres like torch's ``interpolate``."""
+    top, bottom, wy = _source_pixels(h, image.shape[0], np.float32(image.shape[0]) / np.float32(h))
+    left, right, wx = _source_pixels(w, image.shape[1], np.float32(image.shape[1]) / np.float32(w))
     out = np.empty((h, w, 3), np.float32)
     one = np.float32(1.0)
     for y in prange(h):

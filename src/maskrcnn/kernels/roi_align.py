@@ -1,28 +1,30 @@
-"""RoIAlign on channels-last maps, forward and backward, with its samples split into rows and columns.
+"""RoIAlign on channels-last maps, forward and backward, with separable sampling.
 
-The average over a bin's bilinear samples is separable: it is a weighting of rows times a weighting of columns. So
-each output row is first gathered from the map's rows into one strip, and its bins from the strip's columns, which
-takes ``2 g`` (g samples a side) products for each number instead of ``4 g^2``.
+    feature (B, H, W, C), boxes (R, 4) -> rows of the map -> strip (W, C) -> its columns -> bins (R, S, S, C)
 
-    R boxes, S output cells along a side, T = 2 g taps, C channels, feature (B, H, W, C)
+The average over the bilinear samples of a bin is a weighting of rows times a weighting of columns. Each row of bins
+gathers rows of the map into a strip, and each bin gathers columns of the strip. With g samples per side this takes
+``2 g`` multiplications per gathered value instead of ``4 g^2``.
+
+    R boxes, S output cells per side, T = 2 g taps, B images, H x W map cells, C channels
 """
 
 import numpy as np
 from numba import njit, prange
 
 SHIFTED, ALIGNED, CORNERS = 0, 1, 2
-"""Where samples lie: without or with the half-pixel shift, or from corner to corner of the box, one a bin."""
+"""Sample positions: without the half-pixel shift, with it, or one sample per bin from corner to corner of the box."""
 
 
 @njit(cache=True, nogil=True)
 def _axis(low, high, scale, size, samples, pooling):
-    """Of one axis of a box in pixels times `scale`: its first sample, the step between samples, the samples a bin."""
+    """Return first sample, sample spacing and samples per bin along one axis. `scale` converts pixels to map cells."""
     shift = 0.5 if pooling == ALIGNED else 0.0
     start, extent = low * scale - shift, (high - low) * scale
     if pooling == SHIFTED:
         extent = max(extent, 1.0)
     if samples == 0:
-        # In float32, as torchvision counts them: a box may lie on the edge of needing one more.
+        # Count in float32 like torchvision: the extent may lie on the border of one more sample.
         offset = np.float32(shift)
         cells = (high * np.float32(scale) - offset) - (low * np.float32(scale) - offset)
         if pooling == SHIFTED:
@@ -33,43 +35,43 @@ def _axis(low, high, scale, size, samples, pooling):
 
 
 @njit(cache=True, nogil=True)
-def _taps(box, axis, positions, scale, limit, size, samples, pooling):
-    """Index and weight (S, T) of the cells that make up each bin along one axis, and the span of cells used."""
+def _taps(box, axis, positions, scale, length, size, samples, pooling):
+    """Return index and weight (S, T) of the cells of each bin along one axis, and the half-open range of cells used."""
     start, step, n = _axis(box[axis], box[axis + 2], scale, size, samples, pooling)
     index = np.zeros((size, 2 * n), np.int64)
     weight = np.zeros((size, 2 * n), np.float32)
-    first, last = limit, -1
-    before, beyond = (0.0, limit - 1.0) if pooling == CORNERS else (-1.0, float(limit))
-    for b in range(size):
-        for s in range(n):
-            position = start + (b * n + s) * step
+    first, last = length, -1
+    min_position, max_position = (0.0, length - 1.0) if pooling == CORNERS else (-1.0, float(length))
+    for bin_index in range(size):
+        for sample in range(n):
+            position = start + (bin_index * n + sample) * step
             if pooling == CORNERS:
-                position = float(positions[axis, b])
-            if position < before or position > beyond:
+                position = float(positions[axis, bin_index])
+            if position < min_position or position > max_position:
                 first, last = min(first, 0), max(last, 0)
                 continue
             position = max(position, 0.0)
-            i = int(position)
-            f = position - i
-            if i >= limit - 1:
-                i = limit - 1
-                f = 0.0
-            j = min(i + 1, limit - 1)
-            t = 2 * s
-            index[b, t] = i
-            index[b, t + 1] = j
-            weight[b, t] = (1.0 - f) / n
-            weight[b, t + 1] = f / n
-            first, last = min(first, i), max(last, j)
+            cell = int(position)
+            fraction = position - cell
+            if cell >= length - 1:
+                cell = length - 1
+                fraction = 0.0
+            next_cell = min(cell + 1, length - 1)
+            t = 2 * sample
+            index[bin_index, t] = cell
+            index[bin_index, t + 1] = next_cell
+            weight[bin_index, t] = (1.0 - fraction) / n
+            weight[bin_index, t + 1] = fraction / n
+            first, last = min(first, cell), max(last, next_cell)
     return index, weight, min(first, last + 1), last + 1
 
 
 @njit(cache=True, nogil=True, parallel=True, fastmath=True)
 def roi_align_forward(feature, boxes, positions, image_index, rows_of_out, scale, samples, pooling, out):
-    """Pool boxes (R, 4) of images (R,) into ``out[rows_of_out]``, (.., S, S, C).
+    """Pool boxes (R, 4) of images `image_index` (R,) into ``out[rows_of_out]``, (.., S, S, C).
 
-    Under CORNERS the samples are at `positions` (R, 2, S), x and y in cells, which are worked out elsewhere: a
-    compiler that fuses products and sums would move those that fall on the map's last cell off it.
+    With CORNERS, `positions` (R, 2, S) holds the samples as x and y in map cells. The caller computes them: here the
+    compiler may fuse multiplication and addition, which would move a sample on the map's last cell off the map.
     """
     height, width, channels = feature.shape[1:]
     size = out.shape[1]
@@ -102,10 +104,10 @@ def roi_align_forward(feature, boxes, positions, image_index, rows_of_out, scale
 
 @njit(cache=True, nogil=True, parallel=True, fastmath=True)
 def roi_align_backward(grad, boxes, positions, image_index, rows_of_grad, scale, samples, pooling, parts, out):
-    """Add to `out` (B, H, W, C) what the gradients ``grad[rows_of_grad]``, (.., S, S, C), say about the map.
+    """Add the map's gradient to `out` (B, H, W, C), given the bins' gradients ``grad[rows_of_grad]``, (.., S, S, C).
 
-    Each of `parts` threads takes a slice of the channels of all boxes: no two write to one number, and the order of
-    the additions, so the result to the last bit, does not depend on their timing.
+    Each of `parts` threads processes all boxes for a slice of the channels. No two threads write to one value, and
+    the order of additions is fixed: the result is the same to the last bit whatever their timing.
     """
     height, width, channels = out.shape[1:]
     size = grad.shape[1]

@@ -1,19 +1,18 @@
-"""Arithmetic on runs: set operations, cropping and transposing without touching pixels.
+"""Set operations, cropping and transposing of runs, without touching pixels.
 
-A mask of height H and width W is an ``(n, 2)`` int64 array of ``(start, length)`` pairs over the image in
-column-major order: pixel ``(row, column)`` has the index ``column * H + row``. Canonical runs are increasing and
-separated by at least one pixel.
+A mask of height H is an ``(n, 2)`` int64 array of ``(start, length)`` pairs in column-major order: pixel
+``(row, column)`` has the index ``column * H + row``. Canonical runs are increasing and separated by at least one pixel.
 """
 
 import numpy as np
 from numba import njit
 
-FAR = 2**62
+PAST_ALL_PIXELS = 2**62
 
 
 @njit(cache=True, nogil=True)
-def merge_runs(a, b, want_a_only, want_both, want_b_only):
-    """Set operation on two canonical run lists: keep the pixels that are in only a, in both, in only b as asked."""
+def merge_runs(a, b, keep_a_only, keep_both, keep_b_only):
+    """Merge two canonical run lists. The flags say whether to keep pixels only in a, in both, and only in b."""
     out = np.empty((2 * (len(a) + len(b)) + 1, 2), np.int64)
     n = 0
     ia = ib = 0
@@ -21,13 +20,13 @@ def merge_runs(a, b, want_a_only, want_both, want_b_only):
     while ia < len(a) or ib < len(b):
         in_a = ia < len(a) and a[ia, 0] <= position
         in_b = ib < len(b) and b[ib, 0] <= position
-        edge = FAR
+        edge = PAST_ALL_PIXELS
         if ia < len(a):
             edge = min(edge, a[ia, 0] + a[ia, 1] if in_a else a[ia, 0])
         if ib < len(b):
             edge = min(edge, b[ib, 0] + b[ib, 1] if in_b else b[ib, 0])
-        keep = (in_a and in_b and want_both) or (in_a and not in_b and want_a_only)
-        keep = keep or (in_b and not in_a and want_b_only)
+        keep = (in_a and in_b and keep_both) or (in_a and not in_b and keep_a_only)
+        keep = keep or (in_b and not in_a and keep_b_only)
         if keep and edge > position:
             if n > 0 and out[n - 1, 0] + out[n - 1, 1] == position:
                 out[n - 1, 1] += edge - position
@@ -45,14 +44,14 @@ def merge_runs(a, b, want_a_only, want_both, want_b_only):
 
 @njit(cache=True, nogil=True)
 def window_runs(runs, height, x1, y1, x2, y2):
-    """Runs of the window ``[x1, x2) x [y1, y2)``, in the window's own coordinates; it may lie partly outside.
+    """Crop runs to the window ``[x1, x2) x [y1, y2)``, in window coordinates.
 
-    Pixels outside the image are background. Cost grows with the number of runs and the columns they span.
+    The window may extend beyond the image; outside is background. Cost grows with the runs and the columns they span.
     """
-    size = 0
+    capacity = 0
     for i in range(len(runs)):
-        size += (runs[i, 0] + runs[i, 1] - 1) // height - runs[i, 0] // height + 1
-    out = np.empty((size, 2), np.int64)
+        capacity += (runs[i, 0] + runs[i, 1] - 1) // height - runs[i, 0] // height + 1
+    out = np.empty((capacity, 2), np.int64)
     n = 0
     h = y2 - y1
     for i in range(len(runs)):
@@ -65,11 +64,11 @@ def window_runs(runs, height, x1, y1, x2, y2):
             bottom = min(end - x * height, height, y2)
             if bottom <= top:
                 continue
-            s = (x - x1) * h + top - y1
-            if n > 0 and out[n - 1, 0] + out[n - 1, 1] == s:
+            window_start = (x - x1) * h + top - y1
+            if n > 0 and out[n - 1, 0] + out[n - 1, 1] == window_start:
                 out[n - 1, 1] += bottom - top
             else:
-                out[n, 0] = s
+                out[n, 0] = window_start
                 out[n, 1] = bottom - top
                 n += 1
     return out[:n].copy()
@@ -77,16 +76,16 @@ def window_runs(runs, height, x1, y1, x2, y2):
 
 @njit(cache=True, nogil=True)
 def transpose_runs(runs, rows, columns):
-    """Runs over `rows` lines of `columns` pixels each -> the same mask as runs over its columns.
+    """Convert runs along `rows` lines of `columns` pixels each to runs along the columns of the same mask.
 
-    Walks line by line and notes where a line differs from the one before it: each difference begins or ends a run
-    of the result. Cost grows with runs in plus runs out.
+    Each line is compared with the line above: a difference begins or ends a run of the result. Cost grows with the
+    number of runs in and out.
     """
-    # Split at line ends: (line, first, end)
-    size = 0
+    # Split runs at line ends: (line, first column, end column).
+    n_spans = 0
     for i in range(len(runs)):
-        size += (runs[i, 0] + runs[i, 1] - 1) // columns - runs[i, 0] // columns + 1
-    spans = np.empty((size, 3), np.int64)
+        n_spans += (runs[i, 0] + runs[i, 1] - 1) // columns - runs[i, 0] // columns + 1
+    spans = np.empty((n_spans, 3), np.int64)
     n = 0
     for i in range(len(runs)):
         start = runs[i, 0]
@@ -96,48 +95,48 @@ def transpose_runs(runs, rows, columns):
             spans[n, 1] = max(start - line * columns, 0)
             spans[n, 2] = min(end - line * columns, columns)
             n += 1
-    begun = np.full(columns, -1, np.int64)  # the line where the open run of a column began
-    out = np.empty((16 + 2 * size, 2), np.int64)
+    open_line = np.full(columns, -1, np.int64)  # line where the open run of each column began
+    out = np.empty((16 + 2 * n_spans, 2), np.int64)
     n_out = 0
-    previous = 0
-    at = 0
+    begin_above = 0
+    begin = 0
     line = -1
-    while previous < at or at < n:
-        # Spans [previous, at) are of the line above (`line`), [at, after) of the next one.
-        line = spans[at, 0] if previous == at else line + 1
-        after = at
-        while after < n and spans[after, 0] == line:
-            after += 1
-        ia = previous
-        ib = at
+    while begin_above < begin or begin < n:
+        # Spans [begin_above, begin) lie on the line above `line`, spans [begin, stop) on it.
+        line = spans[begin, 0] if begin_above == begin else line + 1
+        stop = begin
+        while stop < n and spans[stop, 0] == line:
+            stop += 1
+        ia = begin_above
+        ib = begin
         x = 0
-        while ia < at or ib < after:
-            in_a = ia < at and spans[ia, 1] <= x
-            in_b = ib < after and spans[ib, 1] <= x
+        while ia < begin or ib < stop:
+            in_a = ia < begin and spans[ia, 1] <= x
+            in_b = ib < stop and spans[ib, 1] <= x
             edge = columns
-            if ia < at:
+            if ia < begin:
                 edge = min(edge, spans[ia, 2] if in_a else spans[ia, 1])
-            if ib < after:
+            if ib < stop:
                 edge = min(edge, spans[ib, 2] if in_b else spans[ib, 1])
             if in_b and not in_a:
                 for c in range(x, edge):
-                    begun[c] = line
+                    open_line[c] = line
             elif in_a and not in_b:
                 for c in range(x, edge):
                     if n_out == len(out):
-                        grown = np.empty((2 * len(out), 2), np.int64)
-                        grown[:n_out] = out
-                        out = grown
-                    out[n_out, 0] = c * rows + begun[c]
-                    out[n_out, 1] = line - begun[c]
+                        larger = np.empty((2 * len(out), 2), np.int64)
+                        larger[:n_out] = out
+                        out = larger
+                    out[n_out, 0] = c * rows + open_line[c]
+                    out[n_out, 1] = line - open_line[c]
                     n_out += 1
             x = edge
-            if ia < at and spans[ia, 2] <= x:
+            if ia < begin and spans[ia, 2] <= x:
                 ia += 1
-            if ib < after and spans[ib, 2] <= x:
+            if ib < stop and spans[ib, 2] <= x:
                 ib += 1
-        previous = at
-        at = after
+        begin_above = begin
+        begin = stop
     out = out[:n_out]
     out = out[np.argsort(out[:, 0])]
     n = 0
@@ -153,7 +152,7 @@ def transpose_runs(runs, rows, columns):
 
 @njit(cache=True, nogil=True)
 def paint_runs(runs, height, x1, y1, mask):
-    """Set to true in `mask` (h, w), a window whose corner is at (x1, y1), what `runs` cover of it."""
+    """Set the pixels of `runs` to True in `mask` (h, w), a window of the image with its corner at (x1, y1)."""
     y2 = y1 + mask.shape[0]
     x2 = x1 + mask.shape[1]
     for i in range(len(runs)):
@@ -166,34 +165,34 @@ def paint_runs(runs, height, x1, y1, mask):
 
 @njit(cache=True, nogil=True)
 def find_runs(mask):
-    """Runs of a dense (H, W) bool mask."""
+    """Return the runs of a dense (H, W) bool mask."""
     height, width = mask.shape
     n = 0
-    before = False
+    inside_run = False
     for x in range(width):
         for y in range(height):
-            if mask[y, x] and not before:
+            if mask[y, x] and not inside_run:
                 n += 1
-            before = mask[y, x]
+            inside_run = mask[y, x]
     out = np.empty((n, 2), np.int64)
     n = 0
-    before = False
+    inside_run = False
     for x in range(width):
         for y in range(height):
             if mask[y, x]:
-                if before:
+                if inside_run:
                     out[n - 1, 1] += 1
                 else:
                     out[n, 0] = x * height + y
                     out[n, 1] = 1
                     n += 1
-            before = mask[y, x]
+            inside_run = mask[y, x]
     return out
 
 
 @njit(cache=True, nogil=True)
 def boxes_of_runs(runs, offsets, heights):
-    """Tight half-open boxes (n, 4) xyxy of ragged runs; an empty mask has the box 0 0 0 0."""
+    """Return tight half-open boxes (n, 4) int64 xyxy of ragged runs. An empty mask has the box 0 0 0 0."""
     boxes = np.zeros((len(offsets) - 1, 4), np.int64)
     for i in range(len(offsets) - 1):
         if offsets[i + 1] == offsets[i]:
@@ -219,10 +218,10 @@ def boxes_of_runs(runs, offsets, heights):
 
 @njit(cache=True, nogil=True)
 def intersection_areas(runs_a, offsets_a, boxes_a, runs_b, offsets_b, boxes_b):
-    """Pixels shared by each pair of two ragged sets of masks of the same image: (len(a), len(b)) int64."""
+    """Return the intersection in pixels of each pair of masks, (len(a), len(b)) int64; all are of one image."""
     n = len(offsets_a) - 1
     m = len(offsets_b) - 1
-    shared = np.zeros((n, m), np.int64)
+    areas = np.zeros((n, m), np.int64)
     for i in range(n):
         for j in range(m):
             if boxes_a[i, 0] >= boxes_b[j, 2] or boxes_b[j, 0] >= boxes_a[i, 2]:
@@ -240,5 +239,5 @@ def intersection_areas(runs_a, offsets_a, boxes_a, runs_b, offsets_b, boxes_b):
                     ka += 1
                 else:
                     kb += 1
-            shared[i, j] = total
-    return shared
+            areas[i, j] = total
+    return areas

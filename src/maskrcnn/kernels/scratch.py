@@ -1,4 +1,4 @@
-"""Memory that is used again: fresh pages for every image cost more time than the work that fills them."""
+"""Reusable buffers: allocating fresh pages for every image takes longer than filling them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 
 
 class Scratch(threading.local):
-    """Arrays by name, a set for each thread."""
+    """Named float32 buffers, one set per thread."""
 
     def __init__(self) -> None:
-        self._values: dict[str, np.ndarray] = {}
+        self._buffers: dict[str, np.ndarray] = {}
 
     def array(self, name: str, *shape: int) -> np.ndarray:
-        """A float32 array of any content, valid until the next call for this name."""
+        """Return an uninitialised float32 array of `shape`, valid until the next call with this name."""
         length = math.prod(shape)
-        if name not in self._values or length > len(self._values[name]):
-            self._values.pop(name, None)  # before the larger one is there
-            self._values[name] = np.empty(length, np.float32)
-        return self._values[name][:length].reshape(shape)
+        if name not in self._buffers or length > len(self._buffers[name]):
+            self._buffers.pop(name, None)  # free it before allocating the larger one
+            self._buffers[name] = np.empty(length, np.float32)
+        return self._buffers[name][:length].reshape(shape)

@@ -1,9 +1,9 @@
-"""Runs as text: the numbers of Kaggle's EncodedPixels, a whole column at once, and COCO's compressed characters."""
+"""Text forms of runs: Kaggle's EncodedPixels, parsed a column at a time, and COCO's compressed counts."""
 
 import numpy as np
 from numba import njit
 
-# What `parse_runs` can find wrong with one text; zero is fine.
+# Error codes of `parse_runs`.
 OK, NOT_INTEGER, ODD_COUNT, NOT_POSITIVE, PAST_END, OVERLAP, DECREASING = range(7)
 
 SPACE, TAB, MINUS, PLUS, ZERO, NINE = 32, 9, 45, 43, 48, 57
@@ -11,35 +11,35 @@ SPACE, TAB, MINUS, PLUS, ZERO, NINE = 32, 9, 45, 43, 48, 57
 
 @njit(cache=True, nogil=True)
 def count_numbers(text, offsets):
-    """Count the blank-separated words of each text; `offsets` (n + 1) cut the bytes of `text` into n texts."""
+    """Count the blank-separated words of each text. `offsets` (n + 1,) delimits n texts in the bytes `text`."""
     counts = np.zeros(len(offsets) - 1, np.int64)
     for i in range(len(offsets) - 1):
-        inside = False
+        in_word = False
         for p in range(offsets[i], offsets[i + 1]):
             blank = text[p] == SPACE or text[p] == TAB
-            if not blank and not inside:
+            if not blank and not in_word:
                 counts[i] += 1
-            inside = not blank
+            in_word = not blank
     return counts
 
 
 @njit(cache=True, nogil=True)
 def parse_runs(text, offsets, n_pixels, run_offsets, origin, relative, runs):
-    """Parse texts of start/length pairs into `runs`; returns per text (run count, error code, word index, value).
+    """Parse n texts of start/length pairs into `runs`.
 
-    Neighbouring runs are joined. `run_offsets` says where each text's runs begin in `runs`; they end after the
-    returned count. With `relative`, each start counts from the end of the run before it. ``n_pixels`` may be -1
-    where the image's size is not yet known: then the end is not checked.
+    Returns run counts (n,) and problems (n, 3): error code, word index, value. Touching runs are joined. The runs of
+    text i begin at ``runs[run_offsets[i]]``. With `relative`, each start is an offset from the end of the previous run.
+    ``n_pixels[i]`` is -1 if the image size is unknown; the end of its runs is then not checked.
     """
     n = len(offsets) - 1
     counts = np.zeros(n, np.int64)
-    problem = np.zeros((n, 3), np.int64)
+    problems = np.zeros((n, 3), np.int64)
     for i in range(n):
         word = 0
         start = 0
-        end_before = 0
-        start_before = -1
-        written = run_offsets[i]
+        previous_end = 0
+        previous_start = -1
+        next_run = run_offsets[i]
         p = offsets[i]
         stop = offsets[i + 1]
         code = OK
@@ -65,7 +65,7 @@ def parse_runs(text, offsets, n_pixels, run_offsets, origin, relative, runs):
                 value = -value
             if word % 2 == 0:
                 if relative:
-                    start = end_before + value
+                    start = previous_end + value
                     if value < 0:
                         code = OVERLAP
                         break
@@ -74,10 +74,10 @@ def parse_runs(text, offsets, n_pixels, run_offsets, origin, relative, runs):
                     if start < 0:
                         code = NOT_POSITIVE
                         break
-                    if start < start_before:
+                    if start < previous_start:
                         code = DECREASING
                         break
-                    if start < end_before:
+                    if start < previous_end:
                         code = OVERLAP
                         break
             else:
@@ -87,28 +87,28 @@ def parse_runs(text, offsets, n_pixels, run_offsets, origin, relative, runs):
                 if n_pixels[i] >= 0 and start + value > n_pixels[i]:
                     code = PAST_END
                     break
-                if written > run_offsets[i] and runs[written - 1, 0] + runs[written - 1, 1] == start:
-                    runs[written - 1, 1] += value
+                if next_run > run_offsets[i] and runs[next_run - 1, 0] + runs[next_run - 1, 1] == start:
+                    runs[next_run - 1, 1] += value
                 else:
-                    runs[written, 0] = start
-                    runs[written, 1] = value
-                    written += 1
-                start_before = start
-                end_before = start + value
+                    runs[next_run, 0] = start
+                    runs[next_run, 1] = value
+                    next_run += 1
+                previous_start = start
+                previous_end = start + value
             word += 1
         if code == OK and word % 2 == 1:
             code = ODD_COUNT
             word = word - 1
-        counts[i] = written - run_offsets[i]
-        problem[i, 0] = code
-        problem[i, 1] = word
-        problem[i, 2] = value
-    return counts, problem
+        counts[i] = next_run - run_offsets[i]
+        problems[i, 0] = code
+        problems[i, 1] = word
+        problems[i, 2] = value
+    return counts, problems
 
 
 @njit(cache=True, nogil=True)
 def compact_runs(runs, run_offsets, counts):
-    """Close the gaps that joining neighbours left in `runs`; returns the new offsets. Works in place."""
+    """Close, in place, the gaps that joined runs left in `runs`. Returns the new offsets (n + 1,)."""
     offsets = np.zeros(len(counts) + 1, np.int64)
     for i in range(len(counts)):
         source = run_offsets[i]
@@ -123,7 +123,7 @@ def compact_runs(runs, run_offsets, counts):
 
 @njit(cache=True, nogil=True)
 def counts_to_chars(counts):
-    """COCO's compressed form: each count, from the fourth on less the count two before, in 5-bit groups plus 48."""
+    """Compress counts like COCO: 5-bit groups plus 48. After the third, a count is stored minus the one two before."""
     chars = np.empty(13 * len(counts), np.uint8)
     n = 0
     for i in range(len(counts)):
@@ -140,7 +140,7 @@ def counts_to_chars(counts):
 
 @njit(cache=True, nogil=True)
 def chars_to_counts(chars):
-    """Inverse of `counts_to_chars`; returns (counts, position of the first bad character or -1)."""
+    """Invert `counts_to_chars`. Returns the counts and the position of the first bad character, or -1."""
     counts = np.empty(len(chars), np.int64)
     n = 0
     p = 0

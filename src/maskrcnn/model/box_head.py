@@ -1,6 +1,6 @@
-"""Box head: pooled features -> which class, and the box refined for each class.
+"""Box head: pooled features -> class logits and box deltas for each class.
 
-R regions, C channels, S pooled cells along a side, K classes without the background
+R regions, C channels, S pooled cells along a side, F features, K classes without the background
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from maskrcnn.model.layers import convolution
 
 
 class BoxHead(nn.Module):
-    """3x3 convolutions (none in the paper), fully connected layers, class logits (background first), box deltas."""
+    """3x3 convolutions (none in the paper), fully connected layers, two outputs. The background is class 0."""
 
     def __init__(
         self, *, channels: int, pool_size: int, n_convs: int, hidden: int, n_layers: int, norm: bool, n_classes: int
@@ -37,7 +37,7 @@ class BoxHead(nn.Module):
         return self.predict(pooled.flatten(1))  # (R, C*S*S)
 
     def predict(self, hidden: Tensor, skip: int = 0) -> tuple[Tensor, Tensor]:
-        """What the fully connected layers from `skip` on, and the two outputs, make of features (R, F)."""
+        """Apply the fully connected layers after the first `skip`, and the outputs, to (R, F). Return as `forward`."""
         for fc in self.fcs[skip:]:
             hidden = F.relu(fc(hidden))
         return self.class_logits(hidden), self.box_deltas(hidden).reshape(-1, self.class_logits.out_features, 4)

@@ -1,38 +1,40 @@
-"""Frozen batch norm without its passes: while gradients are taken, a convolution and the norm behind it are one.
+"""Frozen batch norm folded into the convolution before it, for training.
 
     norm(W x) = (g W) x + b,  g = weight / sqrt(variance + eps),  b = bias - mean g
 
-Gradients reach W, weight and bias through g and b, as they would through the norm. Without gradients both layers do
-what they always did, so that predictions keep their last bit.
+Two modules replace each pair. Gradients reach W, weight and bias through g and b, as they would through the norm, and
+the activations are passed over once less. The replacements keep every tensor under its name, so weights load and save
+as before.
 """
 
 from __future__ import annotations
 
 import copy
 from collections import Counter
-from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import Conv2dSame
+from timm.layers import Conv2dSame, pad_same
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from maskrcnn.model.layers import convolve, norms
+from maskrcnn.model.layers import SharedConv2d, norms, replace_module
 
 
 def fold_frozen_norms(body: nn.Module) -> None:
-    """Let every convolution of `body` whose output goes to a batch norm, and nowhere else, take that norm's part.
+    """Replace, in place, each convolution of `body` that feeds one batch norm alone, and that norm.
 
-    It does so wherever the norm is in evaluation mode and gradients are enabled.
+    The norms must stay frozen: the replacements use their running statistics for good.
     """
-    for conv, norm in _pairs(body):
-        conv.forward = partial(_folded, conv, norm)  # type: ignore[method-assign]
-        norm.forward = partial(_what_is_left, norm)
+    for conv_name, norm_name in foldable_pairs(body):
+        conv, norm = body.get_submodule(conv_name), FoldedNorm(body.get_submodule(norm_name))
+        assert isinstance(conv, nn.Conv2d)
+        replace_module(body, conv_name, FoldedConv(conv, norm))
+        replace_module(body, norm_name, norm)
 
 
 def folded_weights(conv: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:
-    """Weight and bias of the convolution that does what `conv` and the norm behind it do in evaluation."""
+    """Weight and bias of the convolution that does what `conv` and its norm in evaluation mode do together."""
     factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     shift = norm.bias - norm.running_mean * factor
     if conv.bias is not None:
@@ -40,64 +42,69 @@ def folded_weights(conv: nn.Conv2d, norm: Any) -> tuple[Tensor, Tensor]:
     return conv.weight * factor[:, None, None, None], shift
 
 
-def _is_folded(norm: Any) -> bool:
-    return torch.is_grad_enabled() and not norm.training
+class FoldedConv(SharedConv2d):
+    """Stands in for a convolution and computes it together with the norm behind it."""
+
+    def __init__(self, conv: nn.Conv2d, norm: FoldedNorm) -> None:
+        super().__init__(conv)
+        self.pads_like_tensorflow = isinstance(conv, Conv2dSame)
+        self.norm = (norm,)  # in a tuple, which registers nothing: its tensors belong to the norm's own place
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, M, N) -> (B, C', M', N'), normalised."""
+        weight, bias = folded_weights(self, self.norm[0])
+        if self.pads_like_tensorflow:
+            input = pad_same(input, self.kernel_size, self.stride, self.dilation)  # type: ignore[arg-type]
+        return self._conv_forward(input, weight, bias)
 
 
-def _folded(conv: nn.Conv2d, norm: Any, x: Tensor) -> Tensor:
-    if not _is_folded(norm):
-        return type(conv).forward(conv, x)
-    scaled: Any = _Scaled(conv, *folded_weights(conv, norm))
-    if type(conv) is nn.Conv2d:
-        return convolve(conv, x, scaled.weight, scaled.bias)
-    return type(conv).forward(scaled, x)
+class FoldedNorm(nn.Module):
+    """Stands in for a norm that a `FoldedConv` computes: keeps its tensors and applies timm's activation, if any."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.eps: float = norm.eps  # type: ignore[assignment]
+        for name, parameter in norm.named_parameters(recurse=False):
+            self.register_parameter(name, parameter)
+        for name, buffer in norm.named_buffers(recurse=False):
+            self.register_buffer(name, buffer)
+        self.drop = getattr(norm, "drop", nn.Identity())
+        self.act = getattr(norm, "act", nn.Identity())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape in and out."""
+        return self.act(self.drop(x))
 
 
-def _what_is_left(norm: Any, x: Tensor) -> Tensor:
-    """The activation, where timm has put one into the norm."""
-    if not _is_folded(norm):
-        return type(norm).forward(norm, x)
-    return norm.act(norm.drop(x)) if hasattr(norm, "act") else x
+def foldable_pairs(body: nn.Module) -> list[tuple[str, str]]:
+    """Names of convolutions and of the norms that alone read their outputs.
 
-
-class _Scaled:
-    """A convolution with another weight and bias, for the forward functions of its subclasses."""
-
-    def __init__(self, conv: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
-        self.conv, self.weight, self.bias = conv, weight, bias
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.conv, name)
-
-
-def _pairs(body: nn.Module) -> list[tuple[nn.Conv2d, nn.Module]]:
-    """Convolutions and the norms that alone take their outputs, read off the graph of a forward pass without numbers.
-
-    A norm without weights or running statistics has no part to take.
+    They are found in the autograd graph of a forward pass on the meta device, which computes no numbers. A norm without
+    weights or running statistics cannot be folded.
     """
     if next(norms(body), None) is None:
         return []
     twin: Any = copy.deepcopy(body).to("meta").eval().requires_grad_()
-    made: list[tuple[Any, str]] = []
-    taken: list[tuple[Any, str]] = []
+    conv_outputs: list[tuple[Any, str]] = []
+    norm_inputs: list[tuple[Any, str]] = []
     for name, module in twin.named_modules():
         if type(module) in (nn.Conv2d, Conv2dSame):
-            module.register_forward_hook(lambda _, x, output, name=name: made.append((output.grad_fn, name)))
+            module.register_forward_hook(lambda _, x, output, name=name: conv_outputs.append((output.grad_fn, name)))
         elif isinstance(module, _BatchNorm) and module.affine and module.track_running_stats:
-            module.register_forward_pre_hook(lambda _, x, name=name: taken.append((x[0].grad_fn, name)))
+            module.register_forward_pre_hook(lambda _, x, name=name: norm_inputs.append((x[0].grad_fn, name)))
     with torch.enable_grad():
         maps = twin(torch.zeros(1, *twin.pretrained_cfg["input_size"], device="meta"))
-    maker, users = dict(made), _users(maps)
-    calls = Counter(name for _, name in [*made, *taken])
+    conv_of, users = dict(conv_outputs), _count_users(maps)
+    calls = Counter(name for _, name in [*conv_outputs, *norm_inputs])
     return [
-        (body.get_submodule(maker[node]), body.get_submodule(name))  # type: ignore[misc]
-        for node, name in taken
-        if node in maker and users[node] == calls[maker[node]] == calls[name] == 1
+        (conv_of[node], name)
+        for node, name in norm_inputs
+        if node in conv_of and users[node] == calls[conv_of[node]] == calls[name] == 1
     ]
 
 
-def _users(outputs: list[Tensor]) -> Counter[Any]:
-    """How many times the result of each node of a graph is used, `outputs` being used once more."""
+def _count_users(outputs: list[Tensor]) -> Counter[Any]:
+    """How many times the result of each node of an autograd graph is used; being an output counts as a use."""
     users: Counter[Any] = Counter(x.grad_fn for x in outputs)
     waiting = list(users)
     while waiting:

@@ -1,4 +1,4 @@
-"""Feature pyramid (Lin et al. 2017): C2 to C5 -> P2 to P6, all of one depth, or a single map for a plain network."""
+"""Feature pyramid (Lin et al. 2017): C2 to C5 -> P2 to P6 with equal channels. `SingleMap` replaces it by one map."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from maskrcnn.model.layers import convolution, convolutions
 
 
 class FPN(nn.Module):
-    """Lateral 1x1 convolutions, a top-down path of nearest-neighbour steps, 3x3 output convolutions, P6 from P5."""
+    """Lateral 1x1 convolutions, nearest-neighbour top-down path, 3x3 output convolutions, P6 subsampled from P5."""
 
     def __init__(self, in_channels: list[int], channels: int, *, norm: bool = False) -> None:
         super().__init__()
@@ -18,13 +18,13 @@ class FPN(nn.Module):
         _initialize(self)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Finest first, in and out; one level more comes out."""
+        """Maps (B, C, M, N), finest first -> pyramid, finest first, with one more level."""
         pyramid = [output(sums) for output, sums in zip(self.outputs, self.merge(maps), strict=True)]
         pyramid.append(F.max_pool2d(pyramid[-1], kernel_size=1, stride=2))
         return pyramid
 
     def merge(self, maps: list[Tensor]) -> list[Tensor]:
-        """The laterals with all coarser ones added to them: what the output convolutions take."""
+        """Return the input of the output convolutions: each lateral plus the upsampled sum of all coarser ones."""
         merged: list[Tensor] = []
         for feature, lateral in reversed(list(zip(maps, self.laterals, strict=True))):
             sums = lateral(feature)
@@ -35,7 +35,7 @@ class FPN(nn.Module):
 
 
 class SingleMap(nn.Module):
-    """One map of stride 16 brought to the heads' depth: Faster R-CNN's shape, without a pyramid."""
+    """No pyramid, as in Faster R-CNN: project the map of stride 16 to the channels of the heads."""
 
     def __init__(self, in_channels: list[int], channels: int, *, norm: bool = False) -> None:
         super().__init__()
@@ -43,11 +43,11 @@ class SingleMap(nn.Module):
         _initialize(self)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """The last map only."""
+        """Project the last map."""
         return self.merge(maps)
 
     def merge(self, maps: list[Tensor]) -> list[Tensor]:
-        """The same: no 3x3 convolutions follow."""
+        """Same as `forward`: no output convolutions follow."""
         return [self.project(maps[-1])]
 
 

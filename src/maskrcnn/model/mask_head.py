@@ -1,6 +1,6 @@
-"""Mask head: pooled features -> one small mask, of the class that is asked for.
+"""Mask head: pooled features and a class per region -> one small mask per region.
 
-R regions, C channels, S pooled cells along a side, M = 2 S mask cells, K classes without the background
+R regions, C and C' channels, S pooled cells along a side, M = 2 S mask cells, K classes without the background
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from maskrcnn.model.layers import convolution, convolutions
 
 
 class MaskHead(nn.Module):
-    """3x3 convolutions, a 2x2 deconvolution that doubles the side, a 1x1 convolution to the classes."""
+    """3x3 convolutions, a 2x2 deconvolution that doubles the resolution, and a 1x1 convolution to the classes."""
 
     def __init__(
         self, *, channels: int, n_convs: int, hidden: int, deconv: int | None, norm: bool, n_classes: int
@@ -32,24 +32,24 @@ class MaskHead(nn.Module):
         nn.init.zeros_(self.logits.get_parameter("bias"))
 
     def forward(self, pooled: Tensor, labels: Tensor) -> Tensor:
-        """(R, C, S, S) with labels (R,) -> mask logits (R, M, M) of that class; the others are never computed."""
+        """(R, C, S, S) and labels (R,) -> mask logits (R, M, M) of the labelled class only."""
         return self.finish(self.convolved(pooled), labels, *self.product())
 
     def convolved(self, pooled: Tensor) -> Tensor:
-        """(R, C, S, S) -> (R, S, S, C), behind the 3x3 convolutions."""
+        """Apply the 3x3 convolutions: (R, C, S, S) -> (R, S, S, C)."""
         for conv in self.convs:
             pooled = F.relu(conv(pooled))
         return pooled.permute(0, 2, 3, 1)
 
     def product(self) -> tuple[Tensor, Tensor]:
-        """The deconvolution as a product of matrices: weight (2*2*C', C), bias (2*2*C',)."""
-        weight = self.deconv.weight.permute(2, 3, 1, 0).flatten(0, 2)  # from (C, C', 2, 2)
+        """Return the deconvolution as a linear layer: weight (2*2*C', C), bias (2*2*C',)."""
+        weight = self.deconv.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (C, C', 2, 2) -> (2*2*C', C)
         return weight, self.deconv.get_parameter("bias").repeat(4)
 
     def finish(self, cells: Tensor, labels: Tensor, product_weight: Tensor, product_bias: Tensor) -> Tensor:
-        """What `convolved` gave, (R, S, S, C), with labels (R,) and `product` -> mask logits (R, M, M).
+        """Turn `convolved`'s (R, S, S, C), labels (R,) and `product`'s matrix into mask logits (R, M, M).
 
-        The four cells that the deconvolution makes of each stay side by side until they are one number each.
+        The deconvolution makes four mask cells of each cell. They move to their places last, as one number each.
         """
         R, S = cells.shape[:2]
         hidden = F.relu(F.linear(cells.flatten(1, 2), product_weight, product_bias))

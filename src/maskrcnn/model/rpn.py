@@ -1,6 +1,6 @@
-"""Region proposal network (Ren et al. 2015): at every cell, is there an object in each anchor, and where exactly?
+"""Region proposal network (Ren et al. 2015): features -> an objectness logit and a box delta for every anchor.
 
-B images, C channels, A cell anchors, M x N cells of a level, K = all anchors of all levels
+B images, C channels, A cell anchors, M x N cells of a level, S sampled anchors
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from maskrcnn.model.layers import convolution, convolutions
 
 @dataclass(frozen=True)
 class RPNOutput:
-    """Per level: objectness_logits (B, M*N*A), anchor_deltas (B, M*N*A, 4) and the map's `cells` (M, N)."""
+    """Per level: objectness_logits (B, M*N*A), anchor_deltas (B, M*N*A, 4) and `cells`, the map size (M, N)."""
 
     objectness_logits: list[Tensor]
     anchor_deltas: list[Tensor]
     cells: list[tuple[int, int]]
 
     def float(self) -> RPNOutput:
-        """The same in float32."""
+        """Convert logits and deltas to float32."""
         logits, deltas = ([t.float() for t in level] for level in (self.objectness_logits, self.anchor_deltas))
         return RPNOutput(logits, deltas, self.cells)
 
     def class_probabilities(self, level: int) -> Tensor:
-        """(B, M, N, 2A) background and foreground of each anchor: the two-way softmax that the one logit stands for."""
+        """Return background and foreground probabilities (B, M, N, 2A): a sigmoid is a softmax over two classes."""
         logits = self.objectness_logits[level]
         return torch.stack([-logits, logits], -1).sigmoid().reshape(logits.shape[0], *self.cells[level], -1)
 
     def box_deltas(self, level: int) -> Tensor:
-        """(B, M, N, 4A)."""
+        """Return the deltas of a level as (B, M, N, 4A)."""
         deltas = self.anchor_deltas[level]
         return deltas.reshape(deltas.shape[0], *self.cells[level], -1)
 
 
 class RPN(nn.Module):
-    """3x3 convolutions (one in the paper) and two 1x1 ones, shared by all levels."""
+    """3x3 convolutions (one in the paper) and two sibling 1x1 convolutions, shared by all levels."""
 
     def __init__(self, channels: int, anchors_per_cell: int, *, n_convs: int = 1, hidden: int | None = None) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class RPN(nn.Module):
             nn.init.zeros_(module.get_parameter("bias"))
 
     def forward(self, features: list[Tensor]) -> RPNOutput:
-        """Maps (B, C, M, N) -> logits and deltas in the anchors' order."""
+        """Maps (B, C, M, N) -> logits and deltas in the order of the anchors."""
         logits, deltas, cells = [], [], []
         for feature in features:
             hidden = feature
@@ -67,39 +67,44 @@ class RPN(nn.Module):
         return RPNOutput(logits, deltas, cells)
 
     def at(self, features: list[Tensor], image_index: Tensor, anchor_index: Tensor) -> tuple[Tensor, Tensor]:
-        """What `forward` gives for a few anchors (S,) of images (S,): logits (S,) and deltas (S, 4).
+        """Compute logits (S,) and deltas (S, 4) of the sampled anchors only, with the same values as `forward`.
 
-        `anchor_index` counts the anchors of all levels in `forward`'s order. Training asks for a few hundred of some
-        60,000, so going back through these cells alone costs next to nothing and yields the same gradients.
+        `image_index` (S,) and `anchor_index` (S,) select the samples; anchors are numbered over all levels in the
+        order of `forward`. Training samples a few hundred of some 60,000 anchors, so the backward pass through these
+        cells costs next to nothing. Its gradients are the same.
         """
         per_cell = self.objectness.out_channels
-        logits, deltas, order = [], [], []
+        logits, deltas, sample_order = [], [], []
         first = 0
         for feature in features:
             rows, columns = feature.shape[-2:]
             count = rows * columns * per_cell
-            here = ((anchor_index >= first) & (anchor_index < first + count)).nonzero()[:, 0]
-            local = anchor_index[here] - first
-            cell, which = local // per_cell, local % per_cell
-            hidden = self._hidden_at(feature, image_index[here], cell // columns, cell % columns, depth=len(self.convs))
-            n = torch.arange(len(here), device=feature.device)
-            logits.append(F.linear(hidden, self.objectness.weight.flatten(1), self.objectness.bias)[n, which])
-            every = F.linear(hidden, self.deltas.weight.flatten(1), self.deltas.bias)  # (S, A*4)
-            deltas.append(every.unflatten(1, (per_cell, 4))[n, which])
-            order.append(here)
+            samples = ((anchor_index >= first) & (anchor_index < first + count)).nonzero()[:, 0]
+            level_index = anchor_index[samples] - first
+            cell, cell_anchor = level_index // per_cell, level_index % per_cell
+            y, x = cell // columns, cell % columns
+            hidden = self._hidden_at(feature, image_index[samples], y, x, depth=len(self.convs))
+            row = torch.arange(len(samples), device=feature.device)
+            logits.append(F.linear(hidden, self.objectness.weight.flatten(1), self.objectness.bias)[row, cell_anchor])
+            cell_deltas = F.linear(hidden, self.deltas.weight.flatten(1), self.deltas.bias)  # (S, A*4)
+            deltas.append(cell_deltas.unflatten(1, (per_cell, 4))[row, cell_anchor])
+            sample_order.append(samples)
             first += count
-        back = torch.cat(order).argsort()
-        return torch.cat(logits)[back], torch.cat(deltas)[back]
+        inverse = torch.cat(sample_order).argsort()
+        return torch.cat(logits)[inverse], torch.cat(deltas)[inverse]
 
     def _hidden_at(self, feature: Tensor, image_index: Tensor, y: Tensor, x: Tensor, depth: int) -> Tensor:
-        """The map (S, C) after `depth` convolutions, at cells (y, x) (S,), from the 3x3 patch before each of them."""
+        """Return the map after `depth` convolutions at the cells (y, x) as (S, C); S is the number of cells.
+
+        Each convolution needs the 3x3 patches of the map before it, hence the recursion.
+        """
         rows, columns = feature.shape[-2:]
         if depth == 0:
-            place = (image_index * rows + y) * columns + x
-            # (B, C, M, N) -> (B*M*N, C). index_select goes back in a fixed order; indexing would not.
-            return feature.permute(0, 2, 3, 1).flatten(0, 2).index_select(0, place)
-        step = torch.arange(-1, 2, device=feature.device)
-        py, px = torch.broadcast_tensors(y[:, None, None] + step[:, None], x[:, None, None] + step)  # (S, 3, 3)
+            flat_index = (image_index * rows + y) * columns + x
+            # (B, C, M, N) -> (B*M*N, C). index_select adds gradients in a fixed order; indexing does not.
+            return feature.permute(0, 2, 3, 1).flatten(0, 2).index_select(0, flat_index)
+        offset = torch.arange(-1, 2, device=feature.device)
+        py, px = torch.broadcast_tensors(y[:, None, None] + offset[:, None], x[:, None, None] + offset)  # (S, 3, 3)
         inside = (py >= 0) & (py < rows) & (px >= 0) & (px < columns)
         cells = self._hidden_at(
             feature,
@@ -108,7 +113,7 @@ class RPN(nn.Module):
             px.clamp(0, columns - 1).flatten(),
             depth - 1,
         )
-        flat = (cells.unflatten(0, (-1, 3, 3)) * inside[..., None]).flatten(1)  # outside the map is zero; (S, 3*3*C)
+        patches = (cells.unflatten(0, (-1, 3, 3)) * inside[..., None]).flatten(1)  # (S, 3*3*C), zero-padded
         conv = self.convs[depth - 1]
         weight = conv.get_parameter("weight").permute(0, 2, 3, 1).flatten(1)  # (C', C, 3, 3) -> (C', 3*3*C)
-        return F.relu(F.linear(flat, weight, conv.get_parameter("bias")))
+        return F.relu(F.linear(patches, weight, conv.get_parameter("bias")))

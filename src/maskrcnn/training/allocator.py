@@ -1,7 +1,7 @@
-"""Memory that a step gives back and the next one asks for again, kept in between.
+"""Keep freed memory in the process between training steps on a CPU.
 
-glibc returns large arrays to the system at once, and the system clears every page of the next one: a tenth to a third
-of a training step on a CPU (docs/benchmarks.md).
+By default, glibc returns each large array to the system when it is freed, and the system zeroes every page of the next
+one. That takes a tenth to a third of a step (docs/benchmarks.md).
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from contextlib import contextmanager
 import torch
 
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
-"""Parameters of mallopt (malloc.h): from how many bytes on the heap's free end goes back; from how many on an array
-has a mapping of its own, which goes back at once; and how many may have one."""
+"""Parameters of mallopt (malloc.h): minimum bytes at the heap's free end that go back to the system; minimum bytes of
+an array with a mapping of its own, which goes back when it is freed; maximum number of such mappings."""
 
-KEPT = {TRIM_THRESHOLD: -1, MMAP_MAX: 0}
-"""Nothing goes back."""
+KEEP_FREED = {TRIM_THRESHOLD: -1, MMAP_MAX: 0}
+"""No trimming and no mappings: nothing goes back."""
 
-USUAL = {TRIM_THRESHOLD: 2**26, MMAP_THRESHOLD: 2**25, MMAP_MAX: 2**16}
-"""glibc's own; the thresholds are those that it ends up with in a program that frees large arrays."""
+GLIBC_DEFAULTS = {TRIM_THRESHOLD: 2**26, MMAP_THRESHOLD: 2**25, MMAP_MAX: 2**16}
+"""Defaults of glibc, with the thresholds that it adapts to in a program that frees large arrays."""
 
 
 @contextmanager
 def freed_memory_kept(device: torch.device) -> Iterator[None]:
-    """Inside, the C library keeps what is freed, for a CPU's work; behind it, that goes back to the system.
+    """Make the C library keep freed memory while training on a CPU, and return it to the system at the end.
 
-    Does nothing where the library is not glibc, or where the environment has settings for it.
+    Does nothing if the library is not glibc or if the environment configures its allocator.
     """
-    chosen = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
-    if device.type != "cpu" or os.name != "posix" or chosen or not hasattr(ctypes.CDLL(None), "malloc_trim"):
+    configured = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
+    if device.type != "cpu" or os.name != "posix" or configured or not hasattr(ctypes.CDLL(None), "malloc_trim"):
         yield
         return
     libc = ctypes.CDLL(None)
-    _set(libc, KEPT)
+    _set(libc, KEEP_FREED)
     try:
         yield
     finally:
-        _set(libc, USUAL)
+        _set(libc, GLIBC_DEFAULTS)
         libc.malloc_trim(0)
 
 

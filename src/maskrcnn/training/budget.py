@@ -1,4 +1,4 @@
-"""A time budget becomes a number of steps: once, from the pace of the first steps, and then it is part of the run."""
+"""Turn a time budget into a number of steps: once, from the pace of the first steps; the run then keeps that number."""
 
 from __future__ import annotations
 
@@ -9,56 +9,57 @@ import numpy as np
 
 from maskrcnn.training.schedule import WARMUP_STEPS
 
-MEASURING_SHARE = 0.15
-"""Steps are counted at the end of a usual warm-up, or after this share of the budget."""
+MEASURED_FRACTION = 0.15
+"""The steps are planned after `WARMUP_STEPS` or this fraction of the budget, whichever comes first."""
 
-FIRST_STEPS = 3
-"""They compile kernels and fill caches, and say nothing about the pace."""
+UNTIMED_STEPS = 3
+"""Steps left out of the mean step time: they compile kernels and fill caches."""
 
 
 class Budget:
-    """`seconds` to train in, validations included; `step_times` are those of all steps so far."""
+    """`seconds` of training, validations included; `step_times` holds the seconds of each step so far."""
 
     def __init__(self, seconds: float, step_times: list[float]) -> None:
         self.seconds = seconds
         self.step_times = step_times
 
     def measured(self, elapsed: float) -> bool:
-        """Whether the pace is known, after `elapsed` seconds."""
+        """Return whether enough steps were timed, `elapsed` seconds into the run."""
         steps = len(self.step_times)
-        return steps >= WARMUP_STEPS or (steps > FIRST_STEPS and elapsed > MEASURING_SHARE * self.seconds)
+        return steps >= WARMUP_STEPS or (steps > UNTIMED_STEPS and elapsed > MEASURED_FRACTION * self.seconds)
 
     @property
     def step_seconds(self) -> float:
-        """Mean time of a step so far."""
-        counted = self.step_times[FIRST_STEPS:]
-        return sum(counted) / len(counted)
+        """Mean seconds per step so far."""
+        times = self.step_times[UNTIMED_STEPS:]
+        return sum(times) / len(times)
 
     def more_steps(self, elapsed: float, validation_seconds: float, steps_per_epoch: int) -> int:
-        """Steps that fit into what is left after `elapsed` seconds."""
-        left, done = self.seconds - elapsed, len(self.step_times)
-        return steps_for(left, self.step_seconds, validation_seconds, steps_per_epoch, done)
+        """Return how many more steps fit into the time left after `elapsed` seconds."""
+        seconds_left, steps_done = self.seconds - elapsed, len(self.step_times)
+        return steps_for(seconds_left, self.step_seconds, validation_seconds, steps_per_epoch, steps_done)
 
 
 def across_sizes(pixels: np.ndarray, most: int = 5) -> np.ndarray:
-    """Indices of at most `most` images, from that with the fewest `pixels` (N,) to that with the most."""
+    """Return the indices of up to `most` images, evenly spaced in rank from the fewest `pixels` (N,) to the most."""
     ranks = np.linspace(0, len(pixels) - 1, min(most, len(pixels))).round().astype(np.int64)
     return np.argsort(pixels, kind="stable")[ranks]
 
 
 def seconds_for_all(pixels: np.ndarray, timed: np.ndarray, times: Sequence[float]) -> float:
-    """Seconds that images with inputs of so many `pixels` (N,) take, of which those `timed` (M,) took `times`.
+    """Estimate the seconds for all images from the `times` (M,) of the images with indices `timed` (M,).
 
-    What lies between two of these in size takes a time between theirs.
+    `pixels` (N,) holds the input size of every image; times are interpolated linearly over it.
     """
-    sizes, which = np.unique(pixels[timed], return_inverse=True)
-    means = np.bincount(which, times) / np.bincount(which)
-    return float(np.interp(pixels, sizes, means).sum())
+    sizes, size_index = np.unique(pixels[timed], return_inverse=True)
+    mean_times = np.bincount(size_index, times) / np.bincount(size_index)
+    return float(np.interp(pixels, sizes, mean_times).sum())
 
 
 def validation_due(step: int, total: int | None, steps_per_epoch: int) -> bool:
-    """Whether to validate after `step` of `total` steps: at the last one, and where an epoch ends that leaves half of
-    another or more.
+    """Return whether to validate after `step` of `total` steps.
+
+    Validation follows the last step and the end of each epoch that leaves at least half an epoch.
     """
     if step == total:
         return True
@@ -68,15 +69,15 @@ def validation_due(step: int, total: int | None, steps_per_epoch: int) -> bool:
 def steps_for(
     seconds_left: float, step_seconds: float, validation_seconds: float, steps_per_epoch: int, done: int = 0
 ) -> int:
-    """More steps that fit into the time left, at least one, with the validations that `validation_due` asks for.
+    """Return how many more steps (at least 1) fit into `seconds_left`, validations (`validation_due`) included.
 
-    A validation that is due after the `done` steps is still to come.
+    If a validation is due after step `done`, it has not run yet.
     """
 
-    def seconds(more: int) -> float:
-        epochs = (2 * (done + more) - steps_per_epoch) // (2 * steps_per_epoch)
+    def total_seconds(steps: int) -> float:
+        epochs = (2 * (done + steps) - steps_per_epoch) // (2 * steps_per_epoch)
         validations = max(epochs - max(done - 1, 0) // steps_per_epoch, 0) + 1
-        return more * step_seconds + validations * validation_seconds
+        return steps * step_seconds + validations * validation_seconds
 
-    possible = range(1, max(int(seconds_left / step_seconds), 1) + 1)
-    return max(bisect_right(possible, seconds_left, key=seconds), 1)
+    candidates = range(1, max(int(seconds_left / step_seconds), 1) + 1)
+    return max(bisect_right(candidates, seconds_left, key=total_seconds), 1)

@@ -1,4 +1,4 @@
-"""Network and batch -> the five named losses: pyramid -> sampled anchors -> proposals -> sampled regions -> heads."""
+"""Network and batch -> the five named losses: maps -> sampled anchors -> proposals -> sampled regions -> heads."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from maskrcnn.config import TrainConfig
+from maskrcnn.detection.arrays import on_host
+from maskrcnn.detection.boxes import to_pixels, to_units
+from maskrcnn.detection.propose import propose
 from maskrcnn.model.mask_rcnn import MaskRCNN
 from maskrcnn.training import losses
 from maskrcnn.training.targets import Truth, first_of_each_image, mask_targets, sample_anchors, sample_regions
@@ -17,17 +20,17 @@ LOSSES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_los
 
 
 class Criterion(nn.Module):
-    """The network with its losses. What `forward` returns can be back-propagated and nothing else.
+    """The network with its losses. `forward` returns nothing but losses to back-propagate.
 
-    With `computed_in`, bfloat16 or float16, the network computes in that type where autocast finds it safe; boxes,
+    With `autocast_to`, bfloat16 or float16, the network computes in that type where autocast finds it safe. Boxes,
     targets and losses stay float32.
     """
 
-    def __init__(self, model: MaskRCNN, config: TrainConfig, computed_in: torch.dtype | None = None) -> None:
+    def __init__(self, model: MaskRCNN, config: TrainConfig, autocast_to: torch.dtype | None = None) -> None:
         super().__init__()
         self.model = model
         self.config = config
-        self.computed_in = computed_in
+        self.autocast_to = autocast_to
         self.weights = {name: float(getattr(config, name.replace("_loss", "_weight"))) for name in LOSSES}
 
     def forward(
@@ -38,27 +41,27 @@ class Criterion(nn.Module):
         generators: Sequence[torch.Generator],
         n_images: int,
     ) -> dict[str, Tensor]:
-        """Normalised images (B, 3, H, W) -> the five losses and "loss", their weighted sum.
+        """Normalised images (B, 3, H, W) with windows (B, 4) -> the five losses and "loss", their weighted sum.
 
-        What is sampled from an image comes from its own generator. `n_images` are those of the whole step: the losses
-        of its batches add up to those of the step.
+        Each image's samples come from its own generator. `n_images` is the number of images of the whole step, so the
+        losses of its batches add up to those of the step.
         """
-        model, config = self.model, self.config
-        # One context for each part: autocast keeps the weights it has cast, and those cast without gradients would
-        # serve the later parts too.
+        model, config, conventions = self.model, self.config, self.model.conventions
+        # Each part has its own context. Autocast caches the weights that it casts, and those cast without gradients
+        # must not serve the parts that need gradients.
         with self._autocast(images):
             features = model.extract(images)
-        input_hw = (images.shape[-2], images.shape[-1])
-        anchors = model.grid(features, input_hw)
-        truth = replace(truth, boxes=model.to_units(truth.boxes, input_hw))
         with torch.no_grad(), self._autocast(images):
             rpn = model.rpn(features)
-        anchor_sample = sample_anchors(anchors, truth, config, model.conventions, generators)
+        trunk = model.trunk([], rpn.float(), (images.shape[-2], images.shape[-1]))
+        anchors = model.anchors(trunk.maps_hw, trunk.input_hw, images.device)
+        truth = replace(truth, boxes=to_units(truth.boxes, trunk.input_hw, conventions))
+        anchor_sample = sample_anchors(anchors, truth, config, conventions, generators)
         with self._autocast(images):
             objectness, anchor_deltas = model.rpn.at(features, anchor_sample.image_index, anchor_sample.anchor_index)
 
-        proposals = model.propose(rpn.float(), anchors, windows, input_hw)
-        regions = sample_regions(proposals, truth, config, model.conventions, generators)
+        proposals = propose(trunk, on_host(windows.float()), model.anchors, model.config, conventions)
+        regions = sample_regions(proposals, truth, config, conventions, generators)
         positive = regions.labels.nonzero()[:, 0]
         labels = regions.labels[positive]
         masked = first_of_each_image(positive, regions.image_index, config.mask_batch)
@@ -67,8 +70,8 @@ class Criterion(nn.Module):
             mask_logits = model.segment(
                 features, regions.boxes[masked], regions.image_index[masked], regions.labels[masked]
             )
-        covered = mask_targets(
-            model.to_pixels(regions.boxes[masked], input_hw),
+        mask_coverage = mask_targets(
+            to_pixels(regions.boxes[masked], trunk.input_hw, conventions),
             regions.image_index[masked],
             regions.instance[masked],
             truth,
@@ -85,10 +88,10 @@ class Criterion(nn.Module):
             "rpn_bbox_loss": losses.box_loss(anchor_deltas, anchor_sample.deltas[hit], anchor_weights[hit]),
             "mrcnn_class_loss": losses.class_loss(class_logits.float(), regions.labels, region_weights),
             "mrcnn_bbox_loss": losses.box_loss(box_deltas, regions.deltas[positive], region_weights[positive]),
-            "mrcnn_mask_loss": losses.mask_loss(mask_logits.float(), covered, mask_weights),
+            "mrcnn_mask_loss": losses.mask_loss(mask_logits.float(), mask_coverage, mask_weights),
         }
         result["loss"] = torch.stack([self.weights[name] * result[name] for name in LOSSES]).sum()
         return result
 
     def _autocast(self, images: Tensor) -> torch.autocast:
-        return torch.autocast(images.device.type, self.computed_in, enabled=self.computed_in is not None)
+        return torch.autocast(images.device.type, self.autocast_to, enabled=self.autocast_to is not None)

@@ -1,12 +1,12 @@
-"""Several processes, one run: what they agree on, and how gradients are added up.
+"""Train one network in several processes, on one machine or many.
 
-``torchrun`` starts them; each holds the whole network and takes its share of every step's images. Gradients are added
-up by torch's DistributedDataParallel, which sends them while the backward pass still computes. The `Criterion`, whose
-`forward` makes the losses, is the module that it wraps. Everything else that processes tell one another is small and
-goes through `World`: over gloo, except for what lies on a GPU (`average`).
+torchrun starts the processes. Each holds the full network and trains on its share of every step's images.
+DistributedDataParallel wraps the `Criterion`, which computes the losses in `forward`, and averages the gradients during
+the backward pass. All other communication is small and goes through `World`, over gloo; tensors on a GPU (`average`) go
+over NCCL.
 
-Only the first process writes files and speaks. What depends on time, files or luck (a stop, a budget's plan, an image
-that cannot be read) is agreed on, so that all processes take the same turns.
+Only the first process writes files and prints. All processes agree on everything that depends on time, files or chance
+(a stop, a budget's plan, an unreadable image), and therefore take the same branches.
 """
 
 from __future__ import annotations
@@ -27,61 +27,61 @@ from torch.distributed import DistStoreError, PrefixStore, ProcessGroup, Store
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from maskrcnn.checkpoints.native import pick_device
 from maskrcnn.errors import UserError
+from maskrcnn.inference.runtimes.torch import pick_device
 
 T = TypeVar("T")
 
 THIS_PROCESS = uuid.uuid4().hex
 
-ANSWER = timedelta(seconds=1)
-"""How long a process waits for a word of the first, before it looks whether there is another first."""
-PAUSE = 0.05
-PATIENCE = 600.0
-"""Seconds until it gives up: the others' imports from a slow disk take part of it."""
+ANSWER_TIMEOUT = timedelta(seconds=1)
+"""How long a process waits for the first process, before it checks whether another one has taken its place."""
+RETRY_SECONDS = 0.05
+GIVE_UP_SECONDS = 600.0
+"""Seconds until a process gives up; the others may still be importing from a slow disk."""
 
 
 @dataclass(frozen=True)
 class World:
-    """The processes of a run, of which this is number `rank`. All of them must call a method for any to return.
+    """The `size` processes of a run; this is number `rank`. Unless noted, methods are collective: all must call them.
 
-    `group` is for what lies on the CPU, where the default group cannot take it. `memory` is the launcher's store, which
-    outlives the processes that it starts.
+    `group` communicates CPU tensors if the default group cannot. `launcher_store` is the launcher's key-value store,
+    which outlives the processes that it starts.
     """
 
     rank: int = 0
     size: int = 1
     group: ProcessGroup | None = None
-    memory: Store | None = None
+    launcher_store: Store | None = None
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this process writes files and prints."""
         return self.rank == 0
 
     def remember(self, fact: str) -> None:
-        """Keep `fact` for processes that the same launcher starts after this one, which may call this alone."""
-        if self.memory is not None:
-            self.memory.set(fact, THIS_PROCESS)
+        """Store `fact` for processes that the same launcher starts later. Not collective."""
+        if self.launcher_store is not None:
+            self.launcher_store.set(fact, THIS_PROCESS)
 
     def remembers(self, fact: str) -> bool:
-        """Whether a process of the same launcher has been told to `remember` `fact` before this one; alone, too."""
-        known = self.memory is not None and self.memory.check([fact])
-        return known and self.memory.get(fact).decode() != THIS_PROCESS  # type: ignore[union-attr]
+        """Return whether an earlier process of the same launcher stored `fact`. Not collective."""
+        known = self.launcher_store is not None and self.launcher_store.check([fact])
+        return known and self.launcher_store.get(fact).decode() != THIS_PROCESS  # type: ignore[union-attr]
 
     def sum(self, values: Tensor) -> Tensor:
-        """The sum over all processes, on the CPU."""
+        """Return the sum over all processes, on the CPU."""
         values = values.cpu()
         if self.size > 1:
             distributed.all_reduce(values, group=self.group)
         return values
 
     def any(self, here: bool) -> bool:
-        """Whether it is so in any process."""
+        """Return whether `here` is true in any process."""
         return bool(self.sum(torch.tensor(float(here))))
 
     def gather(self, value: T) -> list[T]:
-        """Every process's value, in order of rank."""
+        """Return the value of every process, in order of rank."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -89,7 +89,7 @@ class World:
         return values
 
     def from_first(self, make: Callable[[], T]) -> T:
-        """What `make` returns in the first process; where it raises `UserError` there, all do."""
+        """Call `make` in the first process and return its result in all; if it raises `UserError`, all raise it."""
         if self.size == 1:
             return make()
         box: list[Any] = [None]
@@ -104,23 +104,23 @@ class World:
         return box[0]
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """`module`, whose gradients are from now on the means over all processes; weights become the first's.
+        """Return `module` with gradients averaged over all processes and the weights of the first process.
 
-        A step in which no image has a mask leaves the mask head without gradients, so what is unused is looked for.
+        The mask head gets no gradients in a step without masks, hence ``find_unused_parameters``.
         """
         if self.size == 1:
             return module
         wrapped = DistributedDataParallel(module, find_unused_parameters=True)
-        # Buffers are averaged where they matter (`average`); the argument that says so has another name in newer torch.
+        # `average` synchronises the buffers that matter. Set after construction: newer torch renamed the argument.
         wrapped.broadcast_buffers = False
         return wrapped
 
     def apart(self, module: nn.Module) -> AbstractContextManager[None]:
-        """Gradients of a backward pass in this context stay here, until those of one outside are added up."""
+        """Return a context in which backward passes only accumulate gradients; the next pass outside averages them."""
         return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
 
     def average(self, tensors: list[Tensor]) -> None:
-        """Replace each tensor by its mean over all processes."""
+        """Replace each tensor with its mean over all processes."""
         if self.size > 1 and tensors:
             flat = torch.cat([tensor.flatten() for tensor in tensors])
             distributed.all_reduce(flat)
@@ -131,57 +131,58 @@ class World:
 
 @contextmanager
 def joined() -> Iterator[World]:
-    """The processes that torchrun started or that the caller has already joined; else this one alone."""
+    """Yield the processes of torchrun or of the caller's initialised process group, otherwise this process alone."""
     size = int(os.environ.get("WORLD_SIZE", "1")) if "MASTER_ADDR" in os.environ else 1
-    memory: Any = None
+    launcher_store: Any = None
     if "TORCHELASTIC_RUN_ID" in os.environ or (size > 1 and not distributed.is_initialized()):
-        memory, rank, size = next(rendezvous("env://"))
+        launcher_store, rank, size = next(rendezvous("env://"))
     if distributed.is_initialized():
         serves_cpu = "gloo" in str(distributed.get_backend_config())
         group: Any = None if serves_cpu else distributed.new_group(backend="gloo")
-        yield World(distributed.get_rank(), distributed.get_world_size(), group, memory)
+        yield World(distributed.get_rank(), distributed.get_world_size(), group, launcher_store)
     elif size > 1:
-        numba.set_num_threads(min(torch.get_num_threads(), numba.get_num_threads()))  # torchrun tells torch alone
-        # The launcher's store outlives a restart: without a name of its own, a start could find what was killed.
-        store = PrefixStore(name_of_start(memory, rank, size), memory)
+        numba.set_num_threads(min(torch.get_num_threads(), numba.get_num_threads()))  # torchrun limits only torch
+        # The launcher's store outlives a restart: without a prefix of its own, a start could read keys of a killed one.
+        store = PrefixStore(agree_on_start_id(launcher_store, rank, size), launcher_store)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         distributed.init_process_group(backend, store=store, rank=rank, world_size=size)
         try:
-            yield World(rank, size, memory=memory)
+            yield World(rank, size, launcher_store=launcher_store)
         finally:
             distributed.destroy_process_group()
     else:
-        yield World(memory=memory)
+        yield World(launcher_store=launcher_store)
 
 
-def name_of_start(store: Store, rank: int, size: int) -> str:
-    """A name that the `size` processes started together agree on, and none of an earlier start has.
+def agree_on_start_id(store: Store, rank: int, size: int) -> str:
+    """Return an id that the `size` processes of this start share and no earlier start used.
 
-    The first makes it up. The others may read that of a first that is gone: only a living one answers their greeting.
-    (torchrun's count of restarts will not do: each node counts its own.) Raises `TimeoutError` when none is heard of.
+    The first process draws it. The others may read the id of a first process that has died, so each sends a greeting
+    that only a live one answers. (torchrun's restart count does not serve: each node keeps its own.) Raise
+    `TimeoutError` if no first process answers.
     """
     if rank == 0:
-        name = uuid.uuid4().hex
-        store.set("start", name)
-        for other in range(1, size):
-            store.set(f"{name} answer {other}", store.get(f"{name} greeting {other}").decode())
-        return name
+        start_id = uuid.uuid4().hex
+        store.set("start", start_id)
+        for peer in range(1, size):
+            store.set(f"{start_id} answer {peer}", store.get(f"{start_id} greeting {peer}").decode())
+        return start_id
     greeting = uuid.uuid4().hex
-    until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
+    deadline = time.monotonic() + GIVE_UP_SECONDS
+    while time.monotonic() < deadline:
         with suppress(DistStoreError):
-            store.wait(["start"], ANSWER)
-            name = store.get("start").decode()
-            store.set(f"{name} greeting {rank}", greeting)
-            store.wait([f"{name} answer {rank}"], ANSWER)
-            if store.get(f"{name} answer {rank}").decode() == greeting:
-                return name
-        time.sleep(PAUSE)
-    raise TimeoutError(f"process {rank} of {size} has not heard of the first")
+            store.wait(["start"], ANSWER_TIMEOUT)
+            start_id = store.get("start").decode()
+            store.set(f"{start_id} greeting {rank}", greeting)
+            store.wait([f"{start_id} answer {rank}"], ANSWER_TIMEOUT)
+            if store.get(f"{start_id} answer {rank}").decode() == greeting:
+                return start_id
+        time.sleep(RETRY_SECONDS)
+    raise TimeoutError(f"process {rank} of {size} got no answer from the first process in {GIVE_UP_SECONDS:.0f} s")
 
 
 def pick_own_device(name: str) -> torch.device:
-    """`pick_device`, where "auto" and "cuda" stand for the GPU of this process's number on its machine."""
+    """Pick the device as `pick_device` does; "auto" and "cuda" mean the GPU with this process's local rank."""
     if name in ("auto", "cuda") and torch.cuda.is_available():
         name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     device = pick_device(name)

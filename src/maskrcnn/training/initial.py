@@ -1,17 +1,16 @@
-"""Going on from a whole trained model: its network and conventions are taken over, its class layers where they fit."""
+"""Training from a whole model: take over its network and conventions, and its class layers if the classes agree."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from maskrcnn.checkpoints import load
-from maskrcnn.checkpoints.foreign import SUFFIXES, import_checkpoint
-from maskrcnn.checkpoints.native import load_weights
+from maskrcnn.checkpoints.foreign import SUFFIXES
+from maskrcnn.checkpoints.load import import_checkpoint, load, load_weights
 from maskrcnn.checkpoints.published import PUBLISHED
-from maskrcnn.config import Config
-from maskrcnn.data.augment import LARGEST_INPUT
+from maskrcnn.detection.fit import LARGEST_INPUT
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.model.mask_rcnn import MaskRCNN
+from maskrcnn.settings import Origin, Settings
 
 CLASS_LAYERS = ("box_head.class_logits.", "box_head.box_deltas.", "mask_head.logits.")
 """The last layers, whose rows belong to classes."""
@@ -24,41 +23,40 @@ def open_initial(name: str) -> Predictor:
     return load(name, device="cpu")
 
 
-def on_top_of(initial: Predictor, config: Config) -> Config:
-    """`config` with the network of `initial`, except for model settings that were set on purpose.
+def inherit_model(settings: Settings, initial: Predictor) -> Settings:
+    """Take the model settings of `initial`, except those that the user set.
 
-    The least scale belongs to the input's size: who sets the one does not inherit the other.
+    ``min_scale`` goes with ``image_size``: it is not inherited if the user set the size.
     """
-    own = config.model.model_dump(exclude_unset=True)
     inherited = initial.config.model.model_dump()
-    if "image_size" in own:
+    if not settings.is_open("model.image_size"):
         inherited["min_scale"] = 0.0
-    return config.changed(model={**inherited, **own})
+    return settings.filled_in({"model": inherited}, Origin.MODEL)
 
 
 def take_over(model: MaskRCNN, initial: Predictor, class_names: list[str]) -> str:
-    """Copy the weights of `initial` into `model`, which is on the CPU; returns what was done, for people.
+    """Copy the weights of `initial` into `model`, which is on the CPU, and return a sentence about it.
 
-    Class layers are kept where the classes are the same, in name and order, and else stay new. Raises `UserError` where
-    the networks differ.
+    Class layers are kept if the class names are the same in the same order; otherwise they stay new. Raises `UserError`
+    if the networks differ.
     """
     weights = dict(initial.model.state_dict())
-    size, least = model.config.image_size, model.config.min_scale
-    told = f"{initial.config.model.backbone}, conventions of {initial.model.conventions.name}, input up to {size} px"
-    if least:
-        told += f", and for large pictures {least:g} times their own size, up to {LARGEST_INPUT} px"
+    size, min_scale = model.config.image_size, model.config.min_scale
+    report = f"{initial.config.model.backbone}, conventions of {initial.conventions.name}, input up to {size} px"
+    if min_scale:
+        report += f" (large pictures {min_scale:g} times their own size, up to {LARGEST_INPUT} px)"
     if initial.class_names == class_names:
-        told += "; its classes are those of the data and its class layers are kept"
+        report += "; its classes are those of the data, so its class layers are kept"
     else:
-        own = model.state_dict()
-        weights |= {name: tensor for name, tensor in own.items() if name.startswith(CLASS_LAYERS)}
-        told += (
-            f"; its {len(initial.class_names)} classes give way to {len(class_names)}: {_few(class_names)}. The last "
-            "layers of both heads are new"
+        state = model.state_dict()
+        weights |= {name: tensor for name, tensor in state.items() if name.startswith(CLASS_LAYERS)}
+        report += (
+            f"; its {len(initial.class_names)} classes are replaced by {len(class_names)}: {_first_few(class_names)}. "
+            "The last layers of both heads are new"
         )
-    load_weights(model, weights, "the model to go on from")
-    return told
+    load_weights(model, weights, "the initial model")
+    return report
 
 
-def _few(names: list[str]) -> str:
+def _first_few(names: list[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

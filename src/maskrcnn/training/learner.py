@@ -1,6 +1,6 @@
 """One optimizer step: images -> losses -> gradients -> weights and their average.
 
-A step may be cut into batches, one after the other or over processes; gradients and losses are those of the whole.
+A step may be divided into batches, in sequence or over processes. Gradients and losses are those of the whole step.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from maskrcnn.training.distributed import World
 from maskrcnn.training.numerics import half_type
 from maskrcnn.training.schedule import WeightAverage, build_optimizer, lr_factor, set_lr
 from maskrcnn.training.targets import Truth
+from maskrcnn.winograd import training as winograd
 
 NAMES = (*LOSSES, "loss")
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a step did: the losses, none where something is wrong; the highest learning rate; images of all shares."""
+    """Result of a step: the losses, empty if it was skipped; the highest learning rate; the images of all processes."""
 
     losses: dict[str, float]
     lr: float
@@ -39,25 +40,31 @@ class Step:
 
 
 class Learner:
-    """`model`, on its device, with all that changes it."""
+    """A model on its device, with the optimizer and the average of its weights.
+
+    The modules of `model` are replaced by faster ones for training (`fold_frozen_norms`, `winograd`), which share its
+    tensors. Predict with another instance of the network.
+    """
 
     def __init__(self, model: MaskRCNN, config: TrainConfig, world: World) -> None:
         self.model, self.config, self.world = model, config, world
         self.device = next(model.parameters()).device
         if config.freeze_norm:
             fold_frozen_norms(model.backbone.body)
+        if self.device.type == "cpu":
+            winograd.accelerate(model)
         half = half_type(config.precision, self.device)
         self.criterion = world.wrap(Criterion(model, config, half))
         self.optimizer = build_optimizer(model, config)
         self.average = WeightAverage(model, config.ema)
-        # float16 ends at 6e-8: the loss is scaled up, and down again when a gradient overflows.
+        # The smallest float16 is 6e-8, so the loss is scaled up, and less when a gradient overflows.
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=half == torch.float16)
 
     def learn(self, batch: Batch, step: int, total: int | None) -> Step:
-        """Take step `step` (0-based) of `total`; `batch` is this process's share of its images.
+        """Take step `step` (0-based) of `total`; `batch` has this process's images.
 
-        Where a loss or gradient is not finite, nothing changes, in any process. Float16 may just have been scaled too
-        high; otherwise the step has no losses.
+        If a loss or gradient is not finite in any process, no process changes its weights, and the result has no
+        losses. With float16, a gradient that overflows only lowers the loss scale, and the losses are returned.
         """
         lr = set_lr(self.optimizer, lr_factor(step, total, self.config))
         n_images = int(self.world.sum(torch.tensor(len(batch))))
@@ -84,17 +91,17 @@ class Learner:
         return Step(losses, lr, n_images)
 
     def _backward(self, batch: Batch, n_images: int) -> dict[str, float]:
-        """Add the gradients of all batches of the step up; returns its losses."""
+        """Accumulate the gradients of all batches of the step and return its losses."""
         values = torch.zeros(len(NAMES), device=self.device)
         parts = list(batch.parts(self.config.batch_size))
         for k, part in enumerate(parts):
             with nullcontext() if k == len(parts) - 1 else self.world.apart(self.criterion):
                 losses = self._losses(part, n_images)
-                # The mean over processes, which is what comes of it, shall be the sum.
+                # DistributedDataParallel averages gradients; scale by the world size to get their sum.
                 self.scaler.scale(losses["loss"] * self.world.size).backward()
             values += torch.stack([losses[name].detach() for name in NAMES])
         if not parts:
-            self.model.eval()  # a picture that is none moves no statistics
+            self.model.eval()  # a blank image must not update batch-norm statistics
             self._losses(_blank(batch), n_images)["loss"].mul(0).backward()
         return dict(zip(NAMES, self.world.sum(values).tolist(), strict=True))
 
@@ -105,16 +112,17 @@ class Learner:
         return self.criterion(images, windows, Truth.of(batch.targets, self.device), generators, n_images)
 
     def _moving_statistics(self) -> list[Tensor]:
-        """What forward passes change: the running statistics of batch norm that learns."""
+        """Running statistics of trainable batch norm, the only state that forward passes change."""
         return [tensor for layer in norms(self.model) if layer.training for tensor in layer.buffers()]
 
 
 def _blank(batch: Batch) -> Batch:
-    """A black image without instances, of the size of `batch`, which has none: a process that sits a step out would
-    keep the others waiting.
+    """A black image without instances, of the size of the empty `batch`.
+
+    A process without images takes part with it, because the others wait for its gradients.
     """
     h, w = batch.pixels.shape[1:3]
-    nothing = Targets(
+    no_instances = Targets(
         np.zeros((0, 4), np.float32), np.zeros(0, np.int64), RunTable.of([]), (h, w), Placement((0, 0, w, h), (h, w))
     )
-    return Batch(np.zeros((1, h, w, 3), np.uint8), np.array([[0, 0, w, h]]), [nothing], [""], [0], [])
+    return Batch(np.zeros((1, h, w, 3), np.uint8), np.array([[0, 0, w, h]]), [no_instances], [""], [0], [])

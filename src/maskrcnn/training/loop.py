@@ -1,4 +1,4 @@
-"""The run: plan -> steps -> validations -> model files; it can be stopped at any moment and goes on where it was."""
+"""The run: plan -> steps -> validations -> model files. It can be stopped at any moment and resumed where it was."""
 
 from __future__ import annotations
 
@@ -13,40 +13,41 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from maskrcnn.checkpoints import load
-from maskrcnn.checkpoints.native import load_weights, write_model
+from maskrcnn.checkpoints.load import load, load_weights
+from maskrcnn.checkpoints.native import Checkpoint, write_model
 from maskrcnn.config import Config, seconds
-from maskrcnn.data.augment import fit
-from maskrcnn.data.batch import Batch, Share, batches, images_per_pass
+from maskrcnn.data.batch import Batch, Shard, batches, images_per_pass
 from maskrcnn.data.dataset import swapped_labels
 from maskrcnn.data.table import Dataset
+from maskrcnn.detection.fit import whole_picture
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation import Evaluation, evaluate, find, judge_found, require_common_classes
 from maskrcnn.files import write_text
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.runtimes.torch import TorchRuntime
 from maskrcnn.inspection.report import write_run_report
+from maskrcnn.settings import Origin, Settings
 from maskrcnn.training.allocator import freed_memory_kept
 from maskrcnn.training.budget import Budget, across_sizes, seconds_for_all, validation_due
-from maskrcnn.training.checkpoint import Progress, RunFolder, provenance, require_space, restore_optimizer
 from maskrcnn.training.distributed import World, joined, pick_own_device
 from maskrcnn.training.learner import Learner, Step
 from maskrcnn.training.memory import fit_to_memory, free_bytes
 from maskrcnn.training.numerics import deterministic
 from maskrcnn.training.progress import ProgressDisplay
 from maskrcnn.training.record import Record, read_validation
-from maskrcnn.training.start import build, start, start_again
+from maskrcnn.training.run_folder import RunFolder, RunState, provenance, require_space, restore_optimizer
+from maskrcnn.training.start import build, restart, start
 from maskrcnn.training.stopping import stop_on_signals
 
 STATE_SECONDS = 120.0
-"""A killed run loses at most about this much work, and a validation that was under way."""
+"""Interval at which the state is saved. A killed run loses that much work, and a validation that was under way."""
 
-MOST_SKIPPED_IN_A_ROW = 5
+MAX_SKIPPED_IN_A_ROW = 5
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished or interrupted training run: its folder, its best validation and whether it came to its end."""
+    """A finished or interrupted run: its folder, its best validation scores, and whether it came to its end."""
 
     path: Path
     scores: dict[str, Any] | None
@@ -54,7 +55,7 @@ class Run:
 
     @property
     def model(self) -> Predictor:
-        """The run's best model."""
+        """The best model of the run."""
         return load(self.path)
 
 
@@ -63,44 +64,44 @@ def train(
     val_data: Dataset | None = None,
     *,
     out: str | Path,
-    config: Config | None = None,
+    config: Config | Settings | None = None,
     budget: str | None = None,
     resume: bool = False,
     source: dict[str, Any] | None = None,
     console: Console | None = None,
 ) -> Run:
-    """Train on `train_data`, choose the best model by `val_data`, keep everything in the folder `out`.
+    """Train on `train_data`, select the best model by `val_data`, and keep everything in the folder `out`.
 
-    `budget` ("30m") takes the place of the configuration's epochs. `resume` goes on with the run in `out`, whose
-    configuration then holds. `source` is kept as ``state/data.json``: how the data was opened. Progress is shown on
-    `console`. SIGINT and SIGTERM save the state and end the run. Processes that torchrun started train together; those
-    that it starts again go on from the last state of the run that they began. Raises `UserError`.
+    `budget` ("30m") replaces the configuration's epochs. `resume` continues the run in `out` with its own
+    configuration. `source` says how the data was opened; it is kept as ``state/data.json``. Progress is shown on
+    `console`. SIGINT and SIGTERM save the state and end the run. Processes that torchrun started train together, and
+    those that it restarts continue from the last state of the run that they began. Raises `UserError`.
     """
     folder = RunFolder(Path(out))
-    config = config or Config()
+    settings = config if isinstance(config, Settings) else Settings.of(config or Config())
     if budget is not None:
-        config = config.changed(train={"budget": budget})
-    swapped_labels(train_data.class_names, config.augment)  # raises for a name that is no class
+        settings = settings.updated({"train": {"budget": budget}}, Origin.USER)
+    swapped_labels(train_data.class_names, settings.config.augment)  # raises for a name that is no class
     if val_data is not None:
         require_common_classes(train_data.class_ids, val_data)
     with joined() as world, ExitStack() as held:
 
         def begin() -> bool:
             began = f"began {folder.path.resolve()}"
-            goes_on = resume or (world.remembers(began) and folder.state.exists())
-            if goes_on and not folder.state.exists():
+            resumes = resume or (world.remembers(began) and folder.state.exists())
+            if resumes and not folder.state.exists():
                 raise UserError(f"there is nothing to resume in {out}: {folder.state} does not exist")
-            if not goes_on and (folder.state.exists() or folder.metrics.exists()):
-                raise UserError(f"{out} already holds a run; go on with it by --resume {out}, or choose another folder")
+            if not resumes and (folder.state.exists() or folder.metrics.exists()):
+                raise UserError(f"{out} already holds a run; continue it with --resume {out}, or choose another folder")
             held.enter_context(folder.locked())
-            if source is not None and not goes_on:
+            if source is not None and not resumes:
                 write_text(json.dumps(source), folder.data)
             world.remember(began)
-            return goes_on
+            return resumes
 
-        goes_on = world.from_first(begin)
+        resumes = world.from_first(begin)
         with ProgressDisplay(console if world.first else None) as display:
-            return _Trainer(folder, train_data, val_data, config, goes_on, display, world).run()
+            return _Trainer(folder, train_data, val_data, settings, resumes, display, world).run()
 
 
 class _Trainer:
@@ -109,7 +110,7 @@ class _Trainer:
         folder: RunFolder,
         train_data: Dataset,
         val_data: Dataset | None,
-        config: Config,
+        settings: Settings,
         resume: bool,
         display: ProgressDisplay,
         world: World,
@@ -117,29 +118,29 @@ class _Trainer:
         self.started = time.monotonic()
         self.folder, self.data, self.val_data, self.display, self.world = folder, train_data, val_data, display, world
         if resume:
-            self.config, model = start_again(train_data, folder)
+            settings, model = restart(train_data, folder)
         else:
-            self.config, model = start(train_data, config, display.say)
-        self.device = pick_own_device(self.config.train.device)
+            settings, model = start(train_data, settings, display.say)
+        self.device = pick_own_device(settings.config.train.device)
         self.model = model.to(self.device)
         if not resume:
-            self.config = world.from_first(self._fitted_to_memory)
-        config = self.config
+            settings = world.from_first(lambda: self._fitted_to_memory(settings))
+        config = self.config = settings.config
         self.learner = Learner(self.model, config.train, world)
-        self.progress = Progress(step_images=config.train.batch_size * config.train.accumulate * world.size)
+        self.state = RunState(step_images=config.train.batch_size * config.train.accumulate * world.size)
         if config.train.budget is None:
-            self.progress.total = config.train.epochs * self.steps_per_epoch
+            self.state.total = config.train.epochs * self.steps_per_epoch
         self.fingerprint = train_data.fingerprint()
-        self.progress.data = [self.fingerprint] + ([val_data.fingerprint()] if val_data is not None else [])
-        if any(data != self.progress.data for data in world.gather(self.progress.data)):
-            raise UserError("the processes see different data: give all of them the same files, by the same names")
+        self.state.data = [self.fingerprint] + ([val_data.fingerprint()] if val_data is not None else [])
+        if any(data != self.state.data for data in world.gather(self.state.data)):
+            raise UserError("the processes see different data: give all of them the same files under the same names")
         if resume:
             self._restore()
         else:
-            world.from_first(self._write_description)
+            world.from_first(lambda: self._write_description(settings))
             self._save_state()
         if world.size > 1:
-            display.say(f"{world.size} processes, {self.progress.step_images} images a step")
+            display.say(f"{world.size} processes, {self.state.step_images} images in each step")
         self.validator = build(config, train_data, model.conventions).to(self.device)
         self.evaluation: Evaluation | None = None
 
@@ -147,39 +148,39 @@ class _Trainer:
     def steps_per_epoch(self) -> int:
         """Steps between two validations."""
         images = max(images_per_pass(self.data, self.config), self.config.train.epoch_images)
-        return math.ceil(images / self.progress.step_images)
+        return math.ceil(images / self.state.step_images)
 
     # ---- the run --------------------------------------------------------------------------------------------------
 
     def run(self) -> Run:
-        progress, world = self.progress, self.world
-        last_step = progress.total if progress.total is not None else 2**40
-        share = Share.of(progress.step_images, world.rank, world.size)
-        finished, stopping = progress.finished, False
+        state, world = self.state, self.world
+        last_step = state.total if state.total is not None else 2**40
+        shard = Shard.of(state.step_images, world.rank, world.size)
+        finished, stopping = state.finished, False
         skipped_in_a_row = 0
         saved = time.monotonic()
         folder = self.folder if world.first else None
         exact = deterministic(self.config.train.deterministic)
         kept = freed_memory_kept(self.device)
-        with stop_on_signals() as stop, Record(folder, progress, self.display) as record, exact, kept:
-            stream = batches(self.data, progress.step, last_step, self.config, share)
+        with stop_on_signals() as stop, Record(folder, state, self.display) as record, exact, kept:
+            stream = batches(self.data, state.step, last_step, self.config, shard)
             while not finished and not stopping:
                 began = time.monotonic()
                 batch = next(stream)
                 waited = time.monotonic() - began
-                step = self.learner.learn(batch, progress.step, progress.total)
-                progress.step += 1
+                step = self.learner.learn(batch, state.step, state.total)
+                state.step += 1
                 skipped_in_a_row = 0 if step.losses else skipped_in_a_row + 1
-                if not step.losses or step.images < progress.step_images:
-                    self._note_bad_luck(batch, step, skipped_in_a_row)
+                if not step.losses or step.images < state.step_images:
+                    self._report_skipped(batch, step, skipped_in_a_row)
                 step_seconds = time.monotonic() - began
                 record.step(step.losses, step.lr, step_seconds, waited, step.images)
-                planned = progress.total is None and self._plan(step_seconds)
-                finished = progress.step == progress.total
-                due = validation_due(progress.step, progress.total, self.steps_per_epoch)
+                planned = state.total is None and self._plan(step_seconds)
+                finished = state.step == state.total
+                due = validation_due(state.step, state.total, self.steps_per_epoch)
                 if due:
                     finished = self._validate_and_save(record) or finished
-                progress.finished = finished
+                state.finished = finished
                 stopping = world.any(stop.is_set())
                 if stopping or planned or finished or time.monotonic() - saved > STATE_SECONDS:
                     self._save_state()
@@ -189,21 +190,21 @@ class _Trainer:
             stream.close()
         if not finished:
             self._write_model(self.folder.last, self._average_predictor(), None)
-            self.display.say(f"stopped at step {progress.step}; go on with --resume {self.folder.path}")
-        scores = world.from_first(lambda: read_validation(self.folder, progress.best_step))
+            self.display.say(f"stopped at step {state.step}; continue with --resume {self.folder.path}")
+        scores = world.from_first(lambda: read_validation(self.folder, state.best_step))
         return Run(self.folder.path, scores, finished)
 
-    def _note_bad_luck(self, batch: Batch, step: Step, skipped_in_a_row: int) -> None:
-        """Tell of images that could not be read and of a step that moved nothing; too many of those end the run."""
-        progress = self.progress
+    def _report_skipped(self, batch: Batch, step: Step, skipped_in_a_row: int) -> None:
+        """Report unreadable images and a step that was skipped. Raises `UserError` after too many of those in a row."""
+        state = self.state
         everywhere = self.world.gather((batch.names, batch.unreadable))
         names = [name for part, _ in everywhere for name in part]
         unreadable = [message for _, part in everywhere for message in part]
         for message in unreadable:
-            if message not in progress.unreadable:
-                progress.unreadable.append(message)
-                self.display.say(f"left out ({len(progress.unreadable)} so far): {message}")
-        too_many = skipped_in_a_row > MOST_SKIPPED_IN_A_ROW
+            if message not in state.unreadable:
+                state.unreadable.append(message)
+                self.display.say(f"left out ({len(state.unreadable)} so far): {message}")
+        too_many = skipped_in_a_row > MAX_SKIPPED_IN_A_ROW
         if too_many and not names:
             raise UserError(
                 f"{skipped_in_a_row} steps in a row had no readable image, the last {unreadable[0]}: "
@@ -212,58 +213,58 @@ class _Trainer:
         if too_many:
             raise UserError(
                 f"{skipped_in_a_row} steps in a row had a loss or gradient that is not finite, the last at step "
-                f"{progress.step} with {', '.join(names)}. Those steps changed nothing. "
+                f"{state.step} with {', '.join(names)}. Those steps changed nothing. "
                 "Try a lower --lr, or look at those images"
             )
         if names and not step.losses:
-            progress.skipped += 1
+            state.skipped += 1
             self.display.say(
-                f"step {progress.step}: a loss or gradient was not finite; skipped. Images: {', '.join(names)}"
+                f"step {state.step}: a loss or gradient was not finite; skipped. Images: {', '.join(names)}"
             )
 
     # ---- budget ---------------------------------------------------------------------------------------------------
 
     def _elapsed(self) -> float:
-        return self.progress.seconds + time.monotonic() - self.started
+        return self.state.seconds + time.monotonic() - self.started
 
     def _plan(self, step_seconds: float) -> bool:
-        """Turn what is left of the budget into steps when the pace is known; true when that was done."""
-        self.progress.total = self.world.from_first(lambda: self._planned_total(step_seconds))
-        return self.progress.total is not None
+        """Turn the rest of the budget into a number of steps once the pace is known; returns whether it did."""
+        self.state.total = self.world.from_first(lambda: self._planned_total(step_seconds))
+        return self.state.total is not None
 
     def _planned_total(self, step_seconds: float) -> int | None:
         assert self.config.train.budget is not None
-        self.progress.step_times.append(step_seconds)
-        budget = Budget(seconds(self.config.train.budget), self.progress.step_times)
+        self.state.step_times.append(step_seconds)
+        budget = Budget(seconds(self.config.train.budget), self.state.step_times)
         if not budget.measured(self._elapsed()):
             return None
         validation_seconds = self._time_validation()
         more = budget.more_steps(self._elapsed(), validation_seconds, self.steps_per_epoch)
-        total = self.progress.step + more
+        total = self.state.step + more
         self.display.say(
-            f"budget {self.config.train.budget}: {total} steps, at {budget.step_seconds:.2f} s a step and about "
-            f"{validation_seconds:.0f} s a validation every {self.steps_per_epoch} steps"
+            f"budget {self.config.train.budget}: {total} steps of {budget.step_seconds:.2f} s, and a validation of "
+            f"about {validation_seconds:.0f} s every {self.steps_per_epoch} steps"
         )
         return total
 
     def _time_validation(self) -> float:
-        """Seconds that a validation will take, from a few of its images, small to large."""
+        """Estimate the seconds of a validation from a few of its images, small to large."""
         if self.val_data is None or len(self.val_data) == 0:
             return 0.0
-        pixels = np.array([math.prod(fit(hw, self.config.model).hw) for hw in self.val_data.sizes.tolist()])
+        pixels = np.array([math.prod(whole_picture(hw, self.config.model).hw) for hw in self.val_data.sizes.tolist()])
         timed = across_sizes(pixels)
         predictor, times = self._average_predictor(), []
-        for i in [timed[0], *timed]:  # the first time, kernels are compiled
+        for i in [timed[0], *timed]:  # the first call compiles kernels
             began = time.monotonic()
             evaluate(predictor, self.val_data.take([i]))
             times.append(time.monotonic() - began)
         return seconds_for_all(pixels, timed, times[1:]) / self.world.size
 
-    def _fitted_to_memory(self) -> Config:
-        config, reason = fit_to_memory(self.config, self.model, free_bytes(self.device))
+    def _fitted_to_memory(self, settings: Settings) -> Settings:
+        settings, reason = fit_to_memory(settings, self.model, free_bytes(self.device))
         if reason is not None:
             self.display.say(reason)
-        return config
+        return settings
 
     # ---- validation and files -------------------------------------------------------------------------------------
 
@@ -274,35 +275,35 @@ class _Trainer:
         return Predictor(runtime, self.config, self.data.class_ids, self.data.class_names)
 
     def _validate_and_save(self, record: Record) -> bool:
-        """Score the averaged weights, keep them as last and, if they are, as best; true when patience has run out."""
-        progress, predictor = self.progress, self._average_predictor()
+        """Score the averaged weights and keep them as last or also as best; returns whether patience ran out."""
+        state, predictor = self.state, self._average_predictor()
         scores: dict[str, Any] | None = None
         if self.val_data is not None:
             scores = self._evaluate(predictor, self.val_data)
             for path in scores["unreadable"]:
-                self.display.say(f"validation leaves out {path}")
+                self.display.say(f"left out of the validation: {path}")
             group, key = self.config.train.select_by.split(".")
             value = -1.0 if scores[group][key] is None else scores[group][key]
-            better = progress.best is None or value > progress.best
-            record.validation(scores, progress.step / self.steps_per_epoch, better)
+            better = state.best is None or value > state.best
+            record.validation(scores, state.step / self.steps_per_epoch, better)
             if better:
-                progress.best, progress.best_step, progress.since_best = value, progress.step, 0
+                state.best, state.best_step, state.since_best = value, state.step, 0
                 self._write_model(self.folder.best, predictor, scores)
             else:
-                progress.since_best += 1
+                state.since_best += 1
         self._write_model(self.folder.last, predictor, scores)
         patience = self.config.train.patience
-        if patience and progress.since_best >= patience:
-            self.display.say(f"no better validation in {patience}: stopped early")
+        if patience and state.since_best >= patience:
+            self.display.say(f"stopped early: none of the last {patience} validations was better")
             return True
         return False
 
     def _evaluate(self, predictor: Predictor, data: Dataset) -> dict[str, Any]:
-        """`evaluate`, the images dealt out to the processes."""
+        """`evaluate`, with the images divided among the processes."""
         began = time.monotonic()
-        own = range(self.world.rank, len(data), self.world.size)
-        found = find(predictor, data, own, on_image=lambda n: self.display.validating(n, len(own)))
-        everywhere = {i: one for part in self.world.gather(found) for i, one in part.items()}
+        images = range(self.world.rank, len(data), self.world.size)
+        found = find(predictor, data, images, on_image=lambda n: self.display.validating(n, len(images)))
+        everywhere = {i: detections for part in self.world.gather(found) for i, detections in part.items()}
 
         def judge() -> dict[str, Any]:
             self.evaluation = judge_found(predictor, data, everywhere, time.monotonic() - began)
@@ -315,44 +316,46 @@ class _Trainer:
             return
         write_model(
             path,
-            predictor.model.state_dict(),
-            config=self.config,
-            conventions=self.model.conventions,
-            class_ids=self.data.class_ids,
-            class_names=self.data.class_names,
-            provenance=provenance(self.data, self.fingerprint, self.progress.step, scores),
+            Checkpoint(
+                weights=predictor.model.state_dict(),
+                config=self.config,
+                conventions=self.model.conventions,
+                class_ids=self.data.class_ids,
+                class_names=self.data.class_names,
+                provenance=provenance(self.data, self.fingerprint, self.state.step, scores),
+            ),
         )
 
     def _save_state(self) -> None:
-        self.progress.seconds = self._elapsed()
+        self.state.seconds = self._elapsed()
         self.started = time.monotonic()
-        self.progress.scaler = self.learner.scaler.state_dict()
+        self.state.scaler = self.learner.scaler.state_dict()
         if self.world.first:
             learner = self.learner
-            self.folder.save_state(self.progress, self.model.state_dict(), learner.average.average, learner.optimizer)
+            self.folder.save_state(self.state, self.model.state_dict(), learner.average.average, learner.optimizer)
 
     def _restore(self) -> None:
-        progress, weights, average, optimizer = self.folder.load_state()
-        if progress.data != self.progress.data:
+        state, weights, average, optimizer = self.folder.load_state()
+        if state.data != self.state.data:
             raise UserError(
-                f"the data is no longer that which {self.folder.path} began with: images, masks or their split differ, "
-                "and a run can only go on with the same"
+                f"{self.folder.path} began with other data: images, masks or their split differ, and a run can only be "
+                "resumed with the same"
             )
-        if progress.step_images < self.world.size:
-            raise UserError(f"{self.world.size} processes cannot share a step of {progress.step_images} images")
+        if state.step_images < self.world.size:
+            raise UserError(f"{self.world.size} processes cannot share a step of {state.step_images} images")
         load_weights(self.model, weights, str(self.folder.state))
         self.learner.average.average = {name: tensor.to(self.device) for name, tensor in average.items()}
         restore_optimizer(self.learner.optimizer, optimizer)
-        self.learner.scaler.load_state_dict(progress.scaler)
-        self.progress = progress
+        self.learner.scaler.load_state_dict(state.scaler)
+        self.state = state
         if self.world.first:
-            self.folder.rewind_metrics(progress.step)
-        self.display.say(f"resumed at step {progress.step}" + (f" of {progress.total}" if progress.total else ""))
+            self.folder.rewind_metrics(state.step)
+        self.display.say(f"resumed at step {state.step}" + (f" of {state.total}" if state.total else ""))
 
-    def _write_description(self) -> None:
+    def _write_description(self, settings: Settings) -> None:
         weights = sum(t.numel() * t.element_size() for t in self.model.state_dict().values())
         require_space(self.folder.path, 10 * weights)
-        write_text(self.config.to_yaml(), self.folder.config)
+        write_text(settings.to_yaml(), self.folder.config)
         classes = [{"id": c, "name": n} for c, n in zip(self.data.class_ids, self.data.class_names, strict=True)]
         write_text(json.dumps(classes, indent=1), self.folder.classes)
         write_text(json.dumps(self.model.conventions.to_dict()), self.folder.conventions)

@@ -1,4 +1,4 @@
-"""Which instance, if any, does each box stand for?
+"""Match each box with an instance, or with none.
 
 N boxes, G instances
 """
@@ -12,19 +12,19 @@ POSITIVE, NEGATIVE, NEITHER = 1, 0, -1
 
 
 def match(overlap: Tensor, *, positive: float, negative: float, best_counts: bool) -> tuple[Tensor, Tensor]:
-    """Overlaps (G, N) of the instances with the boxes -> instance index (N,) and label (N,).
+    """Return the instance index (N,) and the label (N,) of each box, from the IoUs `overlap` (G, N).
 
-    A box is positive from the overlap `positive` on with its best instance, negative below `negative`, neither in
-    between. With `best_counts` the boxes that overlap an instance most are positive too, however little (Ren et al.
-    2015, section 3.1.2). The index of a box that is not positive means nothing, but can be used to look up.
+    A box is positive if its highest IoU is at least `positive`, negative if it is below `negative`, and neither in
+    between. With `best_counts`, the boxes with the highest IoU of an instance are positive too, at any IoU above 0
+    (Ren et al. 2015, section 3.1.2). The index of a box that is not positive is valid but meaningless.
     """
     n = overlap.shape[1]
     if overlap.shape[0] == 0:
         return overlap.new_zeros(n, dtype=torch.int64), overlap.new_full((n,), NEGATIVE, dtype=torch.int64)
-    best, index = overlap.max(0)
-    label = torch.where(best >= positive, POSITIVE, torch.where(best < negative, NEGATIVE, NEITHER))
+    box_best, index = overlap.max(0)
+    label = torch.where(box_best >= positive, POSITIVE, torch.where(box_best < negative, NEGATIVE, NEITHER))
     if best_counts:
-        most = overlap.amax(1, keepdim=True)
-        closest = ((overlap == most) & (most > 0)).any(0)
-        label = torch.where(closest, POSITIVE, label)
+        instance_best = overlap.amax(1, keepdim=True)  # (G, 1)
+        is_best = ((overlap == instance_best) & (instance_best > 0)).any(0)
+        label = torch.where(is_best, POSITIVE, label)
     return index, label

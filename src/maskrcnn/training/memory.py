@@ -1,6 +1,6 @@
-"""Whether a batch fits: what training holds, counted on a copy of the network without numbers, and what is free.
+"""Fit the batch to the free memory: estimate what training holds, with a copy of the network on the meta device.
 
-weights, gradients, moments, average + outputs of backbone, pyramid and RPN -> bytes -> images at once
+weights, gradients, moments, average + outputs of backbone, pyramid and RPN -> bytes -> images per batch
 """
 
 from __future__ import annotations
@@ -13,83 +13,84 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from maskrcnn.config import Config
-from maskrcnn.data.batch import STRIDE
+from maskrcnn.detection.fit import STRIDE
 from maskrcnn.model.layers import norms
 from maskrcnn.model.mask_rcnn import MaskRCNN
+from maskrcnn.settings import Origin, Settings
 
 COPIES_OF_WEIGHTS = 6
-"""The weights, their gradients, AdamW's two moments, the running average, and the network that is validated."""
+"""The weights, their gradients, AdamW's two moments, the moving average, and the network under validation."""
 
-PART_OF_FREE = 0.7
-"""Of what is free; the heads, the data and other programs need some, too."""
+USABLE_FRACTION = 0.7
+"""Fraction of the free memory that the estimate may reach; the heads, the data and other programs need the rest."""
 
-FLOAT = 4
+FLOAT_BYTES = 4
 
-MEMINFO, CONTAINER = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
-"""Where Linux tells of the machine's memory and of a container's limit (cgroup v2)."""
+MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
+"""Memory of the machine and limits of the container (cgroup v2), on Linux."""
 
 
-def fit_to_memory(config: Config, model: MaskRCNN, free: int | None) -> tuple[Config, str | None]:
-    """`config`, its batch accumulated image by image where it would not fit into `free` bytes, and why.
+def fit_to_memory(settings: Settings, model: MaskRCNN, free: int | None) -> tuple[Settings, str | None]:
+    """If the batch exceeds `free` bytes, accumulate it image by image: return the changed settings and the reason.
 
-    A step keeps its images. What was set on purpose stays, as does any batch where `free` is not known or whose size
-    matters to the result: that of a batch norm that is not frozen.
+    The number of images per step stays the same. Return `settings` and None if the batch fits, if `free` is unknown, if
+    the user set the batch size or the accumulation, or if batch norm is trained: its result depends on the batch size.
     """
-    size, chosen = config.train.batch_size, {"batch_size", "accumulate"} & config.train.model_fields_set
-    batch_counts = any(p.requires_grad for layer in norms(model) for p in layer.parameters())
-    if free is None or chosen or batch_counts:
-        return config, None
+    config = settings.config
+    batch_size, is_open = config.train.batch_size, settings.is_open("train.batch_size", "train.accumulate")
+    trains_norms = any(p.requires_grad for layer in norms(model) for p in layer.parameters())
+    if free is None or not is_open or trains_norms:
+        return settings, None
     side = -(-(config.augment.crop or config.model.image_size) // STRIDE) * STRIDE
-    room = free * PART_OF_FREE
-    wanted = training_bytes(model, size, side)
-    if wanted <= room:
-        return config, None
-    told = (
-        f"batch_size 1, accumulate {size}: {size} images of {side} x {side} would take about {wanted / 1e9:.1f} GB, "
-        f"and {free / 1e9:.1f} GB are free"
+    usable = free * USABLE_FRACTION
+    needed = training_bytes(model, batch_size, side)
+    if needed <= usable:
+        return settings, None
+    reason = (
+        f"batch_size 1, accumulate {batch_size}: {batch_size} images of {side} x {side} would take about "
+        f"{needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
     )
-    if training_bytes(model, 1, side) > room:
-        told += "; even one may be too much, and --crop makes it smaller"
-    return config.changed(train={"batch_size": 1, "accumulate": size}), told
+    if training_bytes(model, 1, side) > usable:
+        reason += "; even one image may be too much: use a smaller --crop"
+    return settings.updated({"train": {"batch_size": 1, "accumulate": batch_size}}, Origin.PLAN), reason
 
 
 def training_bytes(model: MaskRCNN, images: int, side: int) -> float:
-    """About what training holds with `images` inputs of `side` x `side` pixels, all of it in float32."""
+    """Estimate the bytes that training holds in float32 with `images` inputs of `side` x `side` pixels."""
     outputs = 0
 
     def count(_layer: nn.Module, _inputs: tuple, output: Tensor) -> None:
         nonlocal outputs
         outputs += output.numel() if isinstance(output, Tensor) else 0
 
-    twin = copy.deepcopy(model).to("meta")
-    for layer in twin.modules():
+    meta_model = copy.deepcopy(model).to("meta")
+    for layer in meta_model.modules():
         if next(layer.children(), None) is None:
             layer.register_forward_hook(count)
     with torch.no_grad():
-        twin.rpn(twin.extract(torch.empty(1, 3, side, side, device="meta")))
+        meta_model.rpn(meta_model.extract(torch.empty(1, 3, side, side, device="meta")))
     weights = sum(parameter.numel() for parameter in model.parameters())
-    return FLOAT * (COPIES_OF_WEIGHTS * weights + images * outputs)
+    return FLOAT_BYTES * (COPIES_OF_WEIGHTS * weights + images * outputs)
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that is free on a GPU, or for a CPU on this machine or in its container; None where nobody tells.
+    """Return the free memory of a GPU, or of this machine or container for a CPU; None if it is unknown.
 
-    torchrun's processes on one machine have equal parts of the latter.
+    torchrun's processes on one machine share its memory equally.
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if device.type != "cpu" or not MEMINFO.exists():
         return None
-    available = _number(MEMINFO, "MemAvailable:") * 1024
-    limit = CONTAINER / "memory.max"
+    available = _read_number(MEMINFO, "MemAvailable:") * 1024
+    limit = CGROUP / "memory.max"
     if limit.exists() and limit.read_text().strip() != "max":
-        # Files that the kernel keeps in memory count as used there, and give way when they must.
-        used = int((CONTAINER / "memory.current").read_text()) - _number(CONTAINER / "memory.stat", "inactive_file")
+        # The cgroup counts cached files as used, but the kernel evicts them on demand.
+        used = int((CGROUP / "memory.current").read_text()) - _read_number(CGROUP / "memory.stat", "inactive_file")
         available = min(available, max(int(limit.read_text()) - used, 0))
     return available // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
-def _number(path: Path, name: str) -> int:
-    """The number behind `name` in a table of the kernel's, in the unit that the table has."""
+def _read_number(path: Path, name: str) -> int:
+    """Return the number after `name` in a kernel table, in the table's unit."""
     return int(re.findall(rf"^{name}\s+(\d+)", path.read_text(), re.MULTILINE)[0])

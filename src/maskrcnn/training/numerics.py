@@ -1,4 +1,4 @@
-"""In which numbers the network computes, and whether the same ones come out twice."""
+"""Precision of the network in training, and reproducible algorithms."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from contextlib import contextmanager
 
 import torch
 
-HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+HALF_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def half_type(precision: str, device: torch.device) -> torch.dtype | None:
-    """The type that `precision` stands for on `device`; None is float32."""
+    """Return the half-precision dtype that `precision` means on `device`, or None for float32."""
     if precision == "auto":
         precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-    return HALF.get(precision)
+    return HALF_TYPES.get(precision)
 
 
 @contextmanager
-def deterministic(wanted: bool) -> Iterator[None]:
-    """With `wanted`, torch takes the algorithms that give the same bits every time, and raises where it has none."""
-    before = torch.are_deterministic_algorithms_enabled()
-    if wanted:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS's own condition, read at its first call
+def deterministic(enabled: bool) -> Iterator[None]:
+    """If `enabled`, torch uses deterministic algorithms, and raises for an operation that has none."""
+    previous = torch.are_deterministic_algorithms_enabled()
+    if enabled:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS requires it and reads it at its first call
         torch.use_deterministic_algorithms(True)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(previous)

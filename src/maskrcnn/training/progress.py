@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: one bar with all losses and the time left, one line a validation."""
+"""Progress display of a run: one bar with the time left and all losses, and one line per validation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-SHORT = {
+LABELS = {
     "loss": "loss",
     "rpn_class_loss": "rpn class",
     "rpn_bbox_loss": "rpn bbox",
@@ -26,14 +26,15 @@ SHORT = {
     "mrcnn_mask_loss": "mask",
 }
 SMOOTHING = 0.95
+"""Decay of the moving average of each loss."""
 
 
 class ProgressDisplay:
-    """A context for one run: the bar, and the smoothed losses below it; `console` None shows nothing."""
+    """Context manager that shows the bar and, below it, the smoothed losses; shows nothing if `console` is None."""
 
     def __init__(self, console: Console | None) -> None:
         self.console = console
-        self.smooth: dict[str, float] = {}
+        self.smoothed: dict[str, float] = {}
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -56,31 +57,31 @@ class ProgressDisplay:
         self.live.stop()
 
     def say(self, line: str) -> None:
-        """A line above the bar."""
+        """Print a line above the bar."""
         if self.console is not None:
             self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def step(self, step: int, total: int | None, losses: dict[str, float]) -> None:
-        """Step `step` is done."""
+        """Show that step `step` is done."""
         for name, value in losses.items():
-            before = self.smooth.get(name, value)
-            self.smooth[name] = SMOOTHING * before + (1 - SMOOTHING) * value
-        shown = (f"{short} {self.smooth[name]:.3f}" for name, short in SHORT.items() if name in self.smooth)
-        self.losses.plain = "  ".join(shown)
+            previous = self.smoothed.get(name, value)
+            self.smoothed[name] = SMOOTHING * previous + (1 - SMOOTHING) * value
+        texts = (f"{label} {self.smoothed[name]:.3f}" for name, label in LABELS.items() if name in self.smoothed)
+        self.losses.plain = "  ".join(texts)
         self.bar.update(self.task, completed=step, total=total)
 
-    def validating(self, done: int, of: int) -> None:
-        """Image `done` of a validation is done."""
-        self.bar.update(self.task, description=f"validate {done}/{of}" if done < of else "train")
+    def validating(self, done: int, total: int) -> None:
+        """Show that `done` of the `total` images of a validation are done."""
+        self.bar.update(self.task, description=f"validate {done}/{total}" if done < total else "train")
 
 
 def describe_scores(scores: dict[str, Any]) -> str:
-    """The scores of a validation in one line."""
+    """Format the scores of a validation in one line."""
 
-    def show(value: float | None) -> str:
+    def text(value: float | None) -> str:
         return "  -  " if value is None else f"{value:.3f}"
 
     return (
-        f"mask AP {show(scores['mask']['AP'])} AP50 {show(scores['mask']['AP50'])} "
-        f"box AP {show(scores['box']['AP'])} Kaggle {show(scores['kaggle']['mean'])}"
+        f"mask AP {text(scores['mask']['AP'])} AP50 {text(scores['mask']['AP50'])} "
+        f"box AP {text(scores['box']['AP'])} Kaggle {text(scores['kaggle']['mean'])}"
     )

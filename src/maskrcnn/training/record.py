@@ -1,4 +1,4 @@
-"""The record of a run: metrics.jsonl, TensorBoard and what a person sees, each told of steps and validations."""
+"""Record each step and validation of a run: in metrics.jsonl, in TensorBoard and on the progress display."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from types import TracebackType
 from typing import Any
 
 from maskrcnn.files import named
-from maskrcnn.training.checkpoint import Progress, RunFolder
 from maskrcnn.training.progress import ProgressDisplay, describe_scores
+from maskrcnn.training.run_folder import RunFolder, RunState
 
 
 class Record:
-    """A context for one run, which goes on after step `progress.step`; without a `folder` nothing is written."""
+    """Context manager that records a run after step `run_state.step`; writes no files if `folder` is None."""
 
-    def __init__(self, folder: RunFolder | None, progress: Progress, display: ProgressDisplay) -> None:
-        self.folder, self.progress, self.display = folder, progress, display
+    def __init__(self, folder: RunFolder | None, run_state: RunState, display: ProgressDisplay) -> None:
+        self.folder, self.run_state, self.display = folder, run_state, display
 
     def __enter__(self) -> Record:
         if self.folder is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self.board = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=self.progress.step + 1)
+            self.board = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=self.run_state.step + 1)
         return self
 
     def __exit__(
@@ -33,26 +33,26 @@ class Record:
                 self.board.close()
 
     def step(self, losses: dict[str, float], lr: float, seconds: float, waited: float, images: int) -> None:
-        """A step is done, in `seconds`, of which it `waited` for its images; without losses it was skipped."""
-        progress = self.progress
+        """Record a step of `seconds`, with `waited` seconds for its images; `losses` is empty if it was skipped."""
+        run_state = self.run_state
         times = {"seconds": round(seconds, 3), "waited": round(waited, 3)}
-        entry = {"kind": "step", "step": progress.step, **losses, "lr": lr, **times}
+        entry = {"kind": "step", "step": run_state.step, **losses, "lr": lr, **times}
         scalars = {**{f"loss/{name}": value for name, value in losses.items()}, "lr": lr}
-        self._write({**entry, "images": images, "skipped": progress.skipped}, scalars)
-        self.display.step(progress.step, progress.total, losses)
+        self._write({**entry, "images": images, "skipped": run_state.skipped}, scalars)
+        self.display.step(run_state.step, run_state.total, losses)
 
     def validation(self, scores: dict[str, Any], epoch: float, better: bool) -> None:
-        """A validation is done."""
+        """Record a validation; `better` marks the best so far."""
         scalars = {
-            f"{kind}/{name}": number
+            f"{kind}/{name}": score
             for kind in ("box", "mask")
-            for name, number in scores[kind].items()
-            if isinstance(number, float)
+            for name, score in scores[kind].items()
+            if isinstance(score, float)
         }
-        entry = {"kind": "validation", "step": self.progress.step, "epoch": epoch, **scores}
+        entry = {"kind": "validation", "step": self.run_state.step, "epoch": epoch, **scores}
         self._write(entry, {**scalars, "kaggle/mean": scores["kaggle"]["mean"]})
         mark = " (best)" if better else ""
-        self.display.say(f"step {self.progress.step}: {describe_scores(scores)}{mark}")
+        self.display.say(f"step {self.run_state.step}: {describe_scores(scores)}{mark}")
 
     def _write(self, entry: dict[str, Any], scalars: dict[str, float]) -> None:
         if self.folder is None:
@@ -60,11 +60,11 @@ class Record:
         self.folder.append_metrics(entry)
         with named(self.folder.path / "tensorboard"):
             for name, value in scalars.items():
-                self.board.add_scalar(name, value, self.progress.step)
+                self.board.add_scalar(name, value, self.run_state.step)
 
 
 def read_validation(folder: RunFolder, step: int) -> dict[str, Any] | None:
-    """The scores that were recorded after `step` steps."""
+    """Return the scores of the validation after `step` steps, or None if there are none."""
     if not folder.metrics.exists():
         return None
     entries = (json.loads(line) for line in folder.metrics.read_text("utf-8").splitlines())

@@ -1,4 +1,4 @@
-"""A random, balanced few of the many labelled boxes."""
+"""Sample a random, balanced subset of the labelled boxes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from maskrcnn.training.matcher import NEGATIVE, POSITIVE
 def sample_labels(
     labels: Tensor, count: int, positive_fraction: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Indices (P,) of positives and (Q,) of negatives among labels (N,): at most `count` together.
+    """Sample up to `count` boxes from `labels` (N,); return indices of positives (P,) and of negatives (Q,).
 
-    Positives take at most `positive_fraction` of them; negatives fill up what is left. Both are in random order.
+    Both are in random order. Positives are at most `positive_fraction` of `count`; negatives fill the rest.
     """
     positives = _choose((labels == POSITIVE).nonzero()[:, 0], int(count * positive_fraction), generator)
     negatives = _choose((labels == NEGATIVE).nonzero()[:, 0], count - len(positives), generator)
     return positives, negatives
 
 
-def _choose(candidates: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    return candidates[torch.randperm(len(candidates), generator=generator, device=candidates.device)[:most]]
+def _choose(candidates: Tensor, max_count: int, generator: torch.Generator) -> Tensor:
+    return candidates[torch.randperm(len(candidates), generator=generator, device=candidates.device)[:max_count]]

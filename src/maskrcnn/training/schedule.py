@@ -1,4 +1,4 @@
-"""Learning rate over the steps, parameter groups, and the running average of the weights."""
+"""Learning-rate schedule, parameter groups and the moving average of the weights."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from maskrcnn.config import TrainConfig
 from maskrcnn.model.mask_rcnn import MaskRCNN
 
 WARMUP_STEPS = 60
-"""Steps during which the rate rises. Under a budget, the steps are counted at their end."""
+"""Steps of linear warm-up. Under a time budget, the total is planned after them."""
 
-DEFAULT_LR = {"adamw": 5e-4, "sgd": 5e-3}
 LAST_STAGE = 5
-"""Of the backbone: C5."""
+"""Last stage of the backbone, C5."""
 
 MILESTONES = (2 / 3, 8 / 9)
+"""Fractions of the run at which step decay divides the rate by 10."""
 
 
 def lr_factor(step: int, total: int | None, config: TrainConfig) -> float:
-    """Factor on the peak rate at `step` (0-based) of `total`, which is None while a budget is being measured."""
-    rise = min((step + 1) / warmup_steps(total), 1.0)
+    """Return the factor on the peak rate at `step` (0-based) of `total`, which is None until a budget is planned."""
+    warmup = min((step + 1) / warmup_steps(total), 1.0)
     if total is None or config.decay == "none":
-        return rise
+        return warmup
     progress = min(step / max(total, 1), 1.0)
     if config.decay == "step":
-        return rise * 0.1 ** sum(progress >= m for m in MILESTONES)
-    return rise * 0.5 * (1 + math.cos(math.pi * progress))
+        return warmup * 0.1 ** sum(progress >= milestone for milestone in MILESTONES)
+    return warmup * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def warmup_steps(total: int | None) -> int:
-    """A short run warms up over a tenth of its steps."""
+    """Return the length of the warm-up: `WARMUP_STEPS`, but at most a tenth of the run."""
     return WARMUP_STEPS if total is None else max(min(WARMUP_STEPS, total // 10), 1)
 
 
 def build_optimizer(model: MaskRCNN, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW or SGD; the backbone's rate is scaled stage by stage, and vectors (biases, norms) do not decay."""
-    peak = config.lr or DEFAULT_LR[config.optimizer]
+    """Build AdamW or SGD with a rate per backbone stage and no weight decay on vectors (biases, norms)."""
+    peak = config.peak_lr
     factors = {
         id(parameter): config.backbone_lr * config.layer_lr_decay ** (LAST_STAGE - stage)
         for stage, parameter in model.backbone.parameters_by_stage()
@@ -61,14 +61,14 @@ def build_optimizer(model: MaskRCNN, config: TrainConfig) -> torch.optim.Optimiz
 
 
 def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> float:
-    """Scale every group's peak rate; returns the highest rate."""
+    """Set the rate of each group to its peak rate times `factor`; return the highest rate."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * factor
     return max(group["lr"] for group in optimizer.param_groups)
 
 
 class WeightAverage:
-    """Exponential moving average of the weights: ``average = d average + (1 - d) weights``, d rising to `decay`."""
+    """Moving average of the weights: ``average = d * average + (1 - d) * weights``, where d rises to `decay`."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -76,7 +76,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
-        """Take in the weights after step `step` (0-based)."""
+        """Add the weights after `step` (0-based) to the average."""
         decay = min(self.decay, (1 + step) / (10 + step))
         for name, tensor in model.state_dict().items():
             average = self.average[name]

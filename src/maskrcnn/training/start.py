@@ -1,4 +1,4 @@
-"""What a run starts from: its settings, filled in, and a network with its first weights."""
+"""The start of a run: its settings, filled in, and a network with its first weights."""
 
 from __future__ import annotations
 
@@ -8,52 +8,61 @@ import torch
 
 from maskrcnn.config import Config
 from maskrcnn.data.table import Dataset
+from maskrcnn.detection.conventions import NATIVE, Conventions
 from maskrcnn.errors import UserError
-from maskrcnn.model.conventions import NATIVE, Conventions
 from maskrcnn.model.layers import norms
 from maskrcnn.model.mask_rcnn import MaskRCNN, build_model
-from maskrcnn.training.checkpoint import RunFolder, read_conventions
-from maskrcnn.training.initial import on_top_of, open_initial, take_over
+from maskrcnn.settings import Settings
+from maskrcnn.training.initial import inherit_model, open_initial, take_over
 from maskrcnn.training.plan import fill_in
+from maskrcnn.training.run_folder import RunFolder, read_conventions
 
 FIRST_TRAINED_STAGE = {"all": 1, "3+": 3, "4+": 4, "5+": 5, "heads": 6}
-"""Of the backbone, for each value of ``freeze``; stage 6 is behind it."""
+"""First backbone stage that trains, for each value of ``freeze``. Stage 6 is behind the backbone."""
 
 
-def start(data: Dataset, config: Config, say: Callable[[str], None]) -> tuple[Config, MaskRCNN]:
-    """A new run's settings and network, on the CPU: from a whole model where ``init`` names one, else its backbone."""
+def start(data: Dataset, settings: Settings, say: Callable[[str], None]) -> tuple[Settings, MaskRCNN]:
+    """Settings and network, on the CPU, of a new run. Raises `UserError`.
+
+    The weights come from the whole model that ``init`` names, or else from the backbone's.
+    """
     if len(data) == 0:
         raise UserError("there are no images to train on")
-    initial = open_initial(config.train.init) if config.train.init else None
+    for note in settings.notes:
+        say(note)
+    init = settings.config.train.init
+    initial = open_initial(init) if init else None
+    conventions = initial.conventions if initial is not None else NATIVE
     if initial is not None:
-        if "weights" in config.model.model_fields_set:
-            say(f"weights {config.model.weights}: not looked at, as all weights come from {config.train.init}")
-        config = on_top_of(initial, config)
-        theirs = initial.model.conventions
-        if config.model.min_scale and theirs.resize != "longer":
-            raise UserError(f"min_scale has no meaning in the conventions of {theirs.name}. Leave --min-scale out")
-    config, reasons = fill_in(config, data)
+        if not settings.is_open("model.weights"):
+            say(f"weights {settings.config.model.weights}: ignored, because all weights come from {init}")
+        settings = inherit_model(settings, initial)
+        if settings.config.model.min_scale and conventions.resize != "longer":
+            raise UserError(f"min_scale has no meaning in the conventions of {conventions.name}. Leave --min-scale out")
+    settings, reasons = fill_in(settings, data)
     for reason in reasons:
         say(reason)
+    config = settings.config
     torch.manual_seed(config.train.seed)
-    model = build(config, data, initial.model.conventions if initial is not None else NATIVE)
+    model = build(config, data, conventions)
     if initial is not None:
-        say(f"starts from {config.train.init}: {take_over(model, initial, data.class_names)}")
+        say(f"starts from {init}: {take_over(model, initial, data.class_names)}")
     else:
         model.backbone.require_any_size()
         say(f"backbone {config.model.backbone}: {model.backbone.load_weights(config.model.weights)}")
-    return config, model
+    return settings, model
 
 
-def start_again(data: Dataset, folder: RunFolder) -> tuple[Config, MaskRCNN]:
-    """The settings of the run in `folder` and its network, whose weights are still to come from its state."""
+def restart(data: Dataset, folder: RunFolder) -> tuple[Settings, MaskRCNN]:
+    """Settings and network of the run in `folder`, before its weights are restored. Raises `UserError`."""
     config = Config.load(folder.config)
-    return config, build(config, data, read_conventions(folder))
+    return Settings.of(config), build(config, data, read_conventions(folder))
 
 
 def build(config: Config, data: Dataset, conventions: Conventions) -> MaskRCNN:
-    """A network for the classes of `data`, of which trains what ``freeze`` leaves free. Norms behind the backbone keep
-    what a whole model gave them; new ones have nothing to keep, and learn.
+    """Build the network for the classes of `data` and freeze the stages that ``freeze`` names.
+
+    Batch norm outside the backbone stays frozen if it was pretrained and is trained if it is new.
     """
     model = build_model(config.model, len(data.class_ids), conventions, freeze_norm=config.train.freeze_norm)
     if config.train.init is None:

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM ask a run to stop after its step."""
+"""Stop a run after its current step on SIGINT or SIGTERM."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ from typing import Any
 
 @contextmanager
 def stop_on_signals() -> Iterator[threading.Event]:
-    """An event that SIGINT and SIGTERM set once; a second one interrupts at once. Only the main thread can listen."""
+    """Yield an event that the first SIGINT or SIGTERM sets; a second one interrupts at once.
+
+    Python handles signals in the main thread only; in another thread, nothing sets the event.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def request(number: int, frame: Any) -> None:
         stop.set()
-        signal.signal(number, before[signal.Signals(number)])
+        signal.signal(number, previous[signal.Signals(number)])
 
-    for number in before:
+    for number in previous:
         signal.signal(number, request)
     try:
         yield stop
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,4 +1,4 @@
-"""What the network is asked to answer: a sample of anchors, a sample of regions, and the masks inside the regions.
+"""Training targets: a sample of anchors, a sample of regions, and the masks inside the regions.
 
 B images, G instances of the fullest image, K anchors, R regions, P positive regions, M mask cells
 """
@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from maskrcnn.config import TrainConfig
+from maskrcnn.detection.boxes import encode_boxes, iou
+from maskrcnn.detection.conventions import Conventions
+from maskrcnn.detection.stages import Proposals
 from maskrcnn.kernels.masks import coverage_of_boxes
-from maskrcnn.model.boxes import encode_boxes, iou
-from maskrcnn.model.conventions import Conventions
-from maskrcnn.structures import Proposals, Targets
+from maskrcnn.structures import Targets
 from maskrcnn.training.matcher import match
 from maskrcnn.training.sampler import sample_labels
 
@@ -25,7 +26,7 @@ ANCHOR_POSITIVE_FRACTION = 0.5
 
 @dataclass(frozen=True)
 class Truth:
-    """Instances of a batch as tensors: boxes (B, G, 4), labels (B, G), valid (B, G); masks stay in `targets`."""
+    """Instances of a batch as tensors: boxes (B, G, 4), labels (B, G), valid (B, G). Their masks stay in `targets`."""
 
     boxes: Tensor
     labels: Tensor
@@ -35,10 +36,10 @@ class Truth:
     @classmethod
     def of(cls, targets: Sequence[Targets], device: torch.device) -> Truth:
         """Pad the instances of each image to the longest list."""
-        most = max((len(t) for t in targets), default=0)
-        boxes = np.zeros((len(targets), most, 4), np.float32)
-        labels = np.zeros((len(targets), most), np.int64)
-        valid = np.zeros((len(targets), most), bool)
+        G = max((len(t) for t in targets), default=0)
+        boxes = np.zeros((len(targets), G, 4), np.float32)
+        labels = np.zeros((len(targets), G), np.int64)
+        valid = np.zeros((len(targets), G), bool)
         for b, target in enumerate(targets):
             n = len(target)
             boxes[b, :n], labels[b, :n], valid[b, :n] = target.boxes, target.labels, True
@@ -52,7 +53,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class AnchorSample:
-    """Sampled anchors (S,): whose image, which of all levels' anchors, label 1 or 0, box deltas (0 for negatives)."""
+    """Sampled anchors (S,): image, index over all levels, label 1 or 0, and box deltas (0 for negatives)."""
 
     image_index: Tensor
     anchor_index: Tensor
@@ -62,7 +63,7 @@ class AnchorSample:
 
 @dataclass(frozen=True)
 class RegionSample:
-    """Sampled regions of all images, boxes (R, 4): which image, which class (0 is background), which instance."""
+    """Sampled regions of all images: boxes (R, 4), image, label (0 is background), instance, and box deltas."""
 
     boxes: Tensor
     image_index: Tensor
@@ -73,29 +74,28 @@ class RegionSample:
 
 @torch.no_grad()
 def sample_anchors(
-    anchors: list[Tensor],
+    anchors: Tensor,
     truth: Truth,
     config: TrainConfig,
     conventions: Conventions,
     generators: Sequence[torch.Generator],
 ) -> AnchorSample:
-    """Match the anchors of all levels with each image's instances and draw `rpn_batch` of them by its generator."""
-    grid = torch.cat(anchors)  # (K, 4)
+    """Match all anchors (K, 4) with each image's instances and draw ``rpn_batch`` of them with its generator."""
     columns: list[tuple[Tensor, ...]] = []
     for b in range(len(truth.targets)):
         true_boxes = truth.boxes[b, truth.valid[b]]  # (G, 4)
         instance, label = match(
-            iou(true_boxes, grid),
+            iou(true_boxes, anchors),
             positive=config.rpn_positive_iou,
             negative=config.rpn_negative_iou,
             best_counts=True,
         )
         positives, negatives = sample_labels(label, config.rpn_batch, ANCHOR_POSITIVE_FRACTION, generators[b])
         chosen = torch.cat([positives, negatives])
-        deltas = grid.new_zeros(len(chosen), 4)
+        deltas = anchors.new_zeros(len(chosen), 4)
         if len(positives):
-            wanted = true_boxes[instance[positives]]
-            deltas[: len(positives)] = encode_boxes(wanted, grid[positives], conventions.rpn_delta_weights)
+            matched = true_boxes[instance[positives]]
+            deltas[: len(positives)] = encode_boxes(matched, anchors[positives], conventions.rpn_delta_weights)
         columns.append((torch.full_like(chosen, b), chosen, label[chosen].float(), deltas))
     return AnchorSample(*(torch.cat(column) for column in zip(*columns, strict=True)))
 
@@ -108,14 +108,16 @@ def sample_regions(
     conventions: Conventions,
     generators: Sequence[torch.Generator],
 ) -> RegionSample:
-    """Match proposals, and the true boxes themselves, with each image's instances; draw `roi_batch` by its generator.
+    """Match the proposals and true boxes of each image with its instances; draw ``roi_batch`` with its generator.
 
-    True boxes are among the regions so that the heads see good ones from the first step on.
+    The true boxes are included so that the heads see good regions from the first step.
     """
+    proposed_boxes = torch.as_tensor(proposals.boxes, device=truth.boxes.device)
+    proposed_images = torch.as_tensor(proposals.image_index, device=truth.boxes.device)
     columns: list[tuple[Tensor, ...]] = []
     for b in range(len(truth.targets)):
         true_boxes = truth.boxes[b, truth.valid[b]]
-        regions = torch.cat([proposals.boxes[b, proposals.valid[b]], true_boxes])
+        regions = torch.cat([proposed_boxes[proposed_images == b], true_boxes])
         instance, label = match(
             iou(true_boxes, regions),
             positive=config.roi_positive_iou,
@@ -124,30 +126,30 @@ def sample_regions(
         )
         positives, negatives = sample_labels(label, config.roi_batch, config.roi_positive_fraction, generators[b])
         chosen = torch.cat([positives, negatives])
-        boxes, which = regions[chosen], instance[chosen]
-        classes = torch.zeros_like(which)
+        boxes, instances = regions[chosen], instance[chosen]
+        labels = torch.zeros_like(instances)
         deltas = torch.zeros_like(boxes)
         n = len(positives)
         if n:
-            classes[:n] = truth.labels[b, which[:n]]
-            deltas[:n] = encode_boxes(true_boxes[which[:n]], boxes[:n], conventions.box_delta_weights)
-        columns.append((boxes, torch.full_like(which, b), classes, which, deltas))
+            labels[:n] = truth.labels[b, instances[:n]]
+            deltas[:n] = encode_boxes(true_boxes[instances[:n]], boxes[:n], conventions.box_delta_weights)
+        columns.append((boxes, torch.full_like(instances, b), labels, instances, deltas))
     return RegionSample(*(torch.cat(column) for column in zip(*columns, strict=True)))
 
 
-def first_of_each_image(rows: Tensor, image_index: Tensor, most: int) -> Tensor:
-    """Of `rows` (P,) into regions of images `image_index` (R,), the first `most` of each image.
+def first_of_each_image(rows: Tensor, image_index: Tensor, limit: int) -> Tensor:
+    """The first `limit` of `rows` (P,) of each image; `image_index` (R,) has the image of every region.
 
-    Samples stand in random order, so these are a random few.
+    Samples are in random order, so this is a random choice.
     """
-    parts = [rows[image_index[rows] == b][:most] for b in image_index[rows].unique().tolist()]
+    parts = [rows[image_index[rows] == b][:limit] for b in image_index[rows].unique().tolist()]
     return torch.cat(parts) if parts else rows
 
 
 def mask_targets(boxes_px: Tensor, image_index: Tensor, instance: Tensor, truth: Truth, size: int) -> Tensor:
-    """(P, size, size) in [0, 1]: how much of each cell of boxes (P, 4), in input pixels, their instance (P,) covers.
+    """Share (P, size, size) in [0, 1] of each cell of boxes (P, 4), in input pixels, that their instance (P,) covers.
 
-    Cells are laid over the original mask: the region's box goes back through the image's placement, and the sampled
+    The cells are laid over the original mask: the box is mapped back through the image's placement, and the sampled
     grid is mirrored and turned as the image was. No mask is ever rasterised.
     """
     boxes, images, instances = boxes_px.cpu().numpy(), image_index.cpu().numpy(), instance.cpu().numpy()

@@ -1,4 +1,4 @@
-"""One module a format, each with `read` and `write`; `open_dataset` finds out which one it is given."""
+"""Dataset formats, one module each with `read` and `write`. `open_dataset` detects the format."""
 
 from __future__ import annotations
 
@@ -29,14 +29,15 @@ def open_dataset(
     bad: Literal["error", "skip"] = "error",
     say: Callable[[str], None] = _say,
 ) -> Dataset:
-    """Open a CSV of run-length masks and its folder of images; `say` is told what was found.
+    """Open a CSV of run-length masks and its image folder. `say` is called with each line of a short summary.
 
-    `images` is the folder (by default the one of the CSV, or ``images`` or ``train`` beside it). `columns` names the
-    columns that cannot be guessed: ``{"image": ..., "rle": ..., "class": ..., "height": ..., "width": ...}``.
-    `class_names` maps ids to names, or is a JSON file that does. `order` ("column" or "row"), `origin` (the first
-    pixel's number) and `relative` (starts count from the end of the run before) describe the runs. `unlisted` images
-    of the folder are left out or taken as empty. A `bad` row is an error that lists what is wrong, or left out and
-    kept in ``problems``. Unreadable images are always left out, and said.
+    `images` is the folder, by default the first that has images: ``images``, ``train`` or the CSV's stem beside the
+    CSV, or the CSV's own folder. `columns` names columns that are not recognised: ``{"image": ..., "rle": ...,
+    "class": ..., "height": ..., "width": ...}``. `class_names` maps ids to names, or is a JSON file that does. `order`
+    ("column" or "row"), `origin` (number of the first pixel) and `relative` (each start is an offset from the end of
+    the previous run) describe the runs. `unlisted` images are in the folder but not in the CSV: they are ignored or
+    kept as empty. `bad` rows raise an error that lists them, or are skipped and listed in ``problems``. Unreadable
+    images are always skipped and reported.
 
     Raises `UserError`.
     """
@@ -45,8 +46,8 @@ def open_dataset(
         raise UserError(f"{source}: there is no such file")
     if source.is_dir() or source.suffix.lower() not in (".csv", ".tsv", ".txt", ".gz"):
         raise UserError(
-            f"{source} is not a CSV file (.csv, .tsv, .txt or .gz) of run-length masks, with columns like "
-            "ImageId,EncodedPixels: the one format that can be read so far"
+            f"{source} is not a CSV file (.csv, .tsv, .txt or .gz) of run-length masks with columns like "
+            "ImageId,EncodedPixels; no other format is supported"
         )
     data = encoded_pixels.read(
         source,

@@ -1,116 +1,120 @@
-"""Who computes the network: torch, OpenVINO or ONNX Runtime. All of them look the same to `Predictor`."""
+"""Runtimes: torch, OpenVINO or ONNX Runtime compute the network; `detection.detect` does the rest for all of them."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, Protocol
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from maskrcnn.config import ModelConfig, PredictConfig
-from maskrcnn.inference import regions
-from maskrcnn.inference.convolutions import Convolutions
-from maskrcnn.inference.regions import Found, Graphs, Trunk
-from maskrcnn.kernels.scratch import Scratch
-from maskrcnn.model.anchors import Anchors
-from maskrcnn.model.conventions import Conventions
+from maskrcnn.detection.arrays import to_numpy
+from maskrcnn.detection.conventions import Conventions
+from maskrcnn.detection.detect import Detector, Network
+from maskrcnn.detection.stages import RawDetections, Trunk
 
 GRAPHS = ("trunk", "box_head", "mask_head")
 
 
-class Runtime(Protocol):
-    """Inputs in, detections in the network's units out."""
+class Runtime(ABC):
+    """A network that one library runs, with the settings of the steps around it."""
 
-    conventions: Conventions
     name: str
 
-    def detect(self, pixels: np.ndarray, windows: np.ndarray, predict: PredictConfig) -> Found:
-        """Inputs (B, H, W, 3) uint8 or float32 of 0 to 255, of which windows (B, 4) xyxy are picture."""
+    def __init__(self, config: ModelConfig, conventions: Conventions) -> None:
+        self.detector = Detector(config, conventions)
 
-
-class CpuRuntime(ABC):
-    """A runtime on a CPU: three graphs, and `inference.regions` between them. `convolutions`, if given, are what the
-    graphs leave out.
-    """
-
-    name = "cpu"
-
-    def __init__(self, model: ModelConfig, conventions: Conventions, convolutions: Convolutions | None = None) -> None:
-        self.model_config = model
-        self.conventions = conventions
-        self.anchors = Anchors(model, conventions)
-        self.scratch = Scratch()
-        self.convolutions = convolutions
+    @abstractmethod
+    def network(self) -> Network:
+        """The network, for use in the calling thread."""
 
     def detect(
-        self, pixels: np.ndarray, windows: np.ndarray, predict: PredictConfig, graphs: Graphs | None = None
-    ) -> Found:
-        """See `Runtime`; `graphs` may stand between, to look on."""
-        return regions.detect(
-            graphs or self.graphs(),
-            pixels,
-            windows,
-            anchors=self.anchors,
-            model=self.model_config,
-            predict=predict,
-            conventions=self.conventions,
-            scratch=self.scratch,
-        )
+        self, pixels: np.ndarray, windows: np.ndarray, predict: PredictConfig, network: Network | None = None
+    ) -> RawDetections:
+        """`Detector.detect`, as NumPy arrays. `network` takes the place of the runtime's own, to record its inputs."""
+        raw = self.detector.detect(network or self.network(), pixels, windows, predict)
+        return RawDetections(*(to_numpy(v) for v in (raw.boxes, raw.scores, raw.labels, raw.image_index, raw.masks)))
+
+
+class ExportedNetwork(ABC):
+    """The three graphs of an export, which a library runs by name."""
+
+    def __init__(self, config: ModelConfig, conventions: Conventions, pixel_mean: tuple[float, ...]) -> None:
+        self.config = config
+        self.padding = None if conventions.black_padding else pixel_mean
 
     @abstractmethod
-    def graphs(self) -> Graphs:
-        """What computes for this call; runtimes that serve several threads hand out one each."""
+    def run(self, name: str, *inputs: np.ndarray) -> list[Any]:
+        """Outputs of one graph. They are valid until the thread calls the same graph again."""
 
-    def trunk_of(
-        self, maps: list[np.ndarray], objectness: np.ndarray, deltas: np.ndarray, hw: tuple[int, int]
+    def run_trunk(self, pixels: np.ndarray, windows: np.ndarray) -> list[Any]:
+        """Outputs of the first graph for pixels (B, H, W, 3), of which `windows` (B, 4) are picture."""
+        return self.run("trunk", fill_padding(pixels, windows, self.padding))
+
+    def run_box_head(self, pooled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Class logits and box deltas of pooled features (R, S, S, C) or (R, S*S*C)."""
+        class_logits, box_deltas = self.run("box_head", pooled)
+        return class_logits, box_deltas
+
+    def make_trunk(
+        self, maps: list[np.ndarray], objectness: np.ndarray, deltas: np.ndarray, pixels: np.ndarray
     ) -> Trunk:
-        """Raw outputs of the first graph with the sizes that they imply; P6 has every second cell of P5."""
+        """Add the sizes that the arrays imply; P6 has every second cell of P5."""
         maps_hw = [(m.shape[1], m.shape[2]) for m in maps]
-        if self.model_config.pyramid == "fpn":
+        if self.config.pyramid == "fpn":
             maps_hw.append(((maps_hw[-1][0] + 1) // 2, (maps_hw[-1][1] + 1) // 2))
-        return Trunk(maps, objectness, deltas, tuple(maps_hw), hw)
+        return Trunk(maps, objectness, deltas, tuple(maps_hw), (pixels.shape[1], pixels.shape[2]))
 
-
-class ExportedGraphs(ABC):
-    """The graphs that an export made, whoever runs them by name."""
-
-    def __init__(self, runtime: CpuRuntime, pixel_mean: tuple[float, ...]) -> None:
-        self.runtime = runtime
-        self.pixel_mean = None if runtime.conventions.black_padding else pixel_mean
-
-    @abstractmethod
-    def run(self, name: str, *values: np.ndarray) -> list[Any]:
-        """The outputs of one graph, valid until its next call in this thread."""
+    # ---- Network --------------------------------------------------------------------------------------------------
 
     def trunk(self, pixels: np.ndarray, windows: np.ndarray) -> Trunk:
-        """See `regions.Graphs`."""
-        outputs = self.run("trunk", fill_padding(pixels, windows, self.pixel_mean))
-        if self.runtime.convolutions:
-            maps, objectness, deltas = self.runtime.convolutions.trunk(outputs)
-        else:
-            *maps, objectness, deltas = outputs
-        return self.runtime.trunk_of(maps, objectness, deltas, (pixels.shape[1], pixels.shape[2]))
+        """See `Network`."""
+        *maps, objectness, deltas = self.run_trunk(pixels, windows)
+        return self.make_trunk(maps, objectness, deltas, pixels)
 
     def box_head(self, pooled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See `regions.Graphs`."""
-        if self.runtime.convolutions:
-            pooled = self.runtime.convolutions.box(pooled)
-        if self.runtime.convolutions or not self.runtime.model_config.box_convs:
-            # (R, S, S, C) -> (R, S*S*C), as `graphs.BoxRowsGraph` takes it
-            pooled = pooled.reshape(len(pooled), math.prod(pooled.shape[1:]))
-        logits, deltas = self.run("box_head", pooled)
-        return logits, deltas
+        """See `Network`."""
+        return self.run_box_head(pooled if self.config.box_convs else flat_rows(pooled))
 
     def mask_head(self, pooled: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """See `regions.Graphs`."""
-        if self.runtime.convolutions:
-            pooled = self.runtime.convolutions.mask(pooled)
+        """See `Network`."""
         return self.run("mask_head", pooled, labels)[0]
 
 
+Adapter = Callable[[ExportedNetwork], Network]
+"""Makes a `Network` of exported graphs that leave something out."""
+
+
+def open_runtime(
+    name: str,
+    graphs: dict[str, Any] | Path,
+    config: ModelConfig,
+    conventions: Conventions,
+    pixel_mean: tuple[float, ...],
+    adapter: Adapter | None = None,
+) -> Runtime:
+    """The runtime "openvino" or "onnx" of graphs in memory, by name, or in a folder. Raises `ValueError` for others."""
+    if name == "openvino":
+        from maskrcnn.inference.runtimes.openvino import OpenVinoRuntime
+
+        return OpenVinoRuntime(graphs, config, conventions, pixel_mean, adapter)
+    if name == "onnx":
+        from maskrcnn.inference.runtimes.onnx import OnnxRuntime
+
+        return OnnxRuntime(graphs, config, conventions, pixel_mean, adapter)
+    raise ValueError(f"unknown runtime {name!r}")
+
+
+def flat_rows(pooled: np.ndarray) -> np.ndarray:
+    """(R, S, S, C) -> (R, S*S*C), which also holds for no rows at all."""
+    return pooled.reshape(len(pooled), math.prod(pooled.shape[1:]))
+
+
 def fill_padding(pixels: np.ndarray, windows: np.ndarray, mean: tuple[float, ...] | None) -> np.ndarray:
-    """float32 inputs whose padding holds `mean`, which becomes zero inside the graph; None leaves it as it is."""
+    """Float32 inputs with `mean` outside `windows`, which the graph turns into zero. None leaves the padding black."""
     result = pixels.astype(np.float32)
     if mean is not None:
         for image, (x1, y1, x2, y2) in zip(result, windows, strict=True):

@@ -1,4 +1,4 @@
-"""The network in ONNX Runtime, fp32 or int8, on a CPU. Needs no torch."""
+"""The network in ONNX Runtime on a CPU, fp32 or int8, without torch."""
 
 from __future__ import annotations
 
@@ -9,46 +9,61 @@ import numpy as np
 import onnxruntime
 
 from maskrcnn.config import ModelConfig
-from maskrcnn.inference.convolutions import Convolutions
-from maskrcnn.inference.runtimes import GRAPHS, CpuRuntime, ExportedGraphs
-from maskrcnn.model.conventions import Conventions
+from maskrcnn.detection.conventions import Conventions
+from maskrcnn.detection.detect import Network
+from maskrcnn.inference.runtimes import GRAPHS, Adapter, ExportedNetwork, Runtime
 
 
-class OnnxRuntime(CpuRuntime):
-    """Runs three ``.onnx`` graphs; a session serves any number of threads."""
+class OnnxRuntime(Runtime):
+    """Runs three ``.onnx`` graphs: those of a folder, or ``onnx.ModelProto`` by name. Sessions serve any thread."""
 
     name = "onnx"
 
     def __init__(
         self,
-        sessions: dict[str, Any],
-        model: ModelConfig,
+        graphs: dict[str, Any] | Path,
+        config: ModelConfig,
         conventions: Conventions,
         pixel_mean: tuple[float, ...],
-        convolutions: Convolutions | None = None,
+        adapter: Adapter | None = None,
     ) -> None:
-        super().__init__(model, conventions, convolutions)
-        self._graphs = _Sessions(self, sessions, pixel_mean)
-
-    @staticmethod
-    def read(folder: Path) -> dict[str, Any]:
-        """The sessions of a bundle."""
-        return {
-            name: onnxruntime.InferenceSession(folder / f"{name}.onnx", providers=["CPUExecutionProvider"])
-            for name in GRAPHS
+        super().__init__(config, conventions)
+        if isinstance(graphs, Path):
+            sources = {name: graphs / f"{name}.onnx" for name in GRAPHS}
+        else:
+            sources = {name: graph.SerializeToString() for name, graph in graphs.items()}
+        sessions = {
+            name: onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
+            for name, source in sources.items()
         }
+        exported = _Sessions(sessions, config, conventions, pixel_mean)
+        self._network = adapter(exported) if adapter else exported
 
-    def graphs(self) -> ExportedGraphs:
-        """The same for every thread."""
-        return self._graphs
+    def network(self) -> Network:
+        """The same network for every thread."""
+        return self._network
 
 
-class _Sessions(ExportedGraphs):
-    def __init__(self, runtime: OnnxRuntime, sessions: dict[str, Any], pixel_mean: tuple[float, ...]) -> None:
-        super().__init__(runtime, pixel_mean)
+class _Sessions(ExportedNetwork):
+    def __init__(
+        self,
+        sessions: dict[str, Any],
+        config: ModelConfig,
+        conventions: Conventions,
+        pixel_mean: tuple[float, ...],
+    ) -> None:
+        super().__init__(config, conventions, pixel_mean)
         self.sessions = sessions
 
-    def run(self, name: str, *values: np.ndarray) -> list[Any]:
-        """See `ExportedGraphs`."""
+    def run(self, name: str, *inputs: np.ndarray) -> list[Any]:
+        """See `ExportedNetwork`."""
         session = self.sessions[name]
-        return session.run(None, {i.name: value for i, value in zip(session.get_inputs(), values, strict=True)})
+        return session.run(None, {i.name: value for i, value in zip(session.get_inputs(), inputs, strict=True)})
+
+
+def write_graphs(graphs: dict[str, Any], folder: Path) -> None:
+    """Write each ``onnx.ModelProto`` as ``NAME.onnx``."""
+    import onnx
+
+    for name, graph in graphs.items():
+        onnx.save(graph, folder / f"{name}.onnx")

@@ -1,4 +1,4 @@
-"""The network in OpenVINO, fp32 or int8, on a CPU. Needs no torch."""
+"""The network in OpenVINO on a CPU, fp32 or int8, without torch."""
 
 from __future__ import annotations
 
@@ -8,62 +8,74 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino as ov
 
 from maskrcnn.config import ModelConfig
-from maskrcnn.inference.convolutions import Convolutions
-from maskrcnn.inference.regions import suppress
-from maskrcnn.inference.runtimes import GRAPHS, CpuRuntime, ExportedGraphs
-from maskrcnn.model.conventions import Conventions
+from maskrcnn.detection.boxes import suppress
+from maskrcnn.detection.conventions import Conventions
+from maskrcnn.detection.detect import Network
+from maskrcnn.inference.runtimes import GRAPHS, Adapter, ExportedNetwork, Runtime
+from maskrcnn.inference.runtimes.telemetry import refuse_telemetry
+
+refuse_telemetry()
+import openvino as ov  # noqa: E402
 
 
-class OpenVinoRuntime(CpuRuntime):
-    """Runs the graphs of `models` (by name, read or converted); every thread that calls has its own requests."""
+class OpenVinoRuntime(Runtime):
+    """Runs three graphs: those of a folder, or ``ov.Model`` by name. Every calling thread gets its own requests."""
 
     name = "openvino"
 
     def __init__(
         self,
-        models: dict[str, ov.Model],
-        model: ModelConfig,
+        graphs: dict[str, ov.Model] | Path,
+        config: ModelConfig,
         conventions: Conventions,
         pixel_mean: tuple[float, ...],
-        convolutions: Convolutions | None = None,
+        adapter: Adapter | None = None,
     ) -> None:
-        super().__init__(model, conventions, convolutions)
+        super().__init__(config, conventions)
         self.pixel_mean = pixel_mean
+        self.adapter = adapter
         core = ov.Core()
+        if isinstance(graphs, Path):
+            graphs = {name: core.read_model(graphs / f"{name}.xml") for name in GRAPHS}
         settings = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1}
         with ThreadPoolExecutor(1) as pool:
-            # Half a second's work, during which numba loads what all of its kernels need: another half.
+            # Compiling takes half a second, and so does the first call of a numba kernel, which loads what all need.
             compiling = {
-                name: pool.submit(core.compile_model, graph, "CPU", settings) for name, graph in models.items()
+                name: pool.submit(core.compile_model, graph, "CPU", settings) for name, graph in graphs.items()
             }
-            suppress(np.zeros((1, 4), np.float32), np.zeros(1, np.float32), np.zeros(1, np.int64), 0.5, 1)
-            self._compiled = {name: graph.result() for name, graph in compiling.items()}
-        self._own = threading.local()
+            _call_a_kernel()
+            self.compiled = {name: graph.result() for name, graph in compiling.items()}
+        self._of_thread = threading.local()
 
-    @staticmethod
-    def read(folder: Path) -> dict[str, ov.Model]:
-        """The graphs of a bundle."""
-        core = ov.Core()
-        return {name: core.read_model(folder / f"{name}.xml") for name in GRAPHS}
-
-    def graphs(self) -> _Requests:
+    def network(self) -> Network:
         """This thread's requests, made at its first call."""
-        if not hasattr(self._own, "requests"):
-            self._own.requests = _Requests(self)
-        return self._own.requests
+        if not hasattr(self._of_thread, "network"):
+            exported = _Requests(self)
+            self._of_thread.network = self.adapter(exported) if self.adapter else exported
+        return self._of_thread.network
 
 
-class _Requests(ExportedGraphs):
-    """One infer request a graph. What a call returns is valid until the next call of the same graph."""
+class _Requests(ExportedNetwork):
+    """One infer request a graph."""
 
     def __init__(self, runtime: OpenVinoRuntime) -> None:
-        super().__init__(runtime, runtime.pixel_mean)
-        self.requests = {name: graph.create_infer_request() for name, graph in runtime._compiled.items()}
+        super().__init__(runtime.detector.config, runtime.detector.conventions, runtime.pixel_mean)
+        self.requests = {name: graph.create_infer_request() for name, graph in runtime.compiled.items()}
 
-    def run(self, name: str, *values: np.ndarray) -> list[Any]:
-        """See `ExportedGraphs`."""
-        results = self.requests[name].infer(values, share_inputs=True, share_outputs=True)
+    def run(self, name: str, *inputs: np.ndarray) -> list[Any]:
+        """See `ExportedNetwork`."""
+        results = self.requests[name].infer(inputs, share_inputs=True, share_outputs=True)
         return [results[k] for k in range(len(results))]
+
+
+def write_graphs(graphs: dict[str, ov.Model], folder: Path) -> None:
+    """Write each graph as ``NAME.xml`` and ``NAME.bin``."""
+    for name, graph in graphs.items():
+        ov.save_model(graph, folder / f"{name}.xml", compress_to_fp16=False)
+
+
+def _call_a_kernel() -> None:
+    nothing = np.zeros(1, np.int64)
+    suppress(np.zeros((1, 4), np.float32), np.zeros(1, np.float32), nothing, nothing, 1, 0.5, 1)

@@ -1,36 +1,33 @@
-"""The network in torch: on a CPU with `inference.regions` between its parts, on other devices with torch throughout."""
+"""The network in torch, on a CPU or a GPU."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms
 
-from maskrcnn.config import PredictConfig
-from maskrcnn.inference.regions import DETECTIONS, VOTING_IOU, Found, Graphs, Trunk, least_candidate
-from maskrcnn.inference.runtimes import CpuRuntime
-from maskrcnn.model.anchors import POOLED_LEVELS
-from maskrcnn.model.boxes import clip_boxes, decode_boxes, vote_boxes
-from maskrcnn.model.conventions import Conventions
-from maskrcnn.model.layers import channels_last
-from maskrcnn.model.mask_rcnn import MaskRCNN, Stages
+from maskrcnn.detection.arrays import on_host
+from maskrcnn.detection.detect import Network
+from maskrcnn.detection.stages import Array, Trunk
+from maskrcnn.errors import UserError
+from maskrcnn.inference.runtimes import Runtime
+from maskrcnn.model.mask_rcnn import MaskRCNN
 
 
-@dataclass(frozen=True)
-class Kept:
-    """Detections of a batch, image by image, best first; boxes (N, 4) in the network's units."""
+def pick_device(name: str) -> torch.device:
+    """The device that "auto" or a name of torch's stands for. Raises `UserError` if it cannot be used."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"the device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+    return device
 
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    image_index: Tensor
 
-
-class TorchRuntime(CpuRuntime):
-    """Runs `model`, as it is, on `device`."""
+class TorchRuntime(Runtime):
+    """Runs `model` on `device`, in evaluation mode. On a GPU, all arrays between the steps stay there."""
 
     name = "torch"
 
@@ -39,92 +36,31 @@ class TorchRuntime(CpuRuntime):
         self.device = torch.device(device)
         self.model = model.to(self.device).eval()
 
-    def graphs(self) -> TorchRuntime:
+    def network(self) -> Network:
         """Itself: torch serves any thread."""
         return self
 
-    def detect(
-        self, pixels: np.ndarray, windows: np.ndarray, predict: PredictConfig, graphs: Graphs | None = None
-    ) -> Found:
-        """See `CpuRuntime`; off the CPU there are no graphs to look on."""
-        if self.device.type == "cpu":
-            return super().detect(pixels, windows, predict, graphs)
-        _, kept, masks = self.stages(pixels, windows, predict)
-        values = (kept.boxes, kept.scores, kept.labels, kept.image_index, masks)
-        boxes, scores, labels, image_index, grids = (t.cpu().numpy() for t in values)
-        return Found(boxes, scores, labels, image_index, grids)
-
     @torch.no_grad()
     def trunk(self, pixels: np.ndarray, windows: np.ndarray) -> Trunk:
-        """See `regions.Graphs`."""
-        features = self.model.extract(self._images(pixels, torch.from_numpy(windows)))
-        rpn = self.model.rpn(features)
-        return self.trunk_of(
-            [channels_last(f) for f in features[:POOLED_LEVELS]],
-            torch.cat(rpn.objectness_logits, 1).numpy(),
-            torch.cat(rpn.anchor_deltas, 1).numpy(),
-            (pixels.shape[1], pixels.shape[2]),
-        )
+        """See `Network`."""
+        windows_on_device = torch.from_numpy(windows).to(self.device)
+        images = self.model.normalize(torch.from_numpy(pixels).to(self.device), windows_on_device)
+        if self.model.conventions.planar:
+            images = images.contiguous()
+        features, rpn = self.model(images)
+        return self.model.trunk(features, rpn, (pixels.shape[1], pixels.shape[2]))
 
     @torch.no_grad()
-    def box_head(self, pooled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See `regions.Graphs`."""
-        logits, deltas = self.model.box_head(torch.from_numpy(pooled).permute(0, 3, 1, 2))
-        return logits.numpy(), deltas.numpy()
+    def box_head(self, pooled: Array) -> tuple[Array, Array]:
+        """See `Network`."""
+        class_logits, box_deltas = self.model.box_head(self._channels_first(pooled))
+        return on_host(class_logits), on_host(box_deltas)
 
     @torch.no_grad()
-    def mask_head(self, pooled: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """See `regions.Graphs`."""
-        return self.model.mask_head(torch.from_numpy(pooled).permute(0, 3, 1, 2), torch.from_numpy(labels)).numpy()
+    def mask_head(self, pooled: Array, labels: Array) -> Array:
+        """See `Network`."""
+        return on_host(self.model.mask_head(self._channels_first(pooled), torch.as_tensor(labels, device=self.device)))
 
-    @torch.no_grad()
-    def stages(self, pixels: np.ndarray, windows: np.ndarray, predict: PredictConfig) -> tuple[Stages, Kept, Tensor]:
-        """Every step in torch: up to the box head, the boxes kept, their masks (N, M, M) in [0, 1]."""
-        places = torch.from_numpy(windows).to(self.device)
-        stages = self.model(self._images(pixels, places), places)
-        kept = select_detections(
-            stages,
-            self.model.to_units(places.float(), stages.input_hw),
-            predict,
-            self.conventions,
-        )
-        logits = self.model.segment(stages.features, kept.boxes, kept.image_index, kept.labels)
-        return stages, kept, logits.sigmoid()
-
-    def _images(self, pixels: np.ndarray, windows: Tensor) -> Tensor:
-        images = self.model.normalize(torch.from_numpy(pixels).to(self.device), windows)
-        return images.contiguous() if self.conventions.planar else images
-
-
-@torch.no_grad()
-def select_detections(stages: Stages, windows: Tensor, predict: PredictConfig, conventions: Conventions) -> Kept:
-    """`regions.select` in torch: classes above the threshold -> class-wise suppression -> the best -> votes on boxes.
-
-    `windows` (B, 4) are the pictures in the inputs; like all boxes here they are in the network's units.
-    """
-    probabilities = stages.class_logits.softmax(-1)  # (B, R, K + 1)
-    enough = torch.ge if conventions.best_class_only else torch.gt
-    wanted = enough(probabilities, least_candidate(predict))
-    if conventions.best_class_only:
-        likeliest = torch.zeros_like(wanted)
-        likeliest.scatter_(-1, probabilities.argmax(-1, keepdim=True), True)
-        wanted &= likeliest
-    wanted, probabilities = wanted[..., 1:] & stages.proposals.valid[..., None], probabilities[..., 1:]
-    parts = []
-    for b in range(len(windows)):
-        row, label = wanted[b].nonzero(as_tuple=True)
-        boxes = decode_boxes(
-            stages.box_deltas[b, row, label + 1],
-            stages.proposals.boxes[b, row],
-            conventions.box_delta_weights,
-            conventions.delta_clip,
-        )
-        boxes = clip_boxes(boxes[None], windows[b : b + 1])[0]
-        scores, label = probabilities[b, row, label], label + 1
-        large = ((boxes[:, 2:] - boxes[:, :2]) > conventions.smallest_detection).all(1)
-        rows = (large & enough(scores, predict.score_threshold)).nonzero()[:, 0]
-        keep = batched_nms(boxes[rows], scores[rows], label[rows], predict.nms_threshold)
-        keep = rows[keep[: predict.detections or DETECTIONS]]
-        found = vote_boxes(boxes, scores, label, keep, VOTING_IOU) if predict.box_voting else boxes[keep]
-        parts.append((found, scores[keep], label[keep], torch.full_like(keep, b)))
-    return Kept(*(torch.cat(column) for column in zip(*parts, strict=True)))
+    def _channels_first(self, pooled: Array) -> Tensor:
+        """(R, S, S, C) -> (R, C, S, S), a view."""
+        return torch.as_tensor(pooled, device=self.device).permute(0, 3, 1, 2)

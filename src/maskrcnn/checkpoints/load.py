@@ -1,0 +1,124 @@
+"""`load`, `import_checkpoint` and `save`: between files and a `Predictor`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maskrcnn.checkpoints.shipped import find_shipped, shipped_names
+from maskrcnn.errors import UserError
+from maskrcnn.inference.bundle import is_bundle, read_bundle
+
+if TYPE_CHECKING:
+    import torch
+
+    from maskrcnn.checkpoints.native import Checkpoint
+    from maskrcnn.inference.predictor import Predictor
+    from maskrcnn.model.mask_rcnn import MaskRCNN
+
+RUN_FILES = ("best.safetensors", "last.safetensors")
+
+BATCH_COUNTER = "num_batches_tracked"
+"""Batch norm's count of batches. Frozen batch norm of other programs has none, and ours never reads it."""
+
+
+def load(path: str | Path, *, device: str = "auto") -> Predictor:
+    """Open a run folder (its best, else its last weights), a model file or a bundle for prediction.
+
+    "nuclei" and "nuclei-int8" come with the package; a file or folder of that name takes precedence. `device` is
+    "auto", "cpu", "cuda", "cuda:1" or "mps". Raises `UserError`.
+    """
+    path = Path(path)
+    if not path.exists():
+        path = find_shipped(str(path)) or path
+    if is_bundle(path):
+        return read_bundle(path)
+    if path.is_dir():
+        weights = next((path / name for name in RUN_FILES if (path / name).exists()), None)
+        if weights is None:
+            raise UserError(f"{path} is neither a run folder nor a bundle: it holds neither {' nor '.join(RUN_FILES)}")
+        path = weights
+    if not path.exists():
+        raise UserError(
+            f"{path}: there is no such run folder or model file, and no such model comes with the package. These do: "
+            f"{', '.join(shipped_names())}"
+        )
+    if path.suffix != ".safetensors":
+        raise UserError(
+            f"{path}: a model is a run folder or a .safetensors file. Convert another program's checkpoint with "
+            f"maskrcnn import {path} -o NAME.safetensors"
+        )
+    from maskrcnn.checkpoints.native import read_model
+
+    return open_checkpoint(read_model(path), str(path), device)
+
+
+def import_checkpoint(
+    checkpoint: str | Path | Mapping[str, Any], source: str | None = None, **options: Any
+) -> Predictor:
+    """Open another program's Mask R-CNN; it gives the detections that it gave there.
+
+    `checkpoint` is a ``.pth``, ``.pt``, ``.pkl`` or ``.h5`` file, a dictionary of arrays or tensors, or "coco" or
+    "coco-v2", torchvision's published weights, which are downloaded if they are not cached. `source` is "torchvision",
+    "detectron2" or "matterport"; None guesses it from the names of the tensors. `options` are the fields of
+    `maskrcnn.config.ImportConfig`. Class ids stay those of the source: 1 to K - 1 for torchvision and Matterport, 0 to
+    K - 1 for Detectron2. ``provenance["unused"]`` lists the tensors that no model needs. Only arrays are read from a
+    file, never code. Raises `UserError`, also for a tensor that is missing, unknown or misshapen.
+    """
+    from maskrcnn.checkpoints.foreign import read_foreign
+
+    read = read_foreign(checkpoint, source, **options)
+    return open_checkpoint(read, f"{read.provenance['source']} checkpoint", "cpu")
+
+
+def open_checkpoint(checkpoint: Checkpoint, name: str, device: str) -> Predictor:
+    """Build the network of a checkpoint; `name` stands for it in errors. Raises `UserError`."""
+    from maskrcnn.inference.predictor import Predictor
+    from maskrcnn.inference.runtimes.torch import TorchRuntime, pick_device
+    from maskrcnn.model.mask_rcnn import build_model
+
+    config = checkpoint.config
+    n_classes = len(checkpoint.class_ids)
+    model = build_model(config.model, n_classes, checkpoint.conventions, freeze_norm=config.train.freeze_norm)
+    load_weights(model, checkpoint.weights, name)
+    return Predictor(
+        TorchRuntime(model, pick_device(device)),
+        config,
+        checkpoint.class_ids,
+        checkpoint.class_names,
+        provenance=checkpoint.provenance,
+    )
+
+
+def load_weights(model: MaskRCNN, weights: dict[str, torch.Tensor], source: str) -> None:
+    """Copy weights into a model. Raises `UserError` that names a missing, unknown or misshapen tensor."""
+    state = model.state_dict()
+    weights = {**{name: tensor for name, tensor in state.items() if name.endswith(BATCH_COUNTER)}, **weights}
+    missing, unknown = sorted(set(state) - set(weights)), sorted(set(weights) - set(state))
+    if missing or unknown:
+        raise UserError(
+            f"{source} does not fit the network: {len(missing)} tensors missing {missing[:2]}, "
+            f"{len(unknown)} unknown {unknown[:2]}"
+        )
+    for name, tensor in weights.items():
+        if tensor.shape != state[name].shape:
+            raise UserError(f"{source}: {name} is {tuple(tensor.shape)}, the network's is {tuple(state[name].shape)}")
+    model.load_state_dict(weights)
+
+
+def save(predictor: Predictor, path: Path) -> None:
+    """Write the model of a predictor to a model file. Raises `UserError`, also for a bundle, which has no weights."""
+    from maskrcnn.checkpoints.native import Checkpoint, write_model
+
+    write_model(
+        path,
+        Checkpoint(
+            weights=predictor.model.state_dict(),
+            config=predictor.config,
+            conventions=predictor.conventions,
+            class_ids=predictor.class_ids,
+            class_names=predictor.class_names,
+            provenance=predictor.provenance,
+        ),
+    )

@@ -1,0 +1,174 @@
+"""Arithmetic on boxes: coding, clipping, units, overlap, non-maximum suppression and voting.
+
+Boxes are xyxy, float32. Deltas are ``tx = (x - xa) / wa, ty = (y - ya) / ha, tw = log(w / wa), th = log(h / ha)`` on
+box centres (Girshick et al. 2014, appendix C), each times a weight.
+
+N boxes, B images
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from maskrcnn.detection.arrays import beside
+from maskrcnn.detection.conventions import Conventions
+from maskrcnn.detection.stages import Array
+from maskrcnn.kernels import boxes as kernel
+
+Weights = tuple[float, float, float, float]
+
+SMALLEST_CODED_SIDE = 1e-6
+"""Sides are raised to this before division and logarithm."""
+
+OFFSET_LIMIT = 1000
+"""Up to this many boxes, torchvision's `batched_nms` separates groups by shifting their boxes, which rounds corners."""
+
+
+# ---- coding -------------------------------------------------------------------------------------------------------
+
+
+def to_centers(boxes: Array) -> tuple[Array, Array]:
+    """Boxes (..., 4) -> centres (..., 2) and width, height (..., 2)."""
+    wh = boxes[..., 2:] - boxes[..., :2]
+    return boxes[..., :2] + 0.5 * wh, wh
+
+
+def encode_boxes(boxes: Array, anchors: Array, weights: Weights) -> Array:
+    """Deltas (..., 4) with which `decode_boxes` turns `anchors` into `boxes`."""
+    xp = array_namespace(boxes)
+    centers, wh = to_centers(boxes)
+    anchor_centers, anchor_wh = to_centers(anchors)
+    wh, anchor_wh = wh.clip(min=SMALLEST_CODED_SIDE), anchor_wh.clip(min=SMALLEST_CODED_SIDE)
+    deltas = xp.concat([(centers - anchor_centers) / anchor_wh, xp.log(wh / anchor_wh)], axis=-1)
+    return deltas * beside(np.array(weights, np.float32), deltas)
+
+
+def decode_boxes(deltas: Array, anchors: Array, weights: Weights, clip: float) -> Array:
+    """Apply deltas (..., 4) to anchors (..., 4); `clip` is the largest log scale. The inverse of `encode_boxes`."""
+    if isinstance(deltas, np.ndarray):
+        rows = kernel.decode(deltas.reshape(-1, 4), anchors.reshape(-1, 4), np.array(weights, np.float32), clip)
+        return rows.reshape(deltas.shape)
+    xp = array_namespace(deltas)
+    deltas = deltas / beside(np.array(weights, np.float32), deltas)
+    anchor_centers, anchor_wh = to_centers(anchors)
+    centers = deltas[..., :2] * anchor_wh + anchor_centers
+    half_wh = 0.5 * xp.exp(deltas[..., 2:].clip(max=clip)) * anchor_wh
+    return xp.concat([centers - half_wh, centers + half_wh], axis=-1)
+
+
+def clip_boxes(boxes: Array, windows: Array) -> Array:
+    """Clip boxes (..., 4) to windows (..., 4) of a shape that broadcasts."""
+    xp = array_namespace(boxes)
+    low, high = windows[..., [0, 1, 0, 1]], windows[..., [2, 3, 2, 3]]
+    return xp.minimum(xp.maximum(boxes, low), high)
+
+
+def sides(boxes: Array) -> Array:
+    """Width and height (..., 2) of boxes (..., 4)."""
+    return boxes[..., 2:] - boxes[..., :2]
+
+
+# ---- units --------------------------------------------------------------------------------------------------------
+
+
+def to_units(boxes: Array, input_hw: tuple[int, int], conventions: Conventions) -> Array:
+    """Boxes (..., 4) in input pixels -> the network's units: pixels, or [0, 1] from the first pixel to the last."""
+    if not conventions.normalized_boxes:
+        return boxes
+    shift, span = _first_and_span(boxes, input_hw)
+    return (boxes - shift) / span
+
+
+def to_pixels(boxes: Array, input_hw: tuple[int, int], conventions: Conventions) -> Array:
+    """The inverse of `to_units`."""
+    if not conventions.normalized_boxes:
+        return boxes
+    shift, span = _first_and_span(boxes, input_hw)
+    return boxes * span + shift
+
+
+def _first_and_span(boxes: Array, input_hw: tuple[int, int]) -> tuple[Array, Array]:
+    h, w = input_hw
+    shift, span = np.array([0, 0, 1, 1], np.float32), np.array([w - 1, h - 1, w - 1, h - 1], np.float32)
+    return beside(shift, boxes), beside(span, boxes)
+
+
+# ---- overlap, suppression, voting ---------------------------------------------------------------------------------
+
+
+def iou(a: Array, b: Array) -> Array:
+    """Intersection over union of each pair: (..., N, 4), (..., M, 4) -> (..., N, M)."""
+    shared = _shared_length(a, b, 0)
+    shared *= _shared_length(a, b, 1)
+    union = sides(a).prod(-1)[..., :, None] + sides(b).prod(-1)[..., None, :]
+    union -= shared
+    shared /= union.clip(min=1e-9)
+    return shared
+
+
+def _shared_length(a: Array, b: Array, axis: int) -> Array:
+    """Shared length along x (0) or y (1). It works in place, as a thousand instances may meet 65,000 anchors."""
+    xp = array_namespace(a)
+    length = xp.minimum(a[..., :, None, 2 + axis], b[..., None, :, 2 + axis])
+    length -= xp.maximum(a[..., :, None, axis], b[..., None, :, axis])
+    return length.clip(min=0)
+
+
+def top_rows(values: Array, limit: int) -> Array:
+    """Columns (B, T) of the `limit` largest of each row of values (B, K), largest first; ties keep their order."""
+    if not isinstance(values, np.ndarray):
+        return values.sort(dim=1, descending=True, stable=True).indices[:, :limit]
+    return np.stack([_top_of_row(row, limit) for row in values])
+
+
+def _top_of_row(values: np.ndarray, limit: int) -> np.ndarray:
+    columns = np.arange(len(values))
+    if limit < len(values):
+        # Keep every value that equals the last chosen one, so that ties are decided by order and not by chance.
+        lowest = np.partition(values, len(values) - limit)[len(values) - limit]
+        columns = np.flatnonzero(values >= lowest)
+    return columns[np.argsort(-values[columns], kind="stable")][:limit]
+
+
+def suppress(
+    boxes: Array, scores: Array, groups: Array, image_index: Array, n_images: int, threshold: float, limit: int
+) -> Array:
+    """Non-maximum suppression within the groups of each image: rows (M,), image by image, best first.
+
+    A box (of N, 4) is dropped if it overlaps a better one of its image and group by an IoU above `threshold`. Each
+    image keeps at most `limit` rows.
+    """
+    xp = array_namespace(boxes)
+    kept = []
+    for b in range(n_images):
+        (rows,) = xp.nonzero(image_index == b)
+        order = rows[xp.argsort(-scores[rows], stable=True)]
+        kept.append(order[_nms(boxes[order], scores[order], groups[order], threshold, limit)])
+    return xp.concat(kept) if kept else image_index[:0]
+
+
+def _nms(boxes: Array, scores: Array, groups: Array, threshold: float, limit: int) -> Array:
+    """Indices of the boxes (N, 4), sorted by falling score, that survive within their groups (N,)."""
+    if not isinstance(boxes, np.ndarray):
+        from torchvision.ops import batched_nms
+
+        return batched_nms(boxes, scores, groups, threshold)[:limit]
+    if 0 < len(boxes) <= OFFSET_LIMIT:
+        boxes = boxes + (groups.astype(np.float32) * (boxes.max() + np.float32(1)))[:, None]
+    return kernel.nms(np.ascontiguousarray(boxes), groups, np.float32(threshold), limit)
+
+
+def vote_boxes(boxes: Array, scores: Array, groups: Array, kept: Array, threshold: float) -> Array:
+    """Box voting (Gidaris and Komodakis 2015): replace each box `kept` (K,) by a mean of the boxes around it, (K, 4).
+
+    The mean runs over the boxes (of N, 4) of its group (N,) that overlap it by more than `threshold`, itself included,
+    weighted by score.
+    """
+    if isinstance(boxes, np.ndarray):
+        return kernel.vote(boxes, scores, groups, kept, np.float32(threshold))
+    xp = array_namespace(boxes)
+    votes = (iou(boxes[kept], boxes) > threshold) & (groups[kept][:, None] == groups)  # (K, N)
+    itself = kept[:, None] == xp.arange(boxes.shape[0], device=boxes.device)
+    weights = (votes | itself) * scores
+    return (weights @ boxes) / weights.sum(1)[:, None]

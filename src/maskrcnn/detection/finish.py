@@ -1,0 +1,104 @@
+"""Finish: raw detections of a batch -> boxes, scores and run-length masks in the pixels of each picture.
+
+Mask probabilities become runs directly; no canvas of the picture's size is made.
+
+B images, N detections, M mask cells along a side
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from maskrcnn.config import PredictConfig
+from maskrcnn.detection.boxes import sides, to_units
+from maskrcnn.detection.conventions import Conventions
+from maskrcnn.detection.stages import PictureDetections, RawDetections
+from maskrcnn.detection.timing import stage
+from maskrcnn.kernels.masks import grid_to_runs
+from maskrcnn.rle import RLE
+
+
+def finish(
+    raw: RawDetections,
+    windows: np.ndarray,
+    input_hw: tuple[int, int],
+    pictures_hw: Sequence[tuple[int, int]],
+    predict: PredictConfig,
+    conventions: Conventions,
+) -> Iterator[PictureDetections]:
+    """The detections of each picture of a batch; `windows` (B, 4) are the pictures in inputs of `input_hw`."""
+    if predict.mask_scoring:
+        raw = score_by_masks(raw, predict.score_threshold)
+    for b, (window, hw) in enumerate(zip(windows, pictures_hw, strict=True)):
+        rows = np.flatnonzero(raw.image_index == b)
+        boxes = boxes_in_picture(raw.boxes[rows], window, input_hw, hw, conventions)
+        non_empty = (sides(boxes) > 0).all(1)
+        rows, boxes = rows[non_empty], boxes[non_empty]
+        with stage("masks to runs"):
+            rles = paste_masks(raw.masks[rows], boxes, hw, conventions)
+        yield PictureDetections(boxes, raw.scores[rows].astype(np.float32), raw.labels[rows], rles)
+
+
+def score_by_masks(raw: RawDetections, min_score: float) -> RawDetections:
+    """Multiply each score by the mean probability of its mask's cells, and drop what falls below `min_score`.
+
+    The cells of a mask are those of probability 0.5 or more. The class score says nothing about the mask; this is the
+    "maskness" of SOLO (Wang et al. 2021), which needs no head of its own.
+    """
+    inside = raw.masks >= 0.5
+    certainty = (raw.masks * inside).sum((1, 2)) / np.maximum(inside.sum((1, 2)), 1)
+    scores = raw.scores * certainty.astype(raw.scores.dtype)
+    order = np.lexsort((-scores, raw.image_index))
+    rows = order[scores[order] >= min_score]
+    return RawDetections(raw.boxes[rows], scores[rows], raw.labels[rows], raw.image_index[rows], raw.masks[rows])
+
+
+def boxes_in_picture(
+    boxes: np.ndarray,
+    window: np.ndarray,
+    input_hw: tuple[int, int],
+    hw: tuple[int, int],
+    conventions: Conventions,
+) -> np.ndarray:
+    """Boxes (N, 4) in the network's units -> float32 pixels of the picture `hw` that fills `window` of the input.
+
+    Normalised boxes are rounded to whole pixels, half to even, as Matterport's `unmold_detections` does.
+    """
+    h, w = hw
+    if conventions.normalized_boxes:
+        frame = to_units(np.array(window, np.float32), input_hw, conventions)
+        shift, span = np.tile(frame[:2], 2), np.tile(frame[2:] - frame[:2], 2)
+        relative = (boxes - shift) / span
+        return (
+            relative * np.array([w - 1, h - 1, w - 1, h - 1], np.float32) + np.array([0, 0, 1, 1], np.float32)
+        ).round()
+    x1, y1, x2, y2 = window
+    scale = np.array([w / (x2 - x1), h / (y2 - y1)] * 2)
+    moved = (boxes - np.array([x1, y1, x1, y1], np.float32)) * scale.astype(np.float32)
+    return moved.clip(0, np.array([w, h, w, h], np.float32))
+
+
+def paste_masks(
+    probabilities: np.ndarray, boxes: np.ndarray, hw: tuple[int, int], conventions: Conventions
+) -> list[RLE]:
+    """Masks (N, M, M) of boxes (N, 4), in pixels of an image `hw`, as runs: the pixels of probability 0.5 or more.
+
+    Each mask is interpolated between its cell centres. "exact" lets the cells fill the box. "fading" adds a ring of
+    zeros and grows the box by it, because Detectron2 and Matterport sample zero beyond a mask. "integer" also truncates
+    the corners of the grown box, as torchvision's `paste_masks_in_image` does.
+    """
+    grids = probabilities.astype(np.float64) - 0.5
+    boxes = boxes.astype(np.float64)
+    if conventions.paste != "exact" and len(grids):
+        size = grids.shape[-1]
+        grids = np.pad(grids, ((0, 0), (1, 1), (1, 1)), constant_values=-0.5)
+        centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+        half_wh = (boxes[:, 2:] - boxes[:, :2]) / 2 * (size + 2) / size
+        low, high = centers - half_wh, centers + half_wh
+        if conventions.paste == "integer":
+            low, high = np.trunc(low), np.trunc(high)
+            high = np.maximum(high + 1, low + 1)
+        boxes = np.concatenate([low, high], 1)
+    return [RLE(grid_to_runs(g, b, hw[0], hw[1]), hw) for g, b in zip(grids, boxes, strict=True)]

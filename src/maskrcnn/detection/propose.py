@@ -1,0 +1,74 @@
+"""Proposals: the best anchors of each level -> decode -> clip -> non-maximum suppression -> the best of each image.
+
+B images, L levels, K anchors of all levels, T best anchors of all levels, R proposals of all images
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+from array_api_compat import array_namespace
+
+from maskrcnn.config import ModelConfig
+from maskrcnn.detection.anchors import Anchors
+from maskrcnn.detection.arrays import beside
+from maskrcnn.detection.boxes import clip_boxes, decode_boxes, sides, suppress, to_units, top_rows
+from maskrcnn.detection.conventions import Conventions
+from maskrcnn.detection.stages import Array, Candidates, Proposals, Trunk
+
+
+def propose(trunk: Trunk, windows: Array, anchors: Anchors, config: ModelConfig, conventions: Conventions) -> Proposals:
+    """At most ``config.proposals`` boxes an image that may hold an object.
+
+    `windows` (B, 4) float32 xyxy are the parts of the inputs that are picture, in pixels.
+    """
+    xp = array_namespace(trunk.objectness)
+    candidates = best_anchors(trunk, windows, anchors, config, conventions)
+    valid = (sides(candidates.boxes) > conventions.smallest_proposal).all(-1)
+    valid &= candidates.logits >= conventions.objectness_floor
+    image_index, column = xp.nonzero(valid)
+    boxes, logits = candidates.boxes[image_index, column], candidates.logits[image_index, column]
+    # Sorting by probability keeps the order of anchors whose probabilities round to the same number, 1 say.
+    scores = sigmoid(logits) if conventions.proposals_jointly else logits
+    levels = candidates.levels[column]
+    keep = suppress(boxes, scores, levels, image_index, len(windows), config.proposal_nms_threshold, config.proposals)
+    return Proposals(boxes[keep], logits[keep], image_index[keep])
+
+
+def best_anchors(
+    trunk: Trunk, windows: Array, anchors: Anchors, config: ModelConfig, conventions: Conventions
+) -> Candidates:
+    """The ``config.proposals_per_level`` anchors of highest objectness of each level, decoded and clipped.
+
+    Under the convention ``proposals_jointly`` all levels count as one.
+    """
+    xp = array_namespace(trunk.objectness)
+    ends = np.cumsum([0, *anchors.counts(trunk.maps_hw)])
+    if conventions.proposals_jointly:
+        ends = ends[[0, -1]]
+    values = sigmoid(trunk.objectness) if conventions.proposals_jointly else trunk.objectness
+    parts = [top_rows(values[:, s:e], config.proposals_per_level) + s for s, e in pairwise(ends.tolist())]
+    index = xp.concat(parts, axis=1)  # (B, T)
+    levels = beside(np.repeat(np.arange(len(parts)), [part.shape[1] for part in parts]), index)
+    device = None if isinstance(trunk.objectness, np.ndarray) else trunk.objectness.device
+    grid = anchors(trunk.maps_hw, trunk.input_hw, device)
+    images = beside(np.arange(len(index)), index)[:, None]
+    deltas = trunk.deltas[images, index]  # (B, T, 4)
+    boxes = decode_boxes(deltas, grid[index], conventions.rpn_delta_weights, conventions.delta_clip)
+    bounds = proposal_bounds(windows, trunk, conventions)
+    return Candidates(clip_boxes(boxes, bounds[:, None]), trunk.objectness[images, index], levels)
+
+
+def proposal_bounds(windows: Array, trunk: Trunk, conventions: Conventions) -> Array:
+    """Boxes (B, 4) in the network's units that proposals are clipped to: the pictures, or the padded inputs."""
+    if conventions.proposal_bounds == "input":
+        h, w = trunk.input_hw
+        windows = beside(np.tile(np.array([0, 0, w, h], np.float32), (len(windows), 1)), windows)
+    return to_units(windows, trunk.input_hw, conventions)
+
+
+def sigmoid(logits: Array) -> Array:
+    """1 / (1 + exp(-x)), without a warning where the exponential overflows."""
+    with np.errstate(over="ignore"):
+        return 1 / (1 + array_namespace(logits).exp(-logits))

@@ -1,0 +1,90 @@
+"""The types that pass between the steps.
+
+An `Array` is a NumPy array on a CPU and a torch tensor on a GPU: the steps are written against the array API standard
+and take either.
+
+B images, L pyramid levels, K anchors of all levels, R proposals of all images, N detections of all images,
+M mask cells along a side, C channels
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Array = Any
+
+Window = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A picture as network input: pixels (H, W, 3), of which `window` (x1, y1, x2, y2) is the picture."""
+
+    pixels: np.ndarray
+    window: Window
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """Output of backbone, pyramid and region proposal network for a batch.
+
+    `maps`: the maps that RoIAlign reads, (B, M, N, C) each, finest first. `objectness`: logits (B, K). `deltas`:
+    (B, K, 4). `maps_hw`: height and width of the L maps that have anchors. `input_hw`: those of the padded input.
+    """
+
+    maps: list[Array]
+    objectness: Array
+    deltas: Array
+    maps_hw: tuple[tuple[int, int], ...]
+    input_hw: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The best anchors of each level, decoded and clipped: boxes (B, T, 4), logits (B, T) and levels (T,)."""
+
+    boxes: Array
+    logits: Array
+    levels: Array
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """Boxes (R, 4) that may hold an object, their logits (R,) and images (R,): image by image, best first."""
+
+    boxes: Array
+    logits: Array
+    image_index: Array
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Detections without masks: boxes (N, 4), scores (N,), labels (N,) and images (N,), image by image, best first.
+
+    Boxes are in the network's units (`boxes.to_units`). Label 0 would be the background and does not occur.
+    """
+
+    boxes: Array
+    scores: Array
+    labels: Array
+    image_index: Array
+
+
+@dataclass(frozen=True)
+class RawDetections(Selection):
+    """A `Selection` with mask probabilities (N, M, M) in [0, 1], laid over each box."""
+
+    masks: Array
+
+
+@dataclass(frozen=True)
+class PictureDetections:
+    """Detections of one picture in its own pixels: boxes (N, 4), scores (N,), labels (N,) and N run arrays of masks."""
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+    rles: list

@@ -1,0 +1,176 @@
+"""RoIAlign for torch tensors, with gradients towards the maps.
+
+On a CPU our own kernel pools float32 maps, forward and backward, as the registered op ``torch.ops.maskrcnn.roi_align``.
+Elsewhere torchvision pools.
+
+B images, R boxes, C channels, S output cells along a side, M x N cells of a map
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numba
+import torch
+import torchvision
+from torch import Tensor
+
+from maskrcnn.detection.pool import POOLING, corner_positions, pool_arrays, sample_positions
+from maskrcnn.kernels.roi_align import roi_align_backward
+
+
+def pool_tensors(
+    maps: list[Tensor],
+    boxes: Tensor,
+    image_index: Tensor,
+    levels: Tensor,
+    size: int,
+    strides: Sequence[int],
+    samples: int,
+    pooling: str,
+) -> Tensor:
+    """`pool` for maps (B, M, N, C) and boxes (R, 4), each box from the map of its level (R,) -> (R, S, S, C)."""
+    features = [m.permute(0, 3, 1, 2) for m in maps]
+    boxes = boxes.detach()
+    if boxes.device.type == "cpu" and features[0].dtype == torch.float32:
+        pooled = roi_align(features, boxes, image_index, levels, size, strides, samples, pooling)
+        return pooled.permute(0, 2, 3, 1)
+    parts, order = [], []
+    for level, feature in enumerate(features):
+        rows = (levels == level).nonzero()[:, 0]
+        if pooling == "corners":
+            part = crop_and_resize(feature, boxes[rows], image_index[rows], size)
+        else:
+            rois = torch.cat([image_index[rows, None].to(feature.dtype), boxes[rows].to(feature.dtype)], 1)
+            aligned = pooling == "aligned"
+            part = torchvision.ops.roi_align(feature, rois, size, 1 / strides[level], samples, aligned)
+        parts.append(part)
+        order.append(rows)
+    back = torch.cat(order).argsort()
+    return torch.cat(parts).index_select(0, back).permute(0, 2, 3, 1)
+
+
+def crop_and_resize(feature: Tensor, boxes: Tensor, image_index: Tensor, size: int) -> Tensor:
+    """TensorFlow's ``crop_and_resize`` on any device: boxes (R, 4) in [0, 1] -> (R, C, size, size).
+
+    Each bin has one bilinear sample; the outermost lie on the corners of the box. Samples off the map are 0.
+    """
+    limits = boxes.new_tensor([feature.shape[-1] - 1, feature.shape[-2] - 1])[:, None]
+    positions = corner_positions(boxes, (feature.shape[-2], feature.shape[-1]), size)  # (R, 2, S)
+    inside = (positions >= 0) & (positions <= limits)
+    first = torch.minimum(positions.clamp(min=0), limits).floor()
+    f = positions - first
+    second = torch.minimum(first + 1, limits).long()
+    x_taps, y_taps = (
+        [(first[:, axis].long(), ((1 - f) * inside)[:, axis]), (second[:, axis], (f * inside)[:, axis])]
+        for axis in (0, 1)
+    )
+    result: Tensor | None = None
+    for y, wy in y_taps:
+        for x, wx in x_taps:
+            cells = feature[image_index[:, None, None], :, y[:, :, None], x[:, None, :]]  # (R, S, S, C)
+            part = cells * (wy[:, :, None] * wx[:, None, :])[..., None]
+            result = part if result is None else result + part
+    assert result is not None
+    return result.permute(0, 3, 1, 2)
+
+
+def channels_last(maps: Tensor) -> Any:
+    """(B, C, M, N) -> a NumPy view (B, M, N, C). It copies only if the memory is laid out otherwise."""
+    return maps.detach().permute(0, 2, 3, 1).contiguous().numpy()
+
+
+@torch.library.custom_op("maskrcnn::roi_align", mutates_args=(), device_types="cpu")
+def roi_align(
+    features: Sequence[Tensor],
+    boxes: Tensor,
+    image_index: Tensor,
+    levels: Tensor,
+    size: int,
+    strides: Sequence[int],
+    samples: int,
+    pooling: str,
+) -> Tensor:
+    """Pool boxes (R, 4) of images (R,) from the maps (B, C, M, N) of their levels (R,) by our kernel.
+
+    Returns (R, C, size, size), channels last in memory. `samples` and `pooling` are fields of `Conventions`.
+    """
+    pooled = _empty_cells(features, boxes, size)
+    pool_arrays(
+        [channels_last(f) for f in features],
+        boxes.numpy(),
+        image_index.numpy(),
+        levels.numpy(),
+        pooled.permute(0, 2, 3, 1).numpy(),
+        strides,
+        samples,
+        pooling,
+    )
+    return pooled
+
+
+@torch.library.custom_op("maskrcnn::roi_align_backward", mutates_args=(), device_types="cpu")
+def _roi_align_backward(
+    grad: Tensor,
+    boxes: Tensor,
+    image_index: Tensor,
+    levels: Tensor,
+    shapes: Sequence[int],
+    strides: Sequence[int],
+    samples: int,
+    pooling: str,
+) -> list[Tensor]:
+    """Gradients of all maps from the gradient of the pooled cells; `shapes` lists B, C, M, N of each map in turn."""
+    cells, level_index = channels_last(grad), levels.numpy()
+    map_gradients = _zero_maps(grad, shapes)
+    for level, gradient in enumerate(map_gradients):
+        rows = (level_index == level).nonzero()[0]
+        if len(rows):
+            level_boxes = boxes.numpy()[rows]
+            roi_align_backward(
+                cells,
+                level_boxes,
+                sample_positions(level_boxes, (gradient.shape[2], gradient.shape[3]), cells.shape[1], pooling),
+                image_index.numpy()[rows],
+                rows,
+                1 / strides[level],
+                samples,
+                POOLING[pooling],
+                max(min(numba.get_num_threads(), gradient.shape[1] // 16), 1),
+                gradient.permute(0, 2, 3, 1).numpy(),
+            )
+    return map_gradients
+
+
+@roi_align.register_fake
+def _(features, boxes, image_index, levels, size, strides, samples, pooling):
+    return _empty_cells(features, boxes, size)
+
+
+@_roi_align_backward.register_fake
+def _(grad, boxes, image_index, levels, shapes, strides, samples, pooling):
+    return _zero_maps(grad, shapes)
+
+
+def _empty_cells(features: Sequence[Tensor], boxes: Tensor, size: int) -> Tensor:
+    shape = (boxes.shape[0], features[0].shape[1], size, size)
+    return torch.empty(shape, dtype=torch.float32, device=boxes.device, memory_format=torch.channels_last)
+
+
+def _zero_maps(grad: Tensor, shapes: Sequence[int]) -> list[Tensor]:
+    maps = (shapes[k : k + 4] for k in range(0, len(shapes), 4))
+    return [grad.new_zeros(b, m, n, c).permute(0, 3, 1, 2) for b, c, m, n in maps]  # channels last in memory
+
+
+def _save_for_backward(ctx: Any, inputs: tuple, output: Tensor) -> None:
+    features, boxes, image_index, levels, _, strides, samples, pooling = inputs
+    ctx.save_for_backward(boxes, image_index, levels)
+    ctx.settings = [n for f in features for n in f.shape], strides, samples, pooling
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple:
+    return (_roi_align_backward(grad, *ctx.saved_tensors, *ctx.settings), *[None] * 7)
+
+
+roi_align.register_autograd(_backward, setup_context=_save_for_backward)

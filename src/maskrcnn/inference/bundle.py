@@ -1,0 +1,91 @@
+"""Bundles: folders that predict without torch. Writing and reading are both here.
+
+model.json   format, runtime, precision, configuration, conventions, pixel mean, classes, provenance, scores
+trunk.*, box_head.*, mask_head.*   graphs in the format of the runtime
+convolutions.safetensors   if model.json says "winograd": convolutions that the graphs leave out (`maskrcnn.winograd`)
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+
+from maskrcnn.config import Config
+from maskrcnn.detection.conventions import Conventions
+from maskrcnn.errors import UserError
+from maskrcnn.files import write_text
+from maskrcnn.inference.predictor import Predictor
+from maskrcnn.inference.runtimes import open_runtime
+from maskrcnn.winograd import inference as winograd
+
+FORMAT = "maskrcnn-bundle-3"
+READABLE = ("maskrcnn-bundle-2", FORMAT)
+"""Format 2 has no "winograd"."""
+
+DESCRIPTION = "model.json"
+CONVOLUTIONS = "convolutions.safetensors"
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether `path` is a folder with a bundle's description."""
+    return (path / DESCRIPTION).is_file()
+
+
+def describe(model: Predictor, pixel_mean: tuple[float, ...], **values: Any) -> dict[str, Any]:
+    """The content of ``model.json``, with `values` added."""
+    return {
+        "format": FORMAT,
+        **values,
+        "config": model.config.model_dump(mode="json"),
+        "conventions": model.conventions.to_dict(),
+        "pixel_mean": list(pixel_mean),
+        "class_ids": model.class_ids,
+        "class_names": model.class_names,
+        "provenance": model.provenance,
+    }
+
+
+def write_bundle(
+    folder: Path, description: dict[str, Any], graphs: dict[str, Any], convolutions: dict[str, np.ndarray] | None
+) -> None:
+    """Write a bundle into an empty folder: `graphs` by name, in the format of ``description["runtime"]``."""
+    if description["runtime"] == "openvino":
+        from maskrcnn.inference.runtimes.openvino import write_graphs
+    else:
+        from maskrcnn.inference.runtimes.onnx import write_graphs
+    write_graphs(graphs, folder)
+    if convolutions is not None:
+        save_file(convolutions, folder / CONVOLUTIONS)
+    write_text(json.dumps(description, indent=1), folder / DESCRIPTION)
+
+
+def read_bundle(path: Path) -> Predictor:
+    """The model of a bundle. Raises `UserError`."""
+    try:
+        description = json.loads((path / DESCRIPTION).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path / DESCRIPTION} cannot be read: {error}") from None
+    if not isinstance(description, dict) or description.get("format") not in READABLE:
+        raise UserError(f"{path / DESCRIPTION} is not the description of a bundle of this package")
+    config = Config.parse(description["config"], str(path / DESCRIPTION))
+    conventions, pixel_mean = Conventions.from_dict(description["conventions"]), tuple(description["pixel_mean"])
+    name, adapter = description["runtime"], None
+    if description.get("winograd"):
+        adapter = winograd.read(path / CONVOLUTIONS, config.model.channels)
+    try:
+        runtime = open_runtime(name, path, config.model, conventions, pixel_mean, adapter)
+    except ModuleNotFoundError as error:
+        raise UserError(f"{path} runs on {name}, which is not installed: pip install 'maskrcnn[{name}]'") from error
+    except RuntimeError as error:
+        raise UserError(f"{path} cannot be opened: {str(error).strip().splitlines()[-1]}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; this version opens openvino and onnx") from None
+    provenance = {
+        **description["provenance"],
+        **{k: description[k] for k in ("precision", "scores") if k in description},
+    }
+    return Predictor(runtime, config, description["class_ids"], description["class_names"], provenance=provenance)

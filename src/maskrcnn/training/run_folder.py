@@ -1,0 +1,188 @@
+"""The run folder: the state that a resume needs, the model files, the record, and the lock that admits one process.
+
+state/state.safetensors   weights, average and optimizer, with the counters in its header: one file, one rename
+state/data.json           how to open the data again
+state/conventions.json    the conventions of the network, which an initial model may bring
+metrics.jsonl             one line for each step and each validation
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from maskrcnn import __version__
+from maskrcnn.checkpoints.native import write_tensors
+from maskrcnn.data.images import SUFFIXES
+from maskrcnn.data.table import Dataset
+from maskrcnn.detection.conventions import Conventions
+from maskrcnn.errors import UserError
+from maskrcnn.files import atomic, named, remove_unfinished
+
+
+@dataclass
+class RunState:
+    """The counters of a run.
+
+    `step` counts finished steps, each of `step_images` images over all processes. `total` is None until a budget is
+    planned from `step_times`. `data` holds fingerprints. `scaler` is the loss scale of float16.
+    """
+
+    step_images: int
+    step: int = 0
+    total: int | None = None
+    step_times: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    best: float | None = None
+    best_step: int = 0
+    since_best: int = 0
+    skipped: int = 0
+    finished: bool = False
+    data: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+    scaler: dict[str, Any] = field(default_factory=dict)
+
+
+class RunFolder:
+    """The paths of a run, and its state on disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.classes = path / "classes.json"
+        self.last = path / "last.safetensors"
+        self.best = path / "best.safetensors"
+        self.metrics = path / "metrics.jsonl"
+        self.state = path / "state" / "state.safetensors"
+        self.data = path / "state" / "data.json"
+        self.conventions = path / "state" / "conventions.json"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process. Raises `UserError` if another process holds it."""
+        lock = FileLock(self.path / "state" / "lock", timeout=0)
+        try:
+            self.state.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout:
+            raise UserError(f"another process is training in {self.path}") from None
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be a run folder: {error.strerror}") from None
+        try:
+            remove_unfinished(self.path, self.state.parent)
+            yield
+        finally:
+            lock.release()
+
+    def save_state(
+        self,
+        run_state: RunState,
+        weights: dict[str, Tensor],
+        average: dict[str, Tensor],
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        """Write everything that a resume needs, in one rename. Raises `ValueError` for weights that are not finite."""
+        for name, tensor in [*weights.items(), *average.items()]:
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise ValueError(f"{name} holds NaN or infinity; the state of step {run_state.step} was not saved")
+        tensors = {f"weights/{name}": tensor for name, tensor in weights.items()}
+        tensors |= {f"average/{name}": tensor for name, tensor in average.items()}
+        for index, values in optimizer.state_dict()["state"].items():
+            for name, value in values.items():
+                if value is not None:
+                    tensors[f"optimizer/{index}/{name}"] = torch.as_tensor(value)
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+        write_tensors(tensors, self.state, {"progress": json.dumps(asdict(run_state))})
+
+    def load_state(self) -> tuple[RunState, dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
+        """Counters, weights, average, and the optimizer's state by parameter index. Raises `UserError`."""
+        try:
+            with safe_open(self.state, "pt") as file:
+                run_state = RunState(**json.loads(file.metadata()["progress"]))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        except (SafetensorError, OSError, TypeError, ValueError) as error:
+            raise UserError(f"{self.path} cannot be resumed: {self.state} is not readable ({error})") from None
+        parts: dict[str, dict[str, Tensor]] = {"weights": {}, "average": {}, "optimizer": {}}
+        for name, tensor in tensors.items():
+            kind, rest = name.split("/", 1)
+            parts[kind][rest] = tensor
+        optimizer: dict[str, Any] = {}
+        for name, tensor in parts["optimizer"].items():
+            index, key = name.split("/")
+            optimizer.setdefault(index, {})[key] = tensor
+        return run_state, parts["weights"], parts["average"], optimizer
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """Append one line to the record."""
+        with named(self.metrics), open(self.metrics, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def rewind_metrics(self, step: int) -> None:
+        """Drop what was recorded after `step`: a resumed run records it again."""
+        if not self.metrics.exists():
+            return
+        kept = []
+        for line in self.metrics.read_text("utf-8").splitlines():
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                break  # the run was killed while it wrote this line
+            if entry["step"] > step:
+                break
+            kept.append(line)
+        with atomic(self.metrics) as beside:
+            beside.write_text("".join(f"{line}\n" for line in kept), "utf-8")
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Restore the saved moments. The parameter groups come from the configuration."""
+    current = optimizer.state_dict()
+    current["state"] = {int(index): values for index, values in state.items()}
+    optimizer.load_state_dict(current)
+
+
+def require_space(path: Path, needed: int) -> None:
+    """Raise `UserError` if the disk that holds `path` has fewer than `needed` bytes left."""
+    free = shutil.disk_usage(path).free
+    if free < needed:
+        raise UserError(f"{path}: {free / 1e6:.0f} MB are free on that disk; the run needs about {needed / 1e6:.0f} MB")
+
+
+def read_conventions(folder: RunFolder) -> Conventions:
+    """The conventions that the run began with. Raises `UserError`."""
+    try:
+        return Conventions.from_dict(json.loads(folder.conventions.read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        raise UserError(f"{folder.path} cannot be resumed: {folder.conventions} is missing or damaged") from None
+
+
+def provenance(data: Dataset, fingerprint: str, step: int, scores: dict[str, Any] | None) -> dict[str, Any]:
+    """What a model file says about its origin."""
+    record: dict[str, Any] = {
+        "step": step,
+        "data": {
+            "images": len(data),
+            "instances": data.n_instances,
+            "sha256": fingerprint,
+            "names": "name" if Path(data.names[0]).suffix.lower() in SUFFIXES else "stem",
+        },
+        "versions": {
+            "maskrcnn": __version__,
+            "torch": str(torch.__version__),
+            "python": platform.python_version(),
+        },
+    }
+    if scores is not None:
+        record["validation"] = {key: scores[key] for key in ("box", "mask", "kaggle", "images")}
+    return record

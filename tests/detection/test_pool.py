@@ -1,0 +1,153 @@
+"""Our pooling against torchvision's, forward and backward."""
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from maskrcnn.detection import pool as pool_module
+from maskrcnn.detection.conventions import MATTERPORT, NATIVE
+from maskrcnn.detection.pool import assign_levels, pool_arrays
+from maskrcnn.detection.tensors import crop_and_resize, roi_align
+
+STRIDES = (4, 8, 16, 32)
+
+
+def pool(features, boxes, image_index, *, size, strides, conventions):
+    """`detection.pool.pool` for channels-first maps."""
+    maps = [f.permute(0, 2, 3, 1) for f in features]
+    return pool_module.pool(maps, boxes, image_index, size, strides, conventions).permute(0, 3, 1, 2)
+
+
+def reference(features, boxes, image_index, size, samples, aligned):
+    rois = torch.cat([image_index[:, None].double(), boxes.double()], 1)
+    levels = torch.from_numpy(assign_levels(boxes.numpy(), [(0, 0)] * 4, 4, NATIVE))
+    out = torch.zeros(len(boxes), features[0].shape[1], size, size, dtype=torch.float64)
+    for level, feature in enumerate(features):
+        rows = (levels == level).nonzero()[:, 0]
+        part = torchvision.ops.roi_align(feature, rois[rows], size, 1 / STRIDES[level], samples, aligned)
+        out = out.index_put((rows,), part)
+    return out
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("samples", [0, 1, 2, 3])
+@pytest.mark.parametrize(("channels", "size"), [(3, 7), (40, 14)])
+def test_pooling_is_torchvisions(aligned, samples, channels, size):
+    generator = torch.Generator().manual_seed(samples)
+    features = [
+        torch.randn(2, channels, 96 // 2**k, 80 // 2**k, generator=generator).requires_grad_() for k in range(4)
+    ]
+    corner = torch.rand(60, 2, generator=generator) * 380 - 15
+    side = torch.rand(60, 2, generator=generator) ** 3 * 350 + 0.3
+    boxes = torch.cat([corner, corner + side], 1)
+    image_index = torch.randint(0, 2, (60,), generator=generator)
+    conventions = NATIVE.changed(pooling="aligned" if aligned else "shifted", roi_samples=samples)
+    ours = pool(features, boxes, image_index, size=size, strides=STRIDES, conventions=conventions)
+    theirs = reference([f.double() for f in features], boxes, image_index, size, samples, aligned)
+    assert (ours - theirs).abs().max() < 1e-5
+    grad = torch.randn(ours.shape, generator=generator)
+    for a, b in zip(
+        torch.autograd.grad(ours, features, grad),
+        torch.autograd.grad(theirs, features, grad.double()),
+        strict=True,
+    ):
+        assert (a - b).abs().max() < 2e-5
+
+
+def bilinear(feature, y, x):
+    """The (C,) features at a point of a map (M, N, C) by the definition; beyond one cell off the map there is nothing."""
+    limits = np.array(feature.shape[:2])
+    if min(y, x) < -1 or y > limits[0] or x > limits[1]:
+        return np.zeros(feature.shape[2])
+    point = np.clip([y, x], 0, limits - 1)
+    total = np.zeros(feature.shape[2])
+    for row in {int(np.floor(point[0])), int(np.ceil(point[0]))}:
+        for column in {int(np.floor(point[1])), int(np.ceil(point[1]))}:
+            total += feature[row, column] * (1 - abs(point[0] - row)) * (1 - abs(point[1] - column))
+    return total
+
+
+def averaged_bins(feature, box, size, scale, samples, aligned):
+    """RoIAlign as the paper words it: a bin is the mean of regularly spaced samples; (S, S, C) float64."""
+    x1, y1, x2, y2 = box * scale - 0.5 * aligned
+    w, h = (x2 - x1, y2 - y1) if aligned else (max(x2 - x1, 1.0), max(y2 - y1, 1.0))
+    rows = samples or max(int(np.ceil(h / size)), 1)
+    columns = samples or max(int(np.ceil(w / size)), 1)
+    out = np.zeros((size, size, feature.shape[2]))
+    for i, j in np.ndindex(size, size):
+        points = [
+            (y1 + (i + (a + 0.5) / rows) * h / size, x1 + (j + (b + 0.5) / columns) * w / size)
+            for a, b in np.ndindex(rows, columns)
+        ]
+        out[i, j] = np.mean([bilinear(feature, y, x) for y, x in points], 0)
+    return out
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+@pytest.mark.parametrize("samples", [0, 2, 3])
+def test_the_kernel_is_the_definition(aligned, samples, rng):
+    feature = rng.standard_normal((18, 25, 5)).astype(np.float32)
+    corner = rng.uniform(-10, 90, (12, 2))
+    boxes = np.concatenate([corner, corner + rng.uniform(0.5, 70, (12, 2))], 1).astype(np.float32)
+    pooled = np.empty((12, 7, 7, 5), np.float32)
+    zeros, pooling = np.zeros(12, np.int64), "aligned" if aligned else "shifted"
+    pool_arrays([feature[None]], boxes, zeros, zeros, pooled, (4,), samples, pooling)
+    for box, found in zip(boxes.astype(np.float64), pooled, strict=True):
+        assert np.abs(found - averaged_bins(feature, box, 7, 1 / 4, samples, aligned)).max() < 1e-5
+
+
+def test_a_linear_ramp_is_sampled_exactly():
+    _, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
+    ramp = (x + 0.5) * 4  # the value at a cell's centre is its x coordinate in pixels
+    box = torch.tensor([[20.0, 24.0, 76.0, 80.0]])
+    pooled = pool([ramp[None, None]], box, torch.tensor([0]), size=7, strides=(4,), conventions=NATIVE)
+    centers = 20 + (torch.arange(7) + 0.5) * 8
+    assert torch.allclose(pooled[0, 0], centers.expand(7, 7), atol=1e-4)
+
+
+def test_no_boxes_give_no_features():
+    feature = torch.randn(1, 8, 16, 16, requires_grad=True)
+    pooled = pool(
+        [feature],
+        torch.zeros(0, 4),
+        torch.zeros(0, dtype=torch.int64),
+        size=7,
+        strides=(4,),
+        conventions=NATIVE,
+    )
+    pooled.sum().backward()
+    assert pooled.shape == (0, 8, 7, 7)
+    assert (feature.grad == 0).all()
+
+
+def test_corner_pooling_forward_and_backward():
+    """The kernel against the plain gather, on boxes that also leave the map and end exactly on its last cell."""
+    generator = torch.Generator().manual_seed(5)
+    features = [torch.randn(2, 20, 24, 40, generator=generator).requires_grad_()]
+    boxes = torch.rand(50, 4, generator=generator) * 1.1
+    boxes = torch.cat([torch.minimum(boxes[:, :2], boxes[:, 2:]), torch.maximum(boxes[:, :2], boxes[:, 2:])], 1)
+    boxes[:10, 2:] = 1.0
+    image_index = torch.randint(0, 2, (50,), generator=generator)
+    ours = pool(features, boxes, image_index, size=7, strides=(4,), conventions=MATTERPORT)
+    plain = crop_and_resize(features[0], boxes, image_index, 7)
+    assert (ours - plain).abs().max() < 1e-5
+    grad = torch.randn(ours.shape, generator=generator)
+    a, b = (torch.autograd.grad(out, features[0], grad)[0] for out in (ours, plain))
+    assert (a - b).abs().max() < 2e-5
+
+
+@pytest.mark.parametrize("pooling", ["aligned", "corners"])
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # asked for by the check itself
+def test_it_is_a_well_registered_op(pooling, rng):
+    """With its gradient, its shapes without numbers, and no hidden effects."""
+    features = [torch.randn(2, 8, 16 // k, 12 // k, requires_grad=True) for k in (1, 2)]
+    corner = rng.uniform(0, 30, (6, 2))
+    boxes = torch.from_numpy(np.concatenate([corner, corner + rng.uniform(1, 18, (6, 2))], 1).astype(np.float32))
+    image_index, levels = torch.arange(6) % 2, torch.arange(6) // 2 % 2
+    torch.library.opcheck(roi_align, (features, boxes, image_index, levels, 7, [4, 8], 1, pooling))
+
+
+def test_levels_follow_the_papers_rule():
+    boxes = torch.tensor([[0.0, 0, 224, 224], [0, 0, 112, 112], [0, 0, 448, 448], [0, 0, 5, 5], [0, 0, 2000, 2000]])
+    assert assign_levels(boxes.numpy(), [(0, 0)] * 4, 4, NATIVE).tolist() == [2, 1, 3, 0, 3]
