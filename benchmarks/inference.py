@@ -30,7 +30,7 @@ from torchvision.models import detection
 from maskrcnn import RLE, iou_matrix
 from maskrcnn.checkpoints.load import import_checkpoint, load
 from maskrcnn.deploy.convert import to_openvino
-from maskrcnn.deploy.export import export, write_bundle
+from maskrcnn.deploy.export import export, save_bundle
 from maskrcnn.deploy.graphs import graphs_of
 from maskrcnn.deploy.quantize import quantized, record
 from maskrcnn.detection.timing import collect
@@ -161,7 +161,8 @@ def int8_bundle(model: Predictor, pictures: list[np.ndarray], folder: Path) -> P
     ranges = record(runtime, inputs, model.config.predict)
     bundle = folder / "int8"
     bundle.mkdir()
-    write_bundle(model, quantized(graphs, ranges), bundle, runtime="openvino", precision="int8", scores={})
+    values = {"runtime": "openvino", "precision": "int8", "scores": {}}
+    save_bundle(model, bundle, quantized(graphs, ranges), None, values)
     return load(bundle)
 
 

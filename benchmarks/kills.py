@@ -30,11 +30,11 @@ def run(csv: Path, out: Path, steps: int) -> None:
     """Start or resume the run, in a child process."""
     import maskrcnn
     from maskrcnn.config import ModelConfig, TrainConfig
-    from maskrcnn.model import layers
     from maskrcnn.training import loop
+    from maskrcnn.winograd import training as winograd
 
     loop.STATE_SECONDS = STATE_SECONDS
-    layers.LEAST_OPERATIONS = layers.LEAST_CELLS = 0
+    winograd.MIN_OPERATIONS = winograd.MIN_CELLS = 0
     config = maskrcnn.Config(
         model=ModelConfig(
             backbone="test_resnet", weights="none", image_size=64, channels=16, box_channels=32, mask_channels=16,

@@ -68,7 +68,9 @@ def train_crowded(csv: Path, preset: str, steps: int) -> dict[str, Any]:
     import maskrcnn
 
     data, train, imports_mb = maskrcnn.open_dataset(csv, say=lambda _: None), maskrcnn.train, peak_mb()
-    config = maskrcnn.Config.build(preset).changed(
+    from maskrcnn.settings import Settings
+
+    config = Settings.build(preset).config.changed(
         model={"weights": "none"},
         train={"epochs": 1, "epoch_images": 2 * steps, "freeze_norm": True},
         augment={"scale": (4.0, 4.0)},

@@ -36,12 +36,14 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 import maskrcnn
 from maskrcnn.checkpoints.load import import_checkpoint
 from maskrcnn.config import Config
-from maskrcnn.data.batch import Batch, stack
-from maskrcnn.data.dataset import plain_sample
+from maskrcnn.data.batch import Batch
+from maskrcnn.data.dataset import read_pixels, targets_of
 from maskrcnn.data.synthetic import write_shapes
 from maskrcnn.data.table import Dataset
 from maskrcnn.detection.conventions import NATIVE
+from maskrcnn.detection.fit import place, stack, whole_picture
 from maskrcnn.model.mask_rcnn import MaskRCNN, build_model
+from maskrcnn.settings import Settings
 from maskrcnn.structures import Targets
 from maskrcnn.training.allocator import freed_memory_kept
 from maskrcnn.training.criterion import LOSSES, Criterion
@@ -67,8 +69,11 @@ def samples_of(data: Dataset, count: int) -> list[Sample]:
     """Return `count` square images of `data` as prediction sees them, from the most to the fewest instances."""
     square = [i for i in np.argsort(-data.counts, kind="stable") if data.hw(i)[0] == data.hw(i)[1]]
     step = max(len(square) // count, 1)
-    samples = (plain_sample(data, int(i), Config()) for i in square[::step][:count])
-    return [(pixels.copy(), target) for pixels, target in samples]
+    samples = []
+    for i in map(int, square[::step][:count]):
+        placement = whole_picture(data.hw(i), Config().model)
+        samples.append((place(read_pixels(data, i), placement), targets_of(data, i, placement)))
+    return samples
 
 
 def dense(target: Targets) -> dict[str, Tensor]:
@@ -171,8 +176,8 @@ def same_losses(theirs: detection.MaskRCNN, ours: MaskRCNN, sample: Sample) -> d
         reference = their_losses(theirs, [picture], [dense(target)])
     rpn.fg_bg_sampler.batch_size_per_image, heads.fg_bg_sampler.batch_size_per_image = sample_sizes
     all_samples = Config().changed(train={"rpn_batch": ALL, "roi_batch": ALL, "mask_batch": ALL}).train
-    # Gradients stay enabled: only then do the convolutions of training run.
-    losses = our_losses(Criterion(ours, all_samples), batch_of([sample], 0))
+    # A Learner replaces modules of the network: compare the convolutions that are timed.
+    losses = our_losses(Learner(ours, all_samples, World()).criterion, batch_of([sample], 0))
     pairs = {name: (losses[name].item(), reference[name].item()) for name in LOSSES}
     return {name: abs(value - expected) / max(abs(expected), 1.0) for name, (value, expected) in pairs.items()}
 
@@ -243,14 +248,15 @@ def main() -> None:
                     layer.requires_grad_(False)
             differences = same_losses(theirs, model, samples[0])
             assert max(differences.values()) < 1e-4, differences
-            config = Config.build("resnet50").changed(train={**constant, "roi_batch": 512})
+            config = Settings.build("resnet50").config.changed(train={**constant, "roi_batch": 512})
             all_masks = config.changed(train={"mask_batch": 128})
             results["resnet50"] = side_by_side(theirs, model, config, samples, args.rounds)
             results["resnet50"]["largest_loss_difference"] = max(differences.values())
             results["resnet50_all_masks"] = side_by_side(theirs, model, all_masks, samples, args.rounds)
         if args.only != "resnet50":
             torch.manual_seed(args.seed)
-            config, _ = fill_in(Config.build("lite").changed(model={"image_size": SIZE}, train=constant), data)
+            settings, _ = fill_in(Settings.of(Config().changed(model={"image_size": SIZE}, train=constant)), data)
+            config = settings.config
             model = build_model(config.model, n_classes, NATIVE)
             model.backbone.load_weights("imagenet")
             results["lite"] = side_by_side(torchvision_lite(n_classes, model), model, config, samples, args.rounds)

@@ -11,15 +11,18 @@ ROOT = Path(maskrcnn.__file__).parent
 
 # Design, section 4: a module imports from its own floor and from those before it.
 FLOORS = [
-    {"kernels", "config", "errors", "files"},
+    {"kernels", "config", "settings", "errors", "files"},
     {"rle"},
     {"drawing"},
     {"structures"},
-    {"data", "model"},
-    {"inference", "checkpoints"},
+    {"detection"},
+    {"model", "data"},
+    {"inference", "winograd"},
+    {"checkpoints"},
     {"evaluation"},
-    {"inspection", "scale"},
-    {"training", "serving", "deploy"},
+    {"deploy", "inspection", "scale"},
+    {"training"},
+    {"serving", "labelling"},
     {"cli"},
 ]
 HEAVY = {"torch", "torchvision", "timm", "numba", "polars", "faster_coco_eval", "PIL", "numpy"}
@@ -56,6 +59,29 @@ def test_masks_need_no_torch():
 
 def test_a_report_needs_no_torch():
     assert not modules_after("import maskrcnn.inspection.report") & {"torch", "torchvision", "timm"}
+
+
+def test_the_steps_of_detection_need_no_torch():
+    assert not modules_after("import maskrcnn.detection.detect, maskrcnn.inference.bundle") & {
+        "torch",
+        "torchvision",
+        "timm",
+    }
+
+
+def test_importing_the_package_changes_nothing_for_others():
+    """No warnings filter, no blocked module, no umask: such effects belong to the functions that need them."""
+    code = """
+import os, sys, warnings
+import numpy, PIL.Image
+os.umask(0o027)
+filters = list(warnings.filters)
+import maskrcnn, maskrcnn.files, maskrcnn.data.images, maskrcnn.inference.predictor, maskrcnn.cli
+assert warnings.filters == filters, warnings.filters[:2]
+assert "openvino_telemetry" not in sys.modules
+assert os.umask(0o027) == 0o027
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def imported_by(path: Path) -> set[str]:

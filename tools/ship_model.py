@@ -15,7 +15,7 @@ from typing import Any
 
 import maskrcnn
 from maskrcnn.checkpoints.load import load
-from maskrcnn.checkpoints.native import write_model
+from maskrcnn.checkpoints.native import Checkpoint, write_model
 from maskrcnn.checkpoints.shipped import FOLDER
 from maskrcnn.config import TrainConfig
 from maskrcnn.deploy.export import export
@@ -57,15 +57,15 @@ def main() -> None:
         },
         predict={"mask_scoring": True, "box_voting": True, "score_threshold": args.score_threshold},
     )
-    write_model(
-        weights,
-        {n: t.half() if t.is_floating_point() else t for n, t in trained.model.state_dict().items()},
+    checkpoint = Checkpoint(
+        weights={n: t.half() if t.is_floating_point() else t for n, t in trained.model.state_dict().items()},
         config=config,
         conventions=trained.conventions,
         class_ids=trained.class_ids,
         class_names=args.classes,
         provenance={k: v for k, v in trained.provenance.items() if k in ("step", "data", "versions")},
     )
+    write_model(weights, checkpoint)
     half = load(weights, device="cpu")
     export(half, bundle, precision="int8", calibrate=train, say=print)
     for path, model in ((weights, half), (bundle, load(bundle))):

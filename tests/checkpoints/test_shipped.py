@@ -74,7 +74,7 @@ def test_the_card_lists_the_hashes_of_the_files():
 def test_names(tmp_path, monkeypatch):
     assert shipped_names() == ["nuclei", "nuclei-int8"]
     assert find_shipped("../models/nuclei") is None
-    with pytest.raises(UserError, match="nuclei and nuclei-int8 do"):
+    with pytest.raises(UserError, match="These do: nuclei, nuclei-int8"):
         maskrcnn.load("nucleii")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "nuclei").mkdir()

@@ -95,7 +95,7 @@ def test_train_and_resume(shapes_csv, tmp_path, capsys):
     assert call("train", "--resume", out) == 0
     assert "resumed at step" in capsys.readouterr().err
     assert call("train", "--resume", out, "--preset", "resnet50") == 1
-    assert "leave out the others" in capsys.readouterr().err
+    assert "leave out all other options" in capsys.readouterr().err
     ids.write_text("\n")
     assert call("train", shapes_csv, "--val-ids", ids, "--out", tmp_path / "new", *TINY) == 1
     assert "leave no image for validation" in capsys.readouterr().err

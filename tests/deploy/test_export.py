@@ -161,7 +161,7 @@ def test_the_first_blocks_of_a_network_of_depthwise_convolutions_stay_in_fp32(gr
 
 
 def test_mistakes(tmp_path, shapes):
-    with pytest.raises(UserError, match="needs images to calibrate on"):
+    with pytest.raises(UserError, match="needs images with masks to calibrate on"):
         maskrcnn.export(predictor(), tmp_path / "a", precision="int8")
     (tmp_path / "there").mkdir()
     with pytest.raises(UserError, match="exists"):

@@ -98,8 +98,8 @@ class DataOptions:
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values with absolute paths, which a run keeps for its resume."""
         paths = {k: str(p.absolute()) if (p := getattr(self, k)) else None for k in ("images", "class_names")}
-        plain = ("order", "origin", "relative", "unlisted", "bad")
-        return {**paths, "column": list(self.column), **{k: getattr(self, k) for k in plain}}
+        plain_fields = ("order", "origin", "relative", "unlisted", "bad")
+        return {**paths, "column": list(self.column), **{k: getattr(self, k) for k in plain_fields}}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DataOptions:

@@ -19,7 +19,7 @@ VOTING_SCORE = 0.05
 """Minimum score of a candidate that votes. It ignores the score threshold, so that raising that does not move boxes."""
 
 VOTING_IOU = 0.8
-"""Minimum overlap of a candidate with the detection that it votes for (docs/experiments)."""
+"""Minimum overlap of a candidate with the detection that it votes for (docs/experiments/box-voting-and-suppression.md)."""
 
 
 def select(

@@ -1,7 +1,7 @@
 """Keep freed memory in the process between training steps on a CPU.
 
 By default, glibc returns each large array to the system when it is freed, and the system zeroes every page of the next
-one. That takes a tenth to a third of a step (docs/benchmarks.md).
+one. That takes a tenth to a third of a step (docs/experiments/allocator.md).
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ operation before, have left their cores; and with few cells, transforming the we
 def accelerate(model: nn.Module) -> None:
     """Replace, in place, the 3x3 convolutions of `model` that this algorithm can compute. Tensors keep their names."""
     for name, conv in list(model.named_modules()):
-        if isinstance(conv, FoldedConv) and _fits(conv):
+        if type(conv) is FoldedConv and _fits(conv):
             replace_module(model, name, _FoldedWinogradConv(conv, conv.norm[0]))
         elif type(conv) is nn.Conv2d and _fits(conv):
             replace_module(model, name, _WinogradConv(conv))
