@@ -35,7 +35,7 @@ from maskrcnn.deploy.graphs import graphs_of
 from maskrcnn.deploy.quantize import quantized, record
 from maskrcnn.detection.timing import collect
 from maskrcnn.inference.predictor import Predictor
-from maskrcnn.inference.runtimes.openvino import OpenVinoRuntime
+from maskrcnn.inference.runtimes import ExportedRuntime
 
 THREADS = 2
 
@@ -156,7 +156,7 @@ def int8_bundle(model: Predictor, pictures: list[np.ndarray], folder: Path) -> P
     """Export an int8 bundle calibrated on `pictures`; only its speed matters here."""
     graphs = to_openvino(graphs_of(model.model))
     mean = tuple(model.model.pixel_mean.tolist())
-    runtime = OpenVinoRuntime(graphs, model.config.model, model.conventions, mean)
+    runtime = ExportedRuntime("openvino", graphs, model.config.model, model.conventions, mean)
     inputs = ((p[None], np.array([[0, 0, p.shape[1], p.shape[0]]])) for p in pictures)
     ranges = record(runtime, inputs, model.config.predict)
     bundle = folder / "int8"

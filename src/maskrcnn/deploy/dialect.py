@@ -3,13 +3,14 @@
 The exporter fixes every size that Python sees, so here each size is a value of the graph, and loops over images become
 operations on shapes. Constants and formulas come from `detection`. All pictures of a batch have one size.
 
-B images, T candidates of an image, G groups that suppress within, R proposals and N detections of all images,
-C channels, S pooled cells along a side, M x N cells of a map, K classes
+B images, G groups that suppress within, R proposals and N detections of all images, C channels, S pooled cells along a
+side, M x N cells of a map
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,11 +20,14 @@ from torch.nn import functional as F
 from maskrcnn.config import ModelConfig, PredictConfig
 from maskrcnn.deploy.operations import LOWEST, RoiAlign, Suppress, lengths, resize_averaging, resize_plain
 from maskrcnn.detection.anchors import Anchors
-from maskrcnn.detection.boxes import clip_boxes, decode_boxes, sides, vote_boxes
+from maskrcnn.detection.boxes import clip_boxes, decode_boxes, sides
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.detection.fit import LARGEST_INPUT, STRIDE
 from maskrcnn.detection.pool import BOX_POOL, CANONICAL_SIDE, level_of
-from maskrcnn.detection.select import DEFAULT_DETECTIONS, VOTING_IOU, candidate_score, reaches
+from maskrcnn.detection.propose import keep_best
+from maskrcnn.detection.select import select
+from maskrcnn.detection.stages import Candidates, Proposals
+from maskrcnn.detection.tensors import pool_by_level
 
 
 class Fit(nn.Module):
@@ -63,42 +67,33 @@ class Fit(nn.Module):
 
 
 class Propose(nn.Module):
-    """`detection.propose` and `detection.pool`: the trunk's outputs -> proposals, pooled for the box head."""
+    """`detection.propose` and `pool`: the trunk's outputs -> proposals, pooled for the box head."""
 
     def __init__(self, config: ModelConfig, anchors: Anchors, conventions: Conventions) -> None:
         super().__init__()
         self.config = config
         self.anchors = anchors
-        self.conventions = conventions
-        self.pool = _Pool(BOX_POOL, anchors, conventions)
+        # Anchors that fill up a small level have the logit -inf.
+        self.conventions = conventions.changed(objectness_floor=max(conventions.objectness_floor, LOWEST))
 
     def forward(self, hw: Tensor, objectness: Tensor, deltas: Tensor, *maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Height and width (2,) of the pictures in the inputs and outputs of `TrunkGraph` -> proposals (R, 4), their
         images (R,) and features, (R, S*S*C) or (R, S, S, C) as the box head takes them.
         """
-        boxes, logits, levels = self._candidates(objectness, deltas, maps)
-        boxes = clip_boxes(boxes, _window(hw))
-        valid = (sides(boxes).amin(-1) > self.conventions.smallest_proposal) & (
-            logits >= max(self.conventions.objectness_floor, LOWEST)
-        )
-        n_levels = len(self.anchors.cells)
-        limit = min(self.config.proposals, n_levels * self.config.proposals_per_level)
-        kept = _suppress(boxes, logits, valid, levels, n_levels, self.config.proposal_nms_threshold, limit)
-        image, row = _best(kept.reshape(logits.shape), limit)
-        boxes = boxes[image, row]
-        pooled = self.pool(boxes, image, maps)
-        return boxes, image, pooled if self.config.box_convs else pooled.flatten(1)
+        candidates = self._best_anchors(hw, objectness, deltas, maps)
+        suppress = _Suppression(lengths(objectness, 0), len(self.anchors.cells))
+        proposals = keep_best(candidates, self.config, self.conventions, suppress)
+        pooled = _pool(maps, proposals.boxes, proposals.image_index, BOX_POOL, self.anchors, self.conventions)
+        return proposals.boxes, proposals.image_index, pooled if self.config.box_convs else pooled.flatten(1)
 
-    def _candidates(
-        self, objectness: Tensor, deltas: Tensor, maps: tuple[Tensor, ...]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """`best_anchors`: boxes (B, T, 4), logits (B, T), levels (T,). A level of few anchors is padded with -inf."""
+    def _best_anchors(self, hw: Tensor, objectness: Tensor, deltas: Tensor, maps: tuple[Tensor, ...]) -> Candidates:
+        """`best_anchors`, with as many of each level: logits of -inf fill up a level of few anchors."""
         limit = self.config.proposals_per_level
         maps_hw = [lengths(m, 1, 2) for m in maps]
         input_hw = maps_hw[0] * self.anchors.strides[0]
         if self.config.pyramid == "fpn":
             maps_hw.append((maps_hw[-1] + 1) // 2)
-        boxes, logits, levels = [], [], []
+        boxes, logits = [], []
         start: Any = 0
         for level, map_hw in enumerate(maps_hw):
             grid = self._grid(level, map_hw, input_hw)
@@ -106,13 +101,12 @@ class Propose(nn.Module):
             best, index = F.pad(objectness[:, start:end], (0, limit), value=-math.inf).topk(limit)  # (B, limit)
             index = index.clamp(max=grid.shape[0] - 1)
             chosen = deltas[:, start:end].gather(1, index[..., None].expand(-1, -1, 4))
-            boxes.append(
-                decode_boxes(chosen, grid[index], self.conventions.rpn_delta_weights, self.conventions.delta_clip)
-            )
+            weights, clip = self.conventions.rpn_delta_weights, self.conventions.delta_clip
+            boxes.append(decode_boxes(chosen, grid[index], weights, clip))
             logits.append(best)
-            levels.append(torch.full((limit,), level))
             start = end
-        return torch.cat(boxes, 1), torch.cat(logits, 1), torch.cat(levels)
+        levels = torch.arange(len(maps_hw)).repeat_interleave(limit)
+        return Candidates(clip_boxes(torch.cat(boxes, 1), _window(hw)), torch.cat(logits, 1), levels)
 
     def _grid(self, level: int, map_hw: Tensor, input_hw: Tensor) -> Tensor:
         """`Anchors` of one level, (M*N*A, 4)."""
@@ -126,13 +120,14 @@ class Propose(nn.Module):
 
 
 class Select(nn.Module):
-    """`detection.select` and `detection.pool`: the box head's outputs -> detections, pooled for the mask head."""
+    """`detection.select` and `pool`: the box head's outputs -> detections, pooled for the mask head."""
 
     def __init__(self, config: ModelConfig, anchors: Anchors, conventions: Conventions, predict: PredictConfig) -> None:
         super().__init__()
+        self.size = config.mask_size // 2
+        self.anchors = anchors
         self.conventions = conventions
         self.predict = predict
-        self.pool = _Pool(config.mask_size // 2, anchors, conventions)
 
     def forward(
         self,
@@ -149,43 +144,17 @@ class Select(nn.Module):
         labels (N + 1,) and features (N + 1, S, S, C) for the mask head. Their last row is zeros, because the mask head
         fails on an empty batch.
         """
-        probabilities = class_logits.softmax(-1)
-        classes = probabilities.shape[1] - 1
-        is_candidate = reaches(probabilities[:, 1:], candidate_score(self.predict), self.conventions)
-        row, kind = is_candidate.nonzero(as_tuple=True)
-        boxes = decode_boxes(
-            box_deltas[row, kind + 1],
-            regions[row],
-            self.conventions.box_delta_weights,
-            self.conventions.delta_clip,
-        )
-        boxes = clip_boxes(boxes, _window(hw))
-        scores, image = probabilities[row, kind + 1], region_image[row]
-        valid = (sides(boxes).amin(-1) > self.conventions.smallest_detection) & reaches(
-            scores, self.predict.score_threshold, self.conventions
-        )
-        limit = self.predict.detections or DEFAULT_DETECTIONS
-        group = image * classes + kind
-        kept = _suppress(
-            boxes[None],
-            scores[None],
-            valid[None],
-            group,
-            images.shape[0] * classes,
-            self.predict.nms_threshold,
-            limit,
-        )
-        each = torch.where(image == torch.arange(images.shape[0])[:, None], kept, -math.inf)  # (B, T)
-        image, row = _best(F.pad(each, (0, limit), value=-math.inf), limit)
-        found = vote_boxes(boxes, scores, group, row, VOTING_IOU) if self.predict.box_voting else boxes[row]
-
+        bounds = _window(hw).float().expand(images.shape[0], 4)
+        suppress = _Suppression(lengths(images, 0), class_logits.shape[1])
+        proposals = Proposals(regions, regions, region_image)
+        found = select(class_logits, box_deltas, proposals, bounds, self.predict, self.conventions, suppress)
         picture_hw = lengths(images, 1, 2)
-        placed = found * (picture_hw.double() / hw.double()).float()[[1, 0, 1, 0]]
+        placed = found.boxes * (picture_hw.double() / hw.double()).float()[[1, 0, 1, 0]]
         placed = clip_boxes(placed, _window(picture_hw))
         non_empty = (sides(placed).amin(-1) > 0).nonzero()[:, 0]
-        image, row, placed = image[non_empty], row[non_empty], placed[non_empty]
-        features = F.pad(self.pool(found[non_empty], image, maps), (0,) * 7 + (1,))
-        return placed, kind[row], scores[row], image, F.pad(kind[row] + 1, (0, 1)), features
+        image, label, placed = found.image_index[non_empty], found.labels[non_empty], placed[non_empty]
+        pooled = _pool(maps, found.boxes[non_empty], image, self.size, self.anchors, self.conventions)
+        return placed, label - 1, found.scores[non_empty], image, F.pad(label, (0, 1)), F.pad(pooled, (0,) * 7 + (1,))
 
 
 class Finish(nn.Module):
@@ -209,40 +178,18 @@ class Finish(nn.Module):
         return boxes[kept], classes[kept], scores[kept], image[kept], masks[kept]
 
 
-class _Pool(nn.Module):
-    """`detection.pool`: RoIAlign of each box from the map of its level."""
+def _pool(
+    maps: tuple[Tensor, ...], boxes: Tensor, image_index: Tensor, size: int, anchors: Anchors, conventions: Conventions
+) -> Tensor:
+    """`detection.pool.pool`: boxes (R, 4) of images (R,) on maps (B, M, N, C) -> (R, S, S, C)."""
+    levels = level_of(sides(boxes).prod(-1).sqrt() / CANONICAL_SIDE, conventions).clamp(0, len(maps) - 1)
+    samples, aligned = conventions.roi_samples, conventions.pooling == "aligned"
 
-    def __init__(self, size: int, anchors: Anchors, conventions: Conventions) -> None:
-        super().__init__()
-        self.size = size
-        self.strides = anchors.pooled_strides
-        self.conventions = conventions
+    def pool_level(level: int, feature: Tensor, level_boxes: Tensor, images: Tensor) -> Tensor:
+        return RoiAlign.apply(feature, level_boxes, images, size, anchors.strides[level], samples, aligned)
 
-    def forward(self, boxes: Tensor, image: Tensor, maps: tuple[Tensor, ...]) -> Tensor:
-        """Boxes (R, 4) of images (R,) on maps (B, M, N, C) -> (R, S, S, C)."""
-        levels = self._levels(boxes, len(maps))
-        parts, rows = [], []
-        for level, feature in enumerate(maps):
-            level_rows = (levels == level).nonzero()[:, 0]
-            part = RoiAlign.apply(
-                feature.permute(0, 3, 1, 2),
-                boxes[level_rows],
-                image[level_rows],
-                self.size,
-                self.strides[level],
-                self.conventions.roi_samples,
-                self.conventions.pooling == "aligned",
-            )
-            parts.append(part)
-            rows.append(level_rows)
-        order = torch.cat(rows)
-        place = torch.zeros_like(order).scatter(0, order, torch.arange(boxes.shape[0]))
-        return torch.cat(parts)[place].permute(0, 2, 3, 1)
-
-    def _levels(self, boxes: Tensor, n_maps: int) -> Tensor:
-        """`assign_levels` of boxes (R, 4)."""
-        relative_side = sides(boxes).prod(-1).sqrt() / CANONICAL_SIDE
-        return level_of(relative_side, self.conventions).clamp(0, n_maps - 1)
+    features = [feature.permute(0, 3, 1, 2) for feature in maps]
+    return pool_by_level(features, boxes, image_index, levels, pool_level).permute(0, 2, 3, 1)
 
 
 def _window(hw: Tensor) -> Tensor:
@@ -250,22 +197,24 @@ def _window(hw: Tensor) -> Tensor:
     return F.pad(hw.flip(0), (2, 0))[None]
 
 
-def _suppress(
-    boxes: Tensor, scores: Tensor, valid: Tensor, groups: Tensor, n_groups: int, threshold: float, limit: int
-) -> Tensor:
-    """Scores (B*T,) of boxes (B, T, 4), -inf for those that are not `valid` (B, T) or suppressed in `groups` (T,).
+@dataclass(frozen=True)
+class _Suppression:
+    """`detection.boxes.suppress` by ONNX's operation, for a number of images (1,) that is a value of the graph."""
 
-    The result is flat because ONNX's Reshape cannot restore a T of 0.
-    """
-    in_group = (groups == torch.arange(n_groups)[:, None]) & valid[:, None]  # (B, G, T)
-    image, _, box = Suppress.apply(boxes, torch.where(in_group, scores[:, None], -math.inf), threshold, limit).T
-    place = image * scores.shape[1] + box
-    flat = scores.flatten()
-    return torch.full_like(flat, -math.inf).scatter(0, place, flat[place])
+    n_images: Tensor
+    n_groups: int
 
-
-def _best(scores: Tensor, limit: int) -> tuple[Tensor, Tensor]:
-    """Image (N,) and index along T (N,) of the `limit` best scores (B, T) of each image above -inf, best first."""
-    values, index = scores.topk(limit)
-    image, rank = (values > LOWEST).nonzero(as_tuple=True)
-    return image, index[image, rank]
+    def __call__(
+        self, boxes: Tensor, scores: Tensor, groups: Tensor, image_index: Tensor, _: int, threshold: float, limit: int
+    ) -> Tensor:
+        """Rows of boxes (N, 4), image by image, best first."""
+        of_all = torch.arange((self.n_images * self.n_groups)[0])[:, None]  # type: ignore[call-overload]
+        in_group = image_index * self.n_groups + groups == of_all  # (G, N)
+        masked = torch.where(in_group, scores, -math.inf)
+        _image, _group, kept = Suppress.apply(boxes[None], masked[None], threshold, limit).T
+        kept_scores = torch.full_like(scores, -math.inf).scatter(0, kept, scores[kept])
+        in_image = image_index == torch.arange(self.n_images[0])[:, None]  # type: ignore[call-overload]
+        by_image = torch.where(in_image, kept_scores, -math.inf)  # (B, N)
+        values, index = F.pad(by_image, (0, limit), value=-math.inf).topk(limit)
+        image, rank = (values > LOWEST).nonzero(as_tuple=True)
+        return index[image, rank]

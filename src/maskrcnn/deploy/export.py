@@ -24,7 +24,7 @@ from maskrcnn.evaluation import evaluate
 from maskrcnn.files import atomic
 from maskrcnn.inference.bundle import describe, write_bundle
 from maskrcnn.inference.predictor import Predictor
-from maskrcnn.inference.runtimes import open_runtime
+from maskrcnn.inference.runtimes import ExportedRuntime
 
 CALIBRATION_IMAGES = 48
 MEASURED_IMAGES = 100
@@ -122,6 +122,7 @@ def _int8(model: Predictor, runtime: str, data: Dataset, most_loss: float, say: 
     graphs = _converter(runtime)(graphs_of(model.model))
     fp32 = _in_memory(model, graphs, runtime)
     say(f"calibrating on {len(for_ranges)} images")
+    assert isinstance(fp32.runtime, ExportedRuntime)
     samples = record(fp32.runtime, _inputs(fp32, for_ranges), fp32.config.predict)
     quantized_graphs = quantized(graphs, samples)
     say(f"measuring fp32 and int8 on {len(for_scores)} other images")
@@ -156,5 +157,5 @@ def _inputs(predictor: Predictor, data: Dataset) -> Iterator[tuple[np.ndarray, n
 def _in_memory(model: Predictor, graphs: dict[str, Any], runtime: str) -> Predictor:
     """A predictor that runs `graphs` without writing them."""
     pixel_mean = tuple(model.model.pixel_mean.tolist())
-    opened = open_runtime(runtime, graphs, model.config.model, model.conventions, pixel_mean)
+    opened = ExportedRuntime(runtime, graphs, model.config.model, model.conventions, pixel_mean)
     return Predictor(opened, model.config, model.class_ids, model.class_names)

@@ -12,6 +12,7 @@ Ranges are extremes over all calibration images, for the same reason as at the f
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterable
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from maskrcnn.config import PredictConfig
-from maskrcnn.inference.runtimes import GRAPHS, ExportedNetwork, Runtime
+from maskrcnn.inference.runtimes import GRAPHS, Engine, ExportedRuntime
 from maskrcnn.inference.runtimes.telemetry import refuse_telemetry
 
 EARLY_DEPTHWISE = 12
@@ -32,30 +33,28 @@ REGIONS_PER_IMAGE = 64
 """Boxes of each image that calibrate a head, spread over their ranks."""
 
 
-class _Recorder(ExportedNetwork):
-    """Runs `network` and keeps the inputs of each graph."""
+class _Recorder:
+    """Runs the graphs of `engine` and keeps the inputs of each."""
 
-    def __init__(self, network: ExportedNetwork) -> None:
-        self.config = network.config
-        self.padding = network.padding
-        self.network = network
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
         self.samples: dict[str, list[Sample]] = {name: [] for name in GRAPHS}
 
     def run(self, name: str, *inputs: np.ndarray) -> list[Any]:
+        """See `Engine`."""
         step = 1 if name == "trunk" else max(len(inputs[0]) // REGIONS_PER_IMAGE, 1)
         self.samples[name].append(tuple(value[::step].copy() for value in inputs))
-        return self.network.run(name, *inputs)
+        return self.engine.run(name, *inputs)
 
 
 def record(
-    runtime: Runtime, inputs: Iterable[tuple[np.ndarray, np.ndarray]], predict: PredictConfig
+    runtime: ExportedRuntime, inputs: Iterable[tuple[np.ndarray, np.ndarray]], predict: PredictConfig
 ) -> dict[str, list[Sample]]:
     """Inputs of each graph while `runtime` detects in `inputs` (pixels, windows)."""
-    network = runtime.network()
-    assert isinstance(network, ExportedNetwork)
-    recorder = _Recorder(network)
+    network = copy.copy(runtime.exported)
+    network.engine = recorder = _Recorder(network.engine)
     for pixels, windows in inputs:
-        runtime.detect(pixels, windows, predict, recorder)
+        runtime.detector.detect(network, pixels, windows, predict)
     return recorder.samples
 
 

@@ -8,6 +8,8 @@ N boxes, B images
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from array_api_compat import array_namespace
 
@@ -129,6 +131,10 @@ def _top_of_row(values: np.ndarray, limit: int) -> np.ndarray:
         lowest = np.partition(values, len(values) - limit)[len(values) - limit]
         columns = np.flatnonzero(values >= lowest)
     return columns[np.argsort(-values[columns], kind="stable")][:limit]
+
+
+Suppress = Callable[[Array, Array, Array, Array, int, float, int], Array]
+"""The signature of `suppress`. The exported graph has an operation of its own for it."""
 
 
 def suppress(

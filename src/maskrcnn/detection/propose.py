@@ -13,7 +13,7 @@ from array_api_compat import array_namespace
 from maskrcnn.config import ModelConfig
 from maskrcnn.detection.anchors import Anchors
 from maskrcnn.detection.arrays import beside
-from maskrcnn.detection.boxes import clip_boxes, decode_boxes, sides, suppress, to_units, top_rows
+from maskrcnn.detection.boxes import Suppress, clip_boxes, decode_boxes, sides, suppress, to_units, top_rows
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.detection.stages import Array, Candidates, Proposals, Trunk
 
@@ -23,16 +23,21 @@ def propose(trunk: Trunk, windows: Array, anchors: Anchors, config: ModelConfig,
 
     `windows` (B, 4) float32 xyxy are the parts of the inputs that are picture, in pixels.
     """
-    xp = array_namespace(trunk.objectness)
-    candidates = best_anchors(trunk, windows, anchors, config, conventions)
+    return keep_best(best_anchors(trunk, windows, anchors, config, conventions), config, conventions)
+
+
+def keep_best(
+    candidates: Candidates, config: ModelConfig, conventions: Conventions, suppress: Suppress = suppress
+) -> Proposals:
+    """The best candidates that survive non-maximum suppression within their level."""
     valid = (sides(candidates.boxes) > conventions.smallest_proposal).all(-1)
-    valid &= candidates.logits >= conventions.objectness_floor
-    image_index, column = xp.nonzero(valid)
+    valid = valid & (candidates.logits >= conventions.objectness_floor)
+    image_index, column = array_namespace(valid).nonzero(valid)
     boxes, logits = candidates.boxes[image_index, column], candidates.logits[image_index, column]
     # Sorting by probability keeps the order of anchors whose probabilities round to the same number, 1 say.
     scores = sigmoid(logits) if conventions.proposals_jointly else logits
-    levels = candidates.levels[column]
-    keep = suppress(boxes, scores, levels, image_index, len(windows), config.proposal_nms_threshold, config.proposals)
+    n_images, threshold = len(candidates.logits), config.proposal_nms_threshold
+    keep = suppress(boxes, scores, candidates.levels[column], image_index, n_images, threshold, config.proposals)
     return Proposals(boxes[keep], logits[keep], image_index[keep])
 
 

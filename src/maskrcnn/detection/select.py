@@ -8,7 +8,7 @@ from __future__ import annotations
 from array_api_compat import array_namespace
 
 from maskrcnn.config import PredictConfig
-from maskrcnn.detection.boxes import clip_boxes, decode_boxes, sides, suppress, vote_boxes
+from maskrcnn.detection.boxes import Suppress, clip_boxes, decode_boxes, sides, suppress, vote_boxes
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.detection.stages import Array, Proposals, Selection
 
@@ -19,7 +19,7 @@ VOTING_SCORE = 0.05
 """Minimum score of a candidate that votes. It ignores the score threshold, so that raising that does not move boxes."""
 
 VOTING_IOU = 0.8
-"""Minimum overlap of a candidate with the detection that it votes for (docs/experiments/box-voting-and-suppression.md)."""
+"""Minimum IoU of a candidate with the detection that it votes for (docs/experiments/box-voting-and-suppression.md)."""
 
 
 def select(
@@ -29,6 +29,7 @@ def select(
     bounds: Array,
     predict: PredictConfig,
     conventions: Conventions,
+    suppress: Suppress = suppress,
 ) -> Selection:
     """Detections of each image from class_logits (R, K + 1) and box_deltas (R, K + 1, 4) of its proposals.
 
@@ -39,7 +40,7 @@ def select(
     is_candidate = reaches(probabilities, candidate_score(predict), conventions)
     if conventions.best_class_only:
         best = xp.argmax(probabilities, axis=1)[:, None]
-        is_candidate &= best == xp.arange(probabilities.shape[1], device=probabilities.device)
+        is_candidate = is_candidate & (best == xp.arange(probabilities.shape[1], device=probabilities.device))
     row, label = xp.nonzero(is_candidate[:, 1:])
     label = label + 1
     scores, image_index = probabilities[row, label], proposals.image_index[row]
@@ -48,7 +49,7 @@ def select(
     )
     boxes = clip_boxes(boxes, bounds[image_index])
     valid = (sides(boxes) > conventions.smallest_detection).all(-1)
-    valid &= reaches(scores, predict.score_threshold, conventions)
+    valid = valid & reaches(scores, predict.score_threshold, conventions)
     (rows,) = xp.nonzero(valid)
     limit = predict.detections or DEFAULT_DETECTIONS
     keep = suppress(

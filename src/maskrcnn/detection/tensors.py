@@ -8,7 +8,7 @@ B images, R boxes, C channels, S output cells along a side, M x N cells of a map
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numba
@@ -36,19 +36,27 @@ def pool_tensors(
     if boxes.device.type == "cpu" and features[0].dtype == torch.float32:
         pooled = roi_align(features, boxes, image_index, levels, size, strides, samples, pooling)
         return pooled.permute(0, 2, 3, 1)
-    parts, order = [], []
-    for level, feature in enumerate(features):
-        rows = (levels == level).nonzero()[:, 0]
+
+    def pool_level(level: int, feature: Tensor, level_boxes: Tensor, images: Tensor) -> Tensor:
         if pooling == "corners":
-            part = crop_and_resize(feature, boxes[rows], image_index[rows], size)
-        else:
-            rois = torch.cat([image_index[rows, None].to(feature.dtype), boxes[rows].to(feature.dtype)], 1)
-            aligned = pooling == "aligned"
-            part = torchvision.ops.roi_align(feature, rois, size, 1 / strides[level], samples, aligned)
-        parts.append(part)
-        order.append(rows)
-    back = torch.cat(order).argsort()
-    return torch.cat(parts).index_select(0, back).permute(0, 2, 3, 1)
+            return crop_and_resize(feature, level_boxes, images, size)
+        rois = torch.cat([images[:, None], level_boxes], 1).to(feature.dtype)
+        return torchvision.ops.roi_align(feature, rois, size, 1 / strides[level], samples, pooling == "aligned")
+
+    return pool_by_level(features, boxes, image_index, levels, pool_level).permute(0, 2, 3, 1)
+
+
+def pool_by_level(
+    features: Sequence[Tensor],
+    boxes: Tensor,
+    image_index: Tensor,
+    levels: Tensor,
+    pool_level: Callable[[int, Tensor, Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Pool the boxes (R, 4) of each level with ``pool_level(level, feature, boxes, images)``, in the boxes' order."""
+    rows_of = [(levels == level).nonzero()[:, 0] for level in range(len(features))]
+    parts = [pool_level(k, features[k], boxes[rows], image_index[rows]) for k, rows in enumerate(rows_of)]
+    return torch.cat(parts).index_select(0, torch.cat(rows_of).argsort())
 
 
 def crop_and_resize(feature: Tensor, boxes: Tensor, image_index: Tensor, size: int) -> Tensor:

@@ -19,7 +19,7 @@ from maskrcnn.detection.conventions import Conventions
 from maskrcnn.errors import UserError
 from maskrcnn.files import write_text
 from maskrcnn.inference.predictor import Predictor
-from maskrcnn.inference.runtimes import open_runtime
+from maskrcnn.inference.runtimes import ExportedRuntime
 from maskrcnn.winograd import inference as winograd
 
 FORMAT = "maskrcnn-bundle-3"
@@ -77,7 +77,7 @@ def read_bundle(path: Path) -> Predictor:
     if description.get("winograd"):
         adapter = winograd.read(path / CONVOLUTIONS, config.model.channels)
     try:
-        runtime = open_runtime(name, path, config.model, conventions, pixel_mean, adapter)
+        runtime = ExportedRuntime(name, path, config.model, conventions, pixel_mean, adapter)
     except ModuleNotFoundError as error:
         raise UserError(f"{path} runs on {name}, which is not installed: pip install 'maskrcnn[{name}]'") from error
     except RuntimeError as error:

@@ -25,7 +25,7 @@ from maskrcnn.settings import Origin, Settings
 MIN_MEDIAN_SIDE = 32.0
 """Input pixels that the median instance should measure. Below eight strides of P2 its outline blurs."""
 MAX_ENLARGEMENT = 3.0
-"""Largest factor on the median image's own pixels. Larger ones were never tried (docs/experiments/how-nuclei-was-made.md)."""
+"""Largest factor on the median image's own pixels; none above was tried (docs/experiments/how-nuclei-was-made.md)."""
 SIZE_STEP = 128
 SCALE_STEP = 0.25
 DEFAULT_SIZE: int = ModelConfig.model_fields["image_size"].default

@@ -46,11 +46,12 @@ class WinogradNetwork:
 
     def box_head(self, pooled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `Network`."""
-        return self.graphs.run_box_head(flat_rows(self.convolutions.box(pooled)))
+        class_logits, box_deltas = self.graphs.engine.run("box_head", flat_rows(self.convolutions.box(pooled)))
+        return class_logits, box_deltas
 
     def mask_head(self, pooled: np.ndarray, labels: np.ndarray) -> np.ndarray:
         """See `Network`."""
-        return self.graphs.run("mask_head", self.convolutions.mask(pooled), labels)[0]
+        return self.graphs.engine.run("mask_head", self.convolutions.mask(pooled), labels)[0]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -29,35 +29,48 @@ class Runtime(ABC):
 
     @abstractmethod
     def network(self) -> Network:
-        """The network, for use in the calling thread."""
+        """The network. Any thread may use it."""
 
-    def detect(
-        self, pixels: np.ndarray, windows: np.ndarray, predict: PredictConfig, network: Network | None = None
-    ) -> RawDetections:
-        """`Detector.detect`, as NumPy arrays. `network` takes the place of the runtime's own, to record its inputs."""
-        raw = self.detector.detect(network or self.network(), pixels, windows, predict)
+    def detect(self, pixels: np.ndarray, windows: np.ndarray, predict: PredictConfig) -> RawDetections:
+        """`Detector.detect`, as NumPy arrays."""
+        raw = self.detector.detect(self.network(), pixels, windows, predict)
         return RawDetections(*(to_numpy(v) for v in (raw.boxes, raw.scores, raw.labels, raw.image_index, raw.masks)))
 
 
-class ExportedNetwork(ABC):
-    """The three graphs of an export, which a library runs by name."""
+class Engine(Protocol):
+    """A library with the three exported graphs."""
 
-    def __init__(self, config: ModelConfig, conventions: Conventions, pixel_mean: tuple[float, ...]) -> None:
+    def run(self, name: str, *inputs: np.ndarray) -> list[Any]:
+        """Outputs of one graph. They are valid until the thread runs the same graph again."""
+
+
+class ExportedNetwork:
+    """The three graphs of an export as a `Network`. `pixel_mean` is the input that becomes zero in them."""
+
+    def __init__(
+        self, engine: Engine, config: ModelConfig, conventions: Conventions, pixel_mean: tuple[float, ...]
+    ) -> None:
+        self.engine = engine
         self.config = config
         self.padding = None if conventions.black_padding else pixel_mean
 
-    @abstractmethod
-    def run(self, name: str, *inputs: np.ndarray) -> list[Any]:
-        """Outputs of one graph. They are valid until the thread calls the same graph again."""
+    def trunk(self, pixels: np.ndarray, windows: np.ndarray) -> Trunk:
+        """See `Network`."""
+        *maps, objectness, deltas = self.run_trunk(pixels, windows)
+        return self.make_trunk(maps, objectness, deltas, pixels)
 
-    def run_trunk(self, pixels: np.ndarray, windows: np.ndarray) -> list[Any]:
-        """Outputs of the first graph for pixels (B, H, W, 3), of which `windows` (B, 4) are picture."""
-        return self.run("trunk", fill_padding(pixels, windows, self.padding))
-
-    def run_box_head(self, pooled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Class logits and box deltas of pooled features (R, S, S, C) or (R, S*S*C)."""
-        class_logits, box_deltas = self.run("box_head", pooled)
+    def box_head(self, pooled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `Network`."""
+        class_logits, box_deltas = self.engine.run("box_head", pooled if self.config.box_convs else flat_rows(pooled))
         return class_logits, box_deltas
+
+    def mask_head(self, pooled: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        """See `Network`."""
+        return self.engine.run("mask_head", pooled, labels)[0]
+
+    def run_trunk(self, pixels: np.ndarray, windows: np.ndarray) -> list[np.ndarray]:
+        """Outputs of the first graph for pixels (B, H, W, 3), of which `windows` (B, 4) are picture."""
+        return self.engine.run("trunk", fill_padding(pixels, windows, self.padding))
 
     def make_trunk(
         self, maps: list[np.ndarray], objectness: np.ndarray, deltas: np.ndarray, pixels: np.ndarray
@@ -68,43 +81,45 @@ class ExportedNetwork(ABC):
             maps_hw.append(((maps_hw[-1][0] + 1) // 2, (maps_hw[-1][1] + 1) // 2))
         return Trunk(maps, objectness, deltas, tuple(maps_hw), (pixels.shape[1], pixels.shape[2]))
 
-    # ---- Network --------------------------------------------------------------------------------------------------
-
-    def trunk(self, pixels: np.ndarray, windows: np.ndarray) -> Trunk:
-        """See `Network`."""
-        *maps, objectness, deltas = self.run_trunk(pixels, windows)
-        return self.make_trunk(maps, objectness, deltas, pixels)
-
-    def box_head(self, pooled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See `Network`."""
-        return self.run_box_head(pooled if self.config.box_convs else flat_rows(pooled))
-
-    def mask_head(self, pooled: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """See `Network`."""
-        return self.run("mask_head", pooled, labels)[0]
-
 
 Adapter = Callable[[ExportedNetwork], Network]
 """Makes a `Network` of exported graphs that leave something out."""
 
 
-def open_runtime(
-    name: str,
-    graphs: dict[str, Any] | Path,
-    config: ModelConfig,
-    conventions: Conventions,
-    pixel_mean: tuple[float, ...],
-    adapter: Adapter | None = None,
-) -> Runtime:
-    """The runtime "openvino" or "onnx" of graphs in memory, by name, or in a folder. Raises `ValueError` for others."""
+class ExportedRuntime(Runtime):
+    """An export that OpenVINO or ONNX Runtime runs on a CPU, in any thread.
+
+    `graphs` are a folder or graphs in memory, by name. Raises `ValueError` for an unknown `name`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        graphs: dict[str, Any] | Path,
+        config: ModelConfig,
+        conventions: Conventions,
+        pixel_mean: tuple[float, ...],
+        adapter: Adapter | None = None,
+    ) -> None:
+        super().__init__(config, conventions)
+        self.name = name
+        self.exported = ExportedNetwork(_engine(name, graphs), config, conventions, pixel_mean)
+        self._network = adapter(self.exported) if adapter else self.exported
+
+    def network(self) -> Network:
+        """The network, completed by the adapter if there is one."""
+        return self._network
+
+
+def _engine(name: str, graphs: dict[str, Any] | Path) -> Engine:
     if name == "openvino":
-        from maskrcnn.inference.runtimes.openvino import OpenVinoRuntime
+        from maskrcnn.inference.runtimes.openvino import OpenVinoEngine
 
-        return OpenVinoRuntime(graphs, config, conventions, pixel_mean, adapter)
+        return OpenVinoEngine(graphs)
     if name == "onnx":
-        from maskrcnn.inference.runtimes.onnx import OnnxRuntime
+        from maskrcnn.inference.runtimes.onnx import OnnxEngine
 
-        return OnnxRuntime(graphs, config, conventions, pixel_mean, adapter)
+        return OnnxEngine(graphs)
     raise ValueError(f"unknown runtime {name!r}")
 
 

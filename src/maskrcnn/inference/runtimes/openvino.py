@@ -1,4 +1,4 @@
-"""The network in OpenVINO on a CPU, fp32 or int8, without torch."""
+"""Exported graphs in OpenVINO on a CPU, fp32 or int8, without torch."""
 
 from __future__ import annotations
 
@@ -9,33 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from maskrcnn.config import ModelConfig
 from maskrcnn.detection.boxes import suppress
-from maskrcnn.detection.conventions import Conventions
-from maskrcnn.detection.detect import Network
-from maskrcnn.inference.runtimes import GRAPHS, Adapter, ExportedNetwork, Runtime
+from maskrcnn.inference.runtimes import GRAPHS
 from maskrcnn.inference.runtimes.telemetry import refuse_telemetry
 
 refuse_telemetry()
 import openvino as ov  # noqa: E402
 
 
-class OpenVinoRuntime(Runtime):
-    """Runs three graphs: those of a folder, or ``ov.Model`` by name. Every calling thread gets its own requests."""
+class OpenVinoEngine:
+    """Three compiled graphs: those of a folder, or ``ov.Model`` by name. Every thread gets its own infer requests."""
 
-    name = "openvino"
-
-    def __init__(
-        self,
-        graphs: dict[str, ov.Model] | Path,
-        config: ModelConfig,
-        conventions: Conventions,
-        pixel_mean: tuple[float, ...],
-        adapter: Adapter | None = None,
-    ) -> None:
-        super().__init__(config, conventions)
-        self.pixel_mean = pixel_mean
-        self.adapter = adapter
+    def __init__(self, graphs: dict[str, ov.Model] | Path) -> None:
         core = ov.Core()
         if isinstance(graphs, Path):
             graphs = {name: core.read_model(graphs / f"{name}.xml") for name in GRAPHS}
@@ -49,24 +34,11 @@ class OpenVinoRuntime(Runtime):
             self.compiled = {name: graph.result() for name, graph in compiling.items()}
         self._of_thread = threading.local()
 
-    def network(self) -> Network:
-        """This thread's requests, made at its first call."""
-        if not hasattr(self._of_thread, "network"):
-            exported = _Requests(self)
-            self._of_thread.network = self.adapter(exported) if self.adapter else exported
-        return self._of_thread.network
-
-
-class _Requests(ExportedNetwork):
-    """One infer request a graph."""
-
-    def __init__(self, runtime: OpenVinoRuntime) -> None:
-        super().__init__(runtime.detector.config, runtime.detector.conventions, runtime.pixel_mean)
-        self.requests = {name: graph.create_infer_request() for name, graph in runtime.compiled.items()}
-
     def run(self, name: str, *inputs: np.ndarray) -> list[Any]:
-        """See `ExportedNetwork`."""
-        results = self.requests[name].infer(inputs, share_inputs=True, share_outputs=True)
+        """See `Engine`."""
+        if not hasattr(self._of_thread, "requests"):
+            self._of_thread.requests = {name: graph.create_infer_request() for name, graph in self.compiled.items()}
+        results = self._of_thread.requests[name].infer(inputs, share_inputs=True, share_outputs=True)
         return [results[k] for k in range(len(results))]
 
 
