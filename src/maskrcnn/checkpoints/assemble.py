@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskrcnn.checkpoints.load import BATCH_COUNTER
 from maskrcnn.checkpoints.native import Checkpoint
 from maskrcnn.config import Config, ImportConfig, set_values
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.detection.pool import BOX_POOL
 from maskrcnn.errors import UserError
-
-BATCH_COUNTER = "num_batches_tracked"
 
 # (blocks of the third stage, shape of the first block's middle convolution) -> timm's name; None: no bottleneck
 RESNETS = {
@@ -31,6 +30,18 @@ RESNETS = {
     (6, (128, 128)): "wide_resnet50_2",
     (23, (128, 128)): "wide_resnet101_2",
 }
+
+
+FPN_DEFAULTS = ImportConfig(
+    min_size=800,
+    max_size=1333,
+    score_threshold=0.05,
+    nms_threshold=0.5,
+    detections_per_image=100,
+    anchor_sizes=(32, 64, 128, 256, 512),
+    anchor_ratios=(0.5, 1.0, 2.0),
+)
+"""Defaults that torchvision and Detectron2 have in common."""
 
 
 def as_tensors(state: Mapping[str, Any], source: str) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskrcnn.checkpoints.assemble import as_tensors, assemble, renamed, settle
+from maskrcnn.checkpoints.assemble import FPN_DEFAULTS, as_tensors, assemble, renamed, settle
 from maskrcnn.checkpoints.native import Checkpoint
 from maskrcnn.config import ImportConfig
 from maskrcnn.detection.conventions import DETECTRON2
@@ -22,18 +22,13 @@ TELLTALE = "proposal_generator.rpn_head.objectness_logits.weight"
 """A tensor that only Detectron2's models have."""
 
 # Base-RCNN-FPN.yaml and config/defaults.py
-DEFAULTS = ImportConfig(
-    min_size=800,
-    max_size=1333,
-    score_threshold=0.05,
-    nms_threshold=0.5,
-    detections_per_image=100,
-    anchor_sizes=(32, 64, 128, 256, 512),
-    anchor_ratios=(0.5, 1.0, 2.0),
-    stride_in_1x1=True,
-    input_format="BGR",
-    pixel_mean=(103.53, 116.28, 123.675),
-    pixel_std=(1.0, 1.0, 1.0),
+DEFAULTS = FPN_DEFAULTS.model_copy(
+    update={
+        "stride_in_1x1": True,
+        "input_format": "BGR",
+        "pixel_mean": (103.53, 116.28, 123.675),
+        "pixel_std": (1.0, 1.0, 1.0),
+    }
 )
 
 UNUSED = re.compile(r"pixel_mean|pixel_std|proposal_generator\.anchor_generator\.cell_anchors\.\d+")

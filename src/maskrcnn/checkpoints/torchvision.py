@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from maskrcnn.checkpoints.assemble import BATCH_COUNTER, as_tensors, assemble, renamed, settle
+from maskrcnn.checkpoints.assemble import FPN_DEFAULTS, as_tensors, assemble, renamed, settle
+from maskrcnn.checkpoints.load import BATCH_COUNTER
 from maskrcnn.checkpoints.native import Checkpoint
 from maskrcnn.config import ImportConfig
 from maskrcnn.detection.conventions import TORCHVISION
@@ -18,17 +19,8 @@ from maskrcnn.inference.predictor import Predictor
 TELLTALE = "roi_heads.mask_predictor.mask_fcn_logits.weight"
 """A tensor that only torchvision's Mask R-CNN has."""
 
-DEFAULTS = ImportConfig(
-    min_size=800,
-    max_size=1333,
-    score_threshold=0.05,
-    nms_threshold=0.5,
-    detections_per_image=100,
-    anchor_sizes=(32, 64, 128, 256, 512),
-    anchor_ratios=(0.5, 1.0, 2.0),
-    pixel_mean=(123.675, 116.28, 103.53),
-    pixel_std=(58.395, 57.12, 57.375),
-    norm_eps=1e-5,
+DEFAULTS = FPN_DEFAULTS.model_copy(
+    update={"pixel_mean": (123.675, 116.28, 103.53), "pixel_std": (58.395, 57.12, 57.375), "norm_eps": 1e-5}
 )
 
 # Names before torchvision 0.11 -> current names.

@@ -17,27 +17,19 @@ app = App(
     default_parameter=Parameter(negative_iterable=()),
     help_format="plaintext",  # Markdown would cost another 0.1 s to import
 )
-app.command("maskrcnn.cli.demo:demo", name="demo", help="Make a small data set, train on it, score and predict.")
-app.command(
-    "maskrcnn.cli.check:check",
-    name="check",
-    help="Check a data set: counts, sizes, classes, problems.",
-)
-app.command("maskrcnn.cli.split:split", name="split", help="Split a CSV by image into training and validation.")
-app.command("maskrcnn.cli.train:train", name="train", help="Train a model, or continue a run.")
-app.command("maskrcnn.cli.evaluate:evaluate", name="evaluate", help="Score a model: COCO and Kaggle metrics.")
-app.command(
-    "maskrcnn.cli.import_:import_",
-    name="import",
-    help="Convert a checkpoint of torchvision, Detectron2 or Matterport.",
-)
-app.command("maskrcnn.cli.export:export", name="export", help="Write a model for use without torch.")
-app.command(
-    "maskrcnn.cli.benchmark:benchmark",
-    name="benchmark",
-    help="Measure time and memory on this machine, stage by stage.",
-)
-app.command("maskrcnn.cli.predict:predict", name="predict", help="Find instances in pictures.")
+COMMANDS = {
+    "demo:demo": "Make a small data set, train on it, score and predict.",
+    "check:check": "Check a data set: counts, sizes, classes, problems.",
+    "split:split": "Split a CSV by image into training and validation.",
+    "train:train": "Train a model, or continue a run.",
+    "evaluate:evaluate": "Score a model: COCO and Kaggle metrics.",
+    "import_:import_": "Convert a checkpoint of torchvision, Detectron2 or Matterport.",
+    "export:export": "Write a model for use without torch.",
+    "benchmark:benchmark": "Measure time and memory on this machine, stage by stage.",
+    "predict:predict": "Find instances in pictures.",
+}
+for _function, _help in COMMANDS.items():
+    app.command(f"maskrcnn.cli.{_function}", name=_function.partition(":")[0].rstrip("_"), help=_help)
 
 INTERRUPTED = 130
 EXTRA_OF = {

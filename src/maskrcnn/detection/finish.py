@@ -8,16 +8,18 @@ B images, N detections, M mask cells along a side
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from maskrcnn.config import PredictConfig
 from maskrcnn.detection.boxes import sides, to_units
 from maskrcnn.detection.conventions import Conventions
-from maskrcnn.detection.stages import PictureDetections, RawDetections
+from maskrcnn.detection.stages import RawDetections
 from maskrcnn.detection.timing import stage
 from maskrcnn.kernels.masks import grid_to_runs
 from maskrcnn.rle import RLE
+from maskrcnn.structures import Detections
 
 
 def finish(
@@ -27,7 +29,9 @@ def finish(
     pictures_hw: Sequence[tuple[int, int]],
     predict: PredictConfig,
     conventions: Conventions,
-) -> Iterator[PictureDetections]:
+    class_ids: Sequence[Any],
+    class_names: Sequence[str],
+) -> Iterator[Detections]:
     """The detections of each picture of a batch; `windows` (B, 4) are the pictures in inputs of `input_hw`."""
     if predict.mask_scoring:
         raw = score_by_masks(raw, predict.score_threshold)
@@ -38,7 +42,16 @@ def finish(
         rows, boxes = rows[non_empty], boxes[non_empty]
         with stage("masks to runs"):
             rles = paste_masks(raw.masks[rows], boxes, hw, conventions)
-        yield PictureDetections(boxes, raw.scores[rows].astype(np.float32), raw.labels[rows], rles)
+        classes = raw.labels[rows] - 1
+        yield Detections(
+            boxes=boxes,
+            scores=raw.scores[rows].astype(np.float32),
+            class_ids=np.array([class_ids[k] for k in classes]),
+            class_names=[class_names[k] for k in classes],
+            rles=rles,
+            hw=hw,
+            vocabulary=tuple(class_names),
+        )
 
 
 def score_by_masks(raw: RawDetections, min_score: float) -> RawDetections:

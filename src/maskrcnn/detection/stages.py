@@ -78,13 +78,3 @@ class RawDetections(Selection):
     """A `Selection` with mask probabilities (N, M, M) in [0, 1], laid over each box."""
 
     masks: Array
-
-
-@dataclass(frozen=True)
-class PictureDetections:
-    """Detections of one picture in its own pixels: boxes (N, 4), scores (N,), labels (N,) and N run arrays of masks."""
-
-    boxes: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-    rles: list

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from maskrcnn.data.images import read_image
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.detection.finish import finish
 from maskrcnn.detection.fit import fit_picture, padded_hw, stack
-from maskrcnn.detection.stages import Fitted, PictureDetections
+from maskrcnn.detection.stages import Fitted
 from maskrcnn.detection.timing import stage
 from maskrcnn.errors import ImageError, UserError
 from maskrcnn.inference.runtimes import Runtime
@@ -130,21 +130,11 @@ class Predictor:
         windows = np.array([item.fitted.window for item in batch], np.int64)
         predict = self.config.predict
         raw = self.runtime.detect(pixels, windows, predict)
+        input_hw = pixels.shape[1], pixels.shape[2]
         pictures_hw = [(item.pixels.shape[0], item.pixels.shape[1]) for item in batch]
-        finished = finish(raw, windows, (pixels.shape[1], pixels.shape[2]), pictures_hw, predict, self.conventions)
-        return [self._named(found, item, keep_pixels) for found, item in zip(finished, batch, strict=True)]
-
-    def _named(self, found: PictureDetections, item: PreparedPicture, keep_pixels: bool) -> Detections:
-        """Translate labels to the user's class ids and names."""
-        classes = found.labels - 1
-        return Detections(
-            boxes=found.boxes,
-            scores=found.scores,
-            class_ids=np.array([self.class_ids[k] for k in classes]),
-            class_names=[self.class_names[k] for k in classes],
-            rles=found.rles,
-            hw=(item.pixels.shape[0], item.pixels.shape[1]),
-            image=item.path,
-            pixels=item.pixels if keep_pixels else None,
-            vocabulary=tuple(self.class_names),
-        )
+        classes = self.class_ids, self.class_names
+        finished = finish(raw, windows, input_hw, pictures_hw, predict, self.conventions, *classes)
+        return [
+            replace(found, image=item.path, pixels=item.pixels if keep_pixels else None)
+            for found, item in zip(finished, batch, strict=True)
+        ]

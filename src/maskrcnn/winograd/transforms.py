@@ -122,23 +122,15 @@ def tiles_in(maps, first, out):
             d4 = maps[image, top + 3, column] if inside and top + 3 < height else zeros
             d5 = maps[image, top + 4, column] if inside and top + 4 < height else zeros
             for c in range(channels):
-                s0, s1, s2, s3, s4, s5 = _sums(d0[c], d1[c], d2[c], d3[c], d4[c], d5[c])
-                patch[0, x, c] = s0
-                patch[1, x, c] = s1
-                patch[2, x, c] = s2
-                patch[3, x, c] = s3
-                patch[4, x, c] = s4
-                patch[5, x, c] = s5
+                sums = _sums(d0[c], d1[c], d2[c], d3[c], d4[c], d5[c])
+                for k in range(6):
+                    patch[k, x, c] = sums[k]
         for y in range(6):
             row = patch[y]
             for c in range(channels):
-                s0, s1, s2, s3, s4, s5 = _sums(row[0, c], row[1, c], row[2, c], row[3, c], row[4, c], row[5, c])
-                out[6 * y, t, c] = s0
-                out[6 * y + 1, t, c] = s1
-                out[6 * y + 2, t, c] = s2
-                out[6 * y + 3, t, c] = s3
-                out[6 * y + 4, t, c] = s4
-                out[6 * y + 5, t, c] = s5
+                sums = _sums(row[0, c], row[1, c], row[2, c], row[3, c], row[4, c], row[5, c])
+                for k in range(6):
+                    out[6 * y + k, t, c] = sums[k]
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
@@ -154,19 +146,15 @@ def tiles_out(products, first, bias, relu, out):
             m0, m1, m2 = products[x, t], products[6 + x, t], products[12 + x, t]
             m3, m4, m5 = products[18 + x, t], products[24 + x, t], products[30 + x, t]
             for c in range(channels):
-                y0, y1, y2, y3 = _cells(m0[c], m1[c], m2[c], m3[c], m4[c], m5[c])
-                strip[0, x, c] = y0
-                strip[1, x, c] = y1
-                strip[2, x, c] = y2
-                strip[3, x, c] = y3
+                column = _cells(m0[c], m1[c], m2[c], m3[c], m4[c], m5[c])
+                for k in range(SIDE):
+                    strip[k, x, c] = column[k]
         for y in range(min(SIDE, height - top)):
             row = strip[y]
             for c in range(channels):
-                x0, x1, x2, x3 = _cells(row[0, c], row[1, c], row[2, c], row[3, c], row[4, c], row[5, c])
-                cells[0, c] = max(x0 + bias[c], floor)
-                cells[1, c] = max(x1 + bias[c], floor)
-                cells[2, c] = max(x2 + bias[c], floor)
-                cells[3, c] = max(x3 + bias[c], floor)
+                sums = _cells(row[0, c], row[1, c], row[2, c], row[3, c], row[4, c], row[5, c])
+                for k in range(SIDE):
+                    cells[k, c] = max(sums[k] + bias[c], floor)
             for x in range(min(SIDE, width - left)):
                 out[image, top + y, left + x] = cells[x]
 
@@ -186,20 +174,12 @@ def tiles_back(gradients, first, out):
             y2 = gradients[image, top + 2, left + x] if inside and top + 2 < height else zeros
             y3 = gradients[image, top + 3, left + x] if inside and top + 3 < height else zeros
             for c in range(channels):
-                m0, m1, m2, m3, m4, m5 = _spread(y0[c], y1[c], y2[c], y3[c])
-                strip[0, x, c] = m0
-                strip[1, x, c] = m1
-                strip[2, x, c] = m2
-                strip[3, x, c] = m3
-                strip[4, x, c] = m4
-                strip[5, x, c] = m5
+                products = _spread(y0[c], y1[c], y2[c], y3[c])
+                for k in range(6):
+                    strip[k, x, c] = products[k]
         for y in range(6):
             row = strip[y]
             for c in range(channels):
-                m0, m1, m2, m3, m4, m5 = _spread(row[0, c], row[1, c], row[2, c], row[3, c])
-                out[6 * y, t, c] = m0
-                out[6 * y + 1, t, c] = m1
-                out[6 * y + 2, t, c] = m2
-                out[6 * y + 3, t, c] = m3
-                out[6 * y + 4, t, c] = m4
-                out[6 * y + 5, t, c] = m5
+                products = _spread(row[0, c], row[1, c], row[2, c], row[3, c])
+                for k in range(6):
+                    out[6 * y + k, t, c] = products[k]
