@@ -1,4 +1,4 @@
-"""Every setting with its default, meaning and limits. No default stands anywhere else.
+"""Every setting with its default, meaning and limits.
 
 A `Config` has four groups. The command line takes each setting by its plain name (``--backbone``, ``--lr``), the run
 folder keeps them all in ``config.yaml``, and `Config.load` reads that file. `settings.py` records who set which value.
@@ -316,11 +316,7 @@ class Config(_Group):
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
 
 
-RESNET: dict[str, Any] = {
-    "channels": 256,
-    "box_channels": 1024,
-    "mask_channels": 256,
-}
+RESNET: dict[str, Any] = {"channels": 256, "box_channels": 1024, "mask_channels": 256}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "lite": {},

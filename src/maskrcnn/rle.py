@@ -3,8 +3,8 @@
     EncodedPixels, COCO RLE, polygons, dense arrays  <->  RLE  ->  area, box, crop, IoU, ...
 
 A run is ``(start, length)``, 0-based and column-major: pixel ``(row, column)`` of an image of height H has the index
-``column * H + row``. Kaggle's EncodedPixels use this order and count from 1. COCO's counts use it too and alternate
-between background and mask. Conversions between these forms are arithmetic on runs and touch no pixel.
+``column * H + row``. EncodedPixels use this order and count from 1. COCO's counts use it and alternate between
+background and mask. Conversions between these forms touch no pixel.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from maskrcnn.kernels import runs as kernel
 from maskrcnn.kernels import texts
 
 Order = Literal["column", "row"]
+Origin = Literal[0, 1]
 
 
 class RLEError(UserError, ValueError):
-    """Malformed run-length encoding. The message names the value, its position and what is wrong with it."""
+    """Malformed run-length encoding. The message names the value, its position and the fault."""
 
 
 def _describe(problem: np.ndarray, text: str, n_pixels: int, origin: int) -> str:
@@ -86,25 +87,19 @@ class RunTable:
 
 @dataclass(frozen=True)
 class BadRuns:
-    """Malformed text of a column: its index in the column and what is wrong with it."""
+    """Malformed text of a column: its index and its fault."""
 
     index: int
     message: str
 
 
 def parse_column(
-    text: np.ndarray,
-    offsets: np.ndarray,
-    n_pixels: np.ndarray,
-    *,
-    origin: int = 1,
-    relative: bool = False,
+    text: np.ndarray, offsets: np.ndarray, n_pixels: np.ndarray, *, origin: int = 1, relative: bool = False
 ) -> tuple[RunTable, list[BadRuns]]:
-    """Parse a whole column of start/length texts at once.
+    """Parse a column of start/length texts. Raise nothing: a malformed text gives an empty mask and a `BadRuns`.
 
     `text` holds the UTF-8 bytes (uint8) of all texts, `offsets` (n + 1,) delimits them, and `n_pixels` (n,) is H * W
-    of each image, or -1 if unknown. A malformed text gives an empty mask and a `BadRuns`. Nothing is raised, because
-    one pass must find every bad row.
+    of each image, or -1 if unknown. One pass finds every bad text.
     """
     run_offsets = np.concatenate([[0], np.cumsum((texts.count_numbers(text, offsets) + 1) // 2)])
     runs = np.empty((run_offsets[-1], 2), np.int64)
@@ -116,12 +111,6 @@ def parse_column(
         counts[i] = 0
     new_offsets = texts.compact_runs(runs, run_offsets, counts)
     return RunTable(runs[: new_offsets[-1]], new_offsets), bad
-
-
-def _mask_library() -> Any:
-    from faster_coco_eval.core import mask
-
-    return mask
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,21 +129,14 @@ class RLE:
 
     @classmethod
     def from_encoded_pixels(
-        cls,
-        text: str,
-        hw: tuple[int, int],
-        *,
-        origin: Literal[0, 1] = 1,
-        order: Order = "column",
-        relative: bool = False,
+        cls, text: str, hw: tuple[int, int], *, origin: Origin = 1, order: Order = "column", relative: bool = False
     ) -> RLE:
         """Parse ``"start length start length ..."``. An empty text is an empty mask.
 
         `origin` is the number of the first pixel. Kaggle counts from 1, down the columns; `order` "row" counts along
-        the rows. With `relative`, each start is an offset from the end of the previous run.
-
-        Raises `RLEError`, which names the value and its position, for an odd number of values, a non-integer, a start
-        before the origin, a length below 1, overlapping or decreasing runs, and a run past the end of the image.
+        the rows. With `relative`, each start is an offset from the end of the previous run. Raise `RLEError` for an odd
+        number of values, a non-integer, a start before the origin, a length below 1, overlapping or decreasing runs,
+        and a run past the end of the image.
         """
         h, w = int(hw[0]), int(hw[1])
         raw = np.frombuffer(text.encode(), np.uint8)
@@ -184,9 +166,8 @@ class RLE:
             raise RLEError(f"COCO RLE: count {i + 1} is {numbers[i]}; counts cannot be negative")
         if numbers.sum() != h * w:
             raise RLEError(f"COCO RLE: the counts add up to {numbers.sum()}, not to {h} x {w} = {h * w} pixels")
-        ends = np.cumsum(numbers)
         lengths = numbers[1::2]
-        runs = np.stack([ends[1::2] - lengths, lengths], 1)[lengths > 0]
+        runs = np.stack([np.cumsum(numbers)[1::2] - lengths, lengths], 1)[lengths > 0]
         return cls(_join_touching(runs), (h, w))
 
     @classmethod
@@ -205,13 +186,13 @@ class RLE:
                 raise RLEError(f"polygon {i + 1} has {len(polygon)} numbers; it needs at least 6 and an even count")
         if not polygons:
             return cls.empty((h, w))
-        library = _mask_library()
-        parts = library.frPyObjects([[float(v) for v in p] for p in polygons], h, w)
-        return cls.from_coco(library.merge(parts))
+        from faster_coco_eval.core import mask
+
+        return cls.from_coco(mask.merge(mask.frPyObjects([[float(v) for v in p] for p in polygons], h, w)))
 
     # ---- to other forms ---------------------------------------------------------------------------------------
 
-    def to_encoded_pixels(self, *, origin: Literal[0, 1] = 1, order: Order = "column", relative: bool = False) -> str:
+    def to_encoded_pixels(self, *, origin: Origin = 1, order: Order = "column", relative: bool = False) -> str:
         """Format as ``"start length ..."``. `from_encoded_pixels` explains the options."""
         runs = self.runs if order == "column" else kernel.transpose_runs(self.runs, self.hw[1], self.hw[0])
         starts = runs[:, 0] + origin
@@ -221,7 +202,7 @@ class RLE:
 
     def counts(self) -> list[int]:
         """Return COCO's uncompressed counts, which alternate between background (first) and mask."""
-        gaps = self.runs[:, 0] - np.concatenate([[0], (self.runs[:, 0] + self.runs[:, 1])[:-1]])
+        gaps = self.runs[:, 0] - np.concatenate([[0], self.runs[:-1].sum(1)])
         numbers = np.stack([gaps, self.runs[:, 1]], 1).ravel().tolist()
         remaining = self.hw[0] * self.hw[1] - sum(numbers)
         return [*numbers, remaining] if remaining or not numbers else numbers
@@ -294,10 +275,8 @@ def _join_touching(runs: np.ndarray) -> np.ndarray:
     """Join increasing runs that touch."""
     if len(runs) < 2:
         return runs
-    starts_new = np.concatenate([[True], runs[1:, 0] > runs[:-1, 0] + runs[:-1, 1]])
-    starts = runs[starts_new, 0]
-    lengths = np.add.reduceat(runs[:, 1], np.flatnonzero(starts_new))
-    return np.stack([starts, lengths], 1)
+    first_runs = np.flatnonzero(np.concatenate([[True], runs[1:, 0] > runs[:-1, 0] + runs[:-1, 1]]))
+    return np.stack([runs[first_runs, 0], np.add.reduceat(runs[:, 1], first_runs)], 1)
 
 
 def intersection_matrix(a: Sequence[RLE], b: Sequence[RLE]) -> np.ndarray:

@@ -7,7 +7,7 @@ preset < file < user          `Settings.build`
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -75,11 +75,7 @@ class Settings:
 
     def filled_in(self, values: Mapping[str, Mapping[str, Any]], origin: Origin) -> Settings:
         """`updated`, for open settings only."""
-        still_open = {
-            group: {name: value for name, value in entries.items() if self.is_open(f"{group}.{name}")}
-            for group, entries in values.items()
-        }
-        return self.updated(still_open, origin)
+        return self.updated(_chosen(values, self.is_open), origin)
 
     def to_yaml(self) -> str:
         """All settings, one group after the other, and under `SET_BY` the names that each origin set."""
@@ -90,8 +86,17 @@ class Settings:
 
 
 def _names(values: Mapping[str, Any]) -> list[str]:
-    """ "group.name" of each value of a nested mapping."""
+    """Names of the values of a nested mapping, as in "group.name"."""
     return [f"{group}.{name}" for group, entries in values.items() if isinstance(entries, Mapping) for name in entries]
+
+
+def _chosen(values: Mapping[str, Any], is_chosen: Callable[[str], bool]) -> dict[str, dict[str, Any]]:
+    """The values of a nested mapping whose names, "group.name", are chosen."""
+    return {
+        group: {name: value for name, value in entries.items() if is_chosen(f"{group}.{name}")}
+        for group, entries in values.items()
+        if isinstance(entries, Mapping)
+    }
 
 
 def _from_file(file: str | Path) -> tuple[dict[str, Any], str | None]:
@@ -105,10 +110,6 @@ def _from_file(file: str | Path) -> tuple[dict[str, Any], str | None]:
     if not isinstance(set_by, dict):
         raise UserError(f"{file}: {SET_BY} must list the settings of each origin, as in {SET_BY}: {{user: [train.lr]}}")
     kept = {name for origin in CARRIED_OVER for name in set_by.get(origin, ())}
-    values = {
-        group: {name: value for name, value in entries.items() if f"{group}.{name}" in kept}
-        for group, entries in values.items()
-        if isinstance(entries, dict)
-    }
+    values = _chosen(values, kept.__contains__)
     names = ", ".join(_names(values)) or "none"
     return values, f"{file}: settings that were set on purpose are kept ({names}); the others are chosen again"

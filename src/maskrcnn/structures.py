@@ -3,7 +3,7 @@
 Boxes are ``(x1, y1, x2, y2)`` in pixels of the array they belong to. Coordinates are continuous and pixel ``i`` spans
 ``[i, i + 1)``. Boxes are half-open: ``x2`` of a mask's box is its last column + 1, and one pixel has a 1 x 1 box.
 
-    N instances, H x W pixels, M mask cells along a side
+N instances, H x W pixels, M mask cells along a side
 """
 
 from __future__ import annotations
@@ -46,8 +46,7 @@ class Placement:
 
     def boxes_to_input(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes (N, 4) xyxy in source pixels -> float64 in pixels of the network's input."""
-        factor = np.tile(self.scale_wh, 2)
-        boxes = (np.asarray(boxes, np.float64) - np.tile(self.window[:2], 2)) * factor
+        boxes = (np.asarray(boxes, np.float64) - np.tile(self.window[:2], 2)) * np.tile(self.scale_wh, 2)
         h, w = self.hw
         if self.mirrored:
             boxes = np.stack([w - boxes[:, 2], boxes[:, 1], w - boxes[:, 0], boxes[:, 3]], 1)
@@ -78,9 +77,8 @@ class Placement:
 class Targets:
     """The instances of one training image.
 
-    boxes (N, 4) are float32 xyxy in pixels of the network's input, labels (N,) int64 and 1-based. The masks are N run
-    lists in pixels of the source, `source_hw`; `placement` maps the source to the input. Mask targets are therefore
-    sampled from the original masks, whatever the augmentation.
+    boxes (N, 4) are float32 xyxy in pixels of the network's input, labels (N,) int64 and 1-based. The N masks are in
+    pixels of the source, `source_hw`, which `placement` maps to the input, so they stay exact under augmentation.
     """
 
     boxes: np.ndarray
@@ -114,16 +112,11 @@ class Detections:
 
     def __post_init__(self) -> None:
         n = len(self.scores)
-        sizes = {
-            "boxes": (len(self.boxes), *self.boxes.shape[1:]),
-            "class_ids": (len(self.class_ids),),
-            "class_names": (len(self.class_names),),
-            "rles": (len(self.rles),),
-        }
-        for name, size in sizes.items():
+        lengths = {name: (len(getattr(self, name)),) for name in ("class_ids", "class_names", "rles")}
+        for name, shape in {"boxes": self.boxes.shape, **lengths}.items():
             expected = (n, 4) if name == "boxes" else (n,)
-            if size != expected:
-                raise ValueError(f"{name} has the shape {size}; expected {expected} for {n} scores")
+            if shape != expected:
+                raise ValueError(f"{name} has the shape {shape}; expected {expected} for {n} scores")
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -131,16 +124,13 @@ class Detections:
     def __getitem__(self, index: np.ndarray | slice) -> Detections:
         """Select detections by a boolean mask, an index array or a slice."""
         selected = np.arange(len(self))[index]
-        return Detections(
-            self.boxes[selected],
-            self.scores[selected],
-            self.class_ids[selected],
-            [self.class_names[i] for i in selected],
-            [self.rles[i] for i in selected],
-            self.hw,
-            self.image,
-            self.pixels,
-            self.vocabulary,
+        return replace(
+            self,
+            boxes=self.boxes[selected],
+            scores=self.scores[selected],
+            class_ids=self.class_ids[selected],
+            class_names=[self.class_names[i] for i in selected],
+            rles=[self.rles[i] for i in selected],
         )
 
     @property
@@ -165,10 +155,9 @@ class Detections:
         ]
 
     def encoded_pixels(self, overlap: str | None = "score") -> list[str]:
-        """Return one Kaggle EncodedPixels string per detection.
+        """Return one Kaggle EncodedPixels string per detection; with overlap=None, masks may share pixels.
 
-        With ``overlap="score"``, each pixel belongs only to the detection of the highest score, and a detection that
-        keeps less than half of its pixels gets an empty string. With None, masks may share pixels.
+        With "score", a pixel belongs to the highest score, and what keeps less than half of its pixels is empty.
         """
         if overlap not in ("score", None):
             raise ValueError(f'overlap must be "score" or None, not {overlap!r}')

@@ -31,7 +31,6 @@ RESNETS = {
     (23, (128, 128)): "wide_resnet101_2",
 }
 
-
 FPN_DEFAULTS = ImportConfig(
     min_size=800,
     max_size=1333,
@@ -91,28 +90,19 @@ def assemble(
     first_class_id: int,
     unused: list[str],
 ) -> Checkpoint:
-    """A checkpoint of `weights` under our names; `model` holds the settings that the weights do not show.
+    """A checkpoint of `weights` under our names; `model` changes the model settings that follow from `options`.
 
     Raises `UserError` for tensors that are missing or contradict the options, by our names.
     """
-    structure = _structure(weights, source)
+    given = {name: getattr(options, name) for name in ("anchor_sizes", "anchor_ratios", "pixel_mean", "pixel_std")}
+    model = {"weights": "none", "image_size": options.max_size, **given, **_structure(weights, source), **model}
     n_classes = weights["box_head.class_logits.weight"].shape[0] - 1
-    per_cell = weights["rpn.objectness.weight"].shape[0]
-    if per_cell != len(options.anchor_ratios or ()):
-        raise UserError(
-            f"the checkpoint has {per_cell} anchors a cell, anchor_ratios gives {len(options.anchor_ratios or ())}"
-        )
-    config = Config.parse(
-        {
-            "model": {"weights": "none", "anchor_sizes": options.anchor_sizes, **structure, **model},
-            "predict": {
-                "score_threshold": options.score_threshold,
-                "nms_threshold": options.nms_threshold,
-                "detections": options.detections_per_image,
-            },
-        },
-        f"{source} checkpoint",
-    )
+    per_cell, n_ratios = weights["rpn.objectness.weight"].shape[0], len(options.anchor_ratios or ())
+    if per_cell != n_ratios:
+        raise UserError(f"the checkpoint has {per_cell} anchors a cell, anchor_ratios gives {n_ratios}")
+    predict = {name: getattr(options, name) for name in ("score_threshold", "nms_threshold")}
+    predict["detections"] = options.detections_per_image
+    config = Config.parse({"model": model, "predict": predict}, f"{source} checkpoint")
     names = list(options.class_names) or [str(k + first_class_id) for k in range(n_classes)]
     if len(names) != n_classes:
         raise UserError(f"the checkpoint has {n_classes} classes without the background; {len(names)} names were given")

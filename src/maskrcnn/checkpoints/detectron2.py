@@ -1,7 +1,6 @@
 """Import Detectron2's Mask R-CNN with ResNet and FPN: rename its tensors and follow its conventions.
 
-Detectron2 puts the background last and reads BGR; this package puts it first and reads RGB. The import reorders the
-weights once.
+Detectron2 puts the background last and reads BGR; this package puts it first and reads RGB. Weights are reordered.
 """
 
 from __future__ import annotations
@@ -38,9 +37,7 @@ BLOCK = r"backbone\.bottom_up\.res(?P<stage>\d)\.(?P<block>\d+)\."
 
 
 def _in_block(part: str) -> Any:
-    return lambda m: (
-        f"backbone.body.layer{int(m['stage']) - 1}.{m['block']}." + m.expand(part)  # res2 is layer1
-    )
+    return lambda m: f"backbone.body.layer{int(m['stage']) - 1}.{m['block']}." + m.expand(part)  # res2 is layer1
 
 
 RULES = (
@@ -83,28 +80,17 @@ def from_detectron2(state: Mapping[str, Any], options: ImportConfig) -> Checkpoi
             weights[stem] = weights[stem].flip(1)
     n_classes = len(weights.get("box_head.class_logits.weight", torch.zeros(2))) - 1
     for kind in ("weight", "bias"):
-        logits, deltas, masks = (
-            f"{layer}.{kind}" for layer in ("box_head.class_logits", "box_head.box_deltas", "mask_head.logits")
-        )
-        if logits in weights:
+        if (logits := f"box_head.class_logits.{kind}") in weights:
             weights[logits] = weights[logits].roll(1, 0)
-        for name, rows_per_class in ((deltas, 4), (masks, 1)):
-            if name in weights:
+        for layer, rows_per_class in (("box_head.box_deltas", 4), ("mask_head.logits", 1)):
+            if (name := f"{layer}.{kind}") in weights:
                 weights[name] = _with_background(weights[name], n_classes, rows_per_class)
     return assemble(
         weights,
         source="detectron2",
-        conventions=DETECTRON2.changed(
-            shorter_side=options.min_size,
-            stride_in_1x1=options.stride_in_1x1,
-        ),
+        conventions=DETECTRON2.changed(shorter_side=options.min_size, stride_in_1x1=options.stride_in_1x1),
         options=options,
-        model={
-            "image_size": options.max_size,
-            "anchor_ratios": options.anchor_ratios,
-            "pixel_mean": mean,
-            "pixel_std": std,
-        },
+        model={"pixel_mean": mean, "pixel_std": std},
         first_class_id=0,
         unused=unused,
     )

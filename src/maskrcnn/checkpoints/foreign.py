@@ -34,8 +34,8 @@ def read_foreign(checkpoint: str | Path | Mapping[str, Any], source: str | None 
         raise UserError(f"import options: {explain(error, list(ImportConfig.model_fields))}") from None
     if str(checkpoint) in PUBLISHED:
         published = PUBLISHED[str(checkpoint)]
-        given = set_values(settings)
-        settings = ImportConfig(**{"class_names": _coco_names(), "norm_eps": published.norm_eps, **given})
+        defaults = {"class_names": _coco_names(), "norm_eps": published.norm_eps}
+        settings = ImportConfig(**{**defaults, **set_values(settings)})
         checkpoint, source = fetch(published), "torchvision"
     state = _read(Path(checkpoint)) if isinstance(checkpoint, str | Path) else dict(checkpoint)
     for wrapper in WRAPPERS:

@@ -78,17 +78,11 @@ def open_checkpoint(checkpoint: Checkpoint, name: str, device: str) -> Predictor
     from maskrcnn.inference.runtimes.torch import TorchRuntime, pick_device
     from maskrcnn.model.mask_rcnn import build_model
 
-    config = checkpoint.config
-    n_classes = len(checkpoint.class_ids)
-    model = build_model(config.model, n_classes, checkpoint.conventions, freeze_norm=config.train.freeze_norm)
+    config, ids, names = checkpoint.config, checkpoint.class_ids, checkpoint.class_names
+    model = build_model(config.model, len(ids), checkpoint.conventions, freeze_norm=config.train.freeze_norm)
     load_weights(model, checkpoint.weights, name)
-    return Predictor(
-        TorchRuntime(model, pick_device(device)),
-        config,
-        checkpoint.class_ids,
-        checkpoint.class_names,
-        provenance=checkpoint.provenance,
-    )
+    runtime = TorchRuntime(model, pick_device(device))
+    return Predictor(runtime, config, ids, names, provenance=checkpoint.provenance)
 
 
 def load_weights(model: MaskRCNN, weights: dict[str, torch.Tensor], source: str) -> None:

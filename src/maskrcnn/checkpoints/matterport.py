@@ -83,10 +83,7 @@ RULES = (
 
 
 def from_matterport(state: Mapping[str, Any], options: ImportConfig) -> Checkpoint:
-    """Convert the weights of ``mrcnn.model.MaskRCNN``. Class ids stay Matterport's, 1 to K - 1.
-
-    `state` maps ``layer/weight`` to arrays in Keras's layouts. Raises `UserError`.
-    """
+    """Convert the weights of ``mrcnn.model.MaskRCNN``. Class ids stay Matterport's, 1 to K - 1. Raises `UserError`."""
     options = _sizes(options)
     unused = sorted(name for name in state if UNUSED.fullmatch(name))
     tensors = as_tensors({k: v for k, v in state.items() if k not in unused}, "matterport")
@@ -102,18 +99,13 @@ def from_matterport(state: Mapping[str, Any], options: ImportConfig) -> Checkpoi
         _convert(layers, new_names, eps),
         source="matterport",
         conventions=MATTERPORT.changed(
-            resize=options.resize_mode,
-            shorter_side=options.min_size,
-            smallest_scale=options.min_scale,
-            norm_eps=eps,
+            resize=options.resize_mode, shorter_side=options.min_size, smallest_scale=options.min_scale, norm_eps=eps
         ),
         options=options,
         model={
-            "image_size": options.max_size,
             "anchor_ratios": tuple(1 / ratio for ratio in ratios),
             "proposals_per_level": PROPOSALS_BEFORE_NMS,
             "proposals": PROPOSALS,
-            "pixel_mean": options.pixel_mean,
             "pixel_std": (1.0, 1.0, 1.0),
         },
         first_class_id=1,
@@ -134,8 +126,7 @@ def read_h5(path: Path) -> dict[str, np.ndarray]:
             return
         if item.external or item.is_virtual:
             raise UserError(f"{path} was refused: {name} lies in another file")
-        # Names are group/layer/weight:0; drop the groups above the layer.
-        key = "/".join(name.removesuffix(":0").split("/")[-2:])
+        key = "/".join(name.removesuffix(":0").split("/")[-2:])  # the name is group/.../layer/weight:0
         if key in arrays:
             raise UserError(f"{path}: two tensors are named {key}")
         arrays[key] = item[()]
@@ -154,9 +145,8 @@ def _sizes(options: ImportConfig) -> ImportConfig:
     if options.image_size is not None:
         if options.min_size is not None or options.max_size is not None:
             raise UserError("image_size stands for both min_size and max_size; set either image_size or the other two")
-        options = options.model_copy(
-            update={"image_size": None, "min_size": options.image_size, "max_size": options.image_size}
-        )
+        side = options.image_size
+        options = options.model_copy(update={"image_size": None, "min_size": side, "max_size": side})
     settled = settle(options, DEFAULTS, "matterport")
     if settled.resize_mode == "square" and (settled.max_size or 0) % 64:
         raise UserError(f"a square input's side must be a multiple of 64; it is {settled.max_size}")

@@ -42,8 +42,7 @@ def read_pickle(path: Path) -> Any:
         return _Unpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except Exception as error:
-        # A damaged pickle can raise any exception.
+    except Exception as error:  # a damaged pickle can raise any
         raise UserError(f"{path} was refused: {error}") from None
 
 

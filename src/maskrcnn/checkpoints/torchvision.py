@@ -78,12 +78,7 @@ def from_torchvision(state: Mapping[str, Any], options: ImportConfig) -> Checkpo
         source="torchvision",
         conventions=TORCHVISION.changed(shorter_side=options.min_size, norm_eps=options.norm_eps),
         options=options,
-        model={
-            "image_size": options.max_size,
-            "anchor_ratios": options.anchor_ratios,
-            "pixel_mean": options.pixel_mean,
-            "pixel_std": options.pixel_std,
-        },
+        model={},
         first_class_id=1,
         unused=[],
     )

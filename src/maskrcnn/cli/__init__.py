@@ -31,7 +31,9 @@ COMMANDS = {
 for _function, _help in COMMANDS.items():
     app.command(f"maskrcnn.cli.{_function}", name=_function.partition(":")[0].rstrip("_"), help=_help)
 
-INTERRUPTED = 130
+SOME_UNREADABLE, INTERRUPTED = 3, 130
+"""Exit status of a command that skipped pictures, and of one that Ctrl+C or a signal stopped."""
+
 EXTRA_OF = {
     "polars": "data",
     **dict.fromkeys(("torch", "torchvision", "timm", "tensorboard", "filelock"), "train"),

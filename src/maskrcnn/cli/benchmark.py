@@ -12,23 +12,21 @@ import numpy as np
 from cyclopts import Parameter, validators
 from rich.table import Table
 
-from maskrcnn.cli.common import JsonFlag, print_json, say, talk
+from maskrcnn.cli.common import Json, Model, print_json, say, talk
 
 
 def benchmark(
-    model: Path,
+    model: Model,
     *,
     picture: Path | None = None,
     rounds: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 10,
     device: str = "auto",
-    json: JsonFlag = False,
+    json: Json = False,
 ) -> None:
     """Measure the time and memory of one prediction on this machine, stage by stage.
 
     Parameters
     ----------
-    model
-        Run folder, model file or bundle, or the name of a shipped model such as nuclei.
     picture
         Picture to predict on. Default: square noise, which models trained here see at their image_size.
     rounds
@@ -48,9 +46,8 @@ def benchmark(
     network = predictor.config.model
     min_scale = network.min_scale if predictor.conventions.resize == "longer" else 0
     side = int(network.image_size / max(min_scale, 1))
-    image = (
-        read_image(picture) if picture else np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
-    )
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    image = read_image(picture) if picture else noise
     began = time.perf_counter()
     predictor.predict(image, keep_pixels=False)
     first_seconds = time.perf_counter() - began

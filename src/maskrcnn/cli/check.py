@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from maskrcnn.cli.common import DataOptions, JsonFlag, print_json, progress_bar, say, talk
+from maskrcnn.cli.common import DataOptions, Json, print_json, progress_bar, say, talk
 
 MAX_SHOWN = 20
 
@@ -19,7 +19,7 @@ def check(
     options: DataOptions | None = None,
     decode: bool = True,
     all_problems: bool = False,
-    json: JsonFlag = False,
+    json: Json = False,
 ) -> int:
     """Check a data set: counts, sizes, classes, instances per image, and problems with their rows.
 

@@ -109,7 +109,11 @@ class DataOptions:
 
 
 Seed = Annotated[int, Parameter(validator=Number(gte=0, lt=2**32))]
-JsonFlag = Annotated[bool, Parameter(name="--json", negative="")]
+Json = Annotated[bool, Parameter(name="--json", negative="")]
+Model = Annotated[
+    Path, Parameter(help="Run folder, model file or bundle, or the name of a shipped model such as nuclei.")
+]
+Device = Annotated[str, Parameter(help="Where to predict: auto, cpu, cuda, cuda:1 or mps.")]
 
 
 def read_names(path: Path) -> list[str]:
@@ -128,6 +132,8 @@ def _score_text(value: float | None) -> str:
 
 def show_scores(scores: dict[str, Any]) -> None:
     """Print the tables of an evaluation."""
+    from maskrcnn.evaluation.coco import COCO_MAX_DETECTIONS
+
     keys = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR"]
     table = Table(title=f"COCO, {scores['images']} images, up to {scores['max_detections']} detections per image")
     table.add_column("")
@@ -150,8 +156,8 @@ def show_scores(scores: dict[str, Any]) -> None:
         table.add_column(f"{0.5 + 0.05 * k:.2f}", justify="right")
     table.add_row(_score_text(kaggle["mean"]), *(_score_text(v) for v in kaggle["per_threshold"]))
     talk.print(table)
-    if scores["max_detections"] > 100:
+    if scores["max_detections"] > COCO_MAX_DETECTIONS:
         say(
-            f"COCO's limit of 100 detections per image is raised to {scores['max_detections']}: an image has that many "
-            "objects or detections"
+            f"COCO's limit of {COCO_MAX_DETECTIONS} detections per image is raised to {scores['max_detections']}: an "
+            "image has that many objects or detections"
         )

@@ -7,7 +7,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from maskrcnn.cli.common import JsonFlag, Seed, print_json, say, show_scores, talk
+from maskrcnn.cli import INTERRUPTED
+from maskrcnn.cli.common import Json, Seed, print_json, say, show_scores, talk
 from maskrcnn.config import Config
 from maskrcnn.errors import UserError
 
@@ -15,20 +16,13 @@ N_IMAGES = 200
 HELD_OUT_SHARE = 0.2
 SETTINGS: dict[str, dict[str, Any]] = {
     "model": {"image_size": 256},
-    "train": {
-        "epochs": 1,
-        "epoch_images": 640,
-        "batch_size": 4,
-        "roi_batch": 64,
-        "mask_batch": 12,
-        "ema": 0.97,
-    },
+    "train": {"epochs": 1, "epoch_images": 640, "batch_size": 4, "roi_batch": 64, "mask_batch": 12, "ema": 0.97},
     "augment": {"scale": (0.8, 1.25)},
 }
 """Train at the size of the images for one epoch of 160 steps: about three minutes on two cores."""
 
 
-def demo(*, out: Path | None = None, seed: Seed = 0, json: JsonFlag = False) -> int:
+def demo(*, out: Path | None = None, seed: Seed = 0, json: Json = False) -> int:
     """Make a small data set of overlapping shapes, train on it, score the model and predict.
 
     Needs only the installed package and about four minutes on two cores.
@@ -55,13 +49,12 @@ def demo(*, out: Path | None = None, seed: Seed = 0, json: JsonFlag = False) -> 
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is not empty; choose another --out")
     csv = write_shapes(out / "data", N_IMAGES, seed)
-    data = open_dataset(csv, say=say)
-    train_part, held_out = data.split(HELD_OUT_SHARE, seed)
+    train_part, held_out = open_dataset(csv, say=say).split(HELD_OUT_SHARE, seed)
     say(f"{len(train_part)} images to train on, {len(held_out)} held out")
     config = Config().changed(**SETTINGS).changed(train={"seed": seed})
     run = train(train_part, None, out=out / "run", config=config, console=talk)
     if not run.finished:
-        return 130
+        return INTERRUPTED
     model = run.model
     evaluation = examine(model, held_out)
     scores = evaluation.scores

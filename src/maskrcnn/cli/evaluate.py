@@ -7,20 +7,21 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from maskrcnn.cli.common import DataOptions, JsonFlag, print_json, progress_bar, read_names, say, show_scores
+from maskrcnn.cli import SOME_UNREADABLE
+from maskrcnn.cli.common import DataOptions, Device, Json, Model, print_json, progress_bar, read_names, say, show_scores
 from maskrcnn.config import PredictConfig, set_values
 
 
 def evaluate(
     data: Path,
     *,
-    model: Path,
+    model: Model,
     ids: Path | None = None,
     report: Path | None = None,
-    device: str = "auto",
+    device: Device = "auto",
     options: DataOptions | None = None,
     settings: Annotated[PredictConfig | None, Parameter(name="*", group="Prediction")] = None,
-    json: JsonFlag = False,
+    json: Json = False,
 ) -> int:
     """Score a model with COCO's box and mask AP and AR and the metric of the 2018 Data Science Bowl.
 
@@ -30,15 +31,11 @@ def evaluate(
     ----------
     data
         CSV of the true masks.
-    model
-        Run folder, model file or bundle, or the name of a shipped model such as nuclei.
     ids
         File with the names of the images to score, one on each line. Default: all images.
     report
         HTML report to write: precision and recall, calibration, kinds of errors, best and worst images.
         With a run folder, also its training curves.
-    device
-        Where to predict: auto, cpu, cuda, cuda:1 or mps.
     json
         Print the scores as one JSON object.
     """
@@ -60,11 +57,9 @@ def evaluate(
     if report is not None:
         from maskrcnn.inspection.report import write_report
 
-        run = model if model.is_dir() else None
-        write_report(
-            report, model.resolve().name, predictor.config, evaluation, run=run, provenance=predictor.provenance
-        )
+        run, title = model if model.is_dir() else None, model.resolve().name
+        write_report(report, title, predictor.config, evaluation, run=run, provenance=predictor.provenance)
         say(f"report: {report}")
     if json:
         print_json({**scores, "model": str(model)})
-    return 3 if scores["unreadable"] else 0
+    return SOME_UNREADABLE if scores["unreadable"] else 0

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from maskrcnn.cli.common import DataOptions, JsonFlag, print_json, say
+from maskrcnn.cli.common import DataOptions, Json, print_json, say
 
 
 def export(
@@ -20,7 +20,7 @@ def export(
     most_loss: float = 1.0,
     whole: Annotated[bool, Parameter(negative="")] = False,
     options: DataOptions | None = None,
-    json: JsonFlag = False,
+    json: Json = False,
 ) -> None:
     """Write a model for use without torch, or for torchvision.
 

@@ -14,20 +14,18 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 from rich.progress import Progress
 
-from maskrcnn.cli import STANDARD_INPUT
-from maskrcnn.cli.common import JsonFlag, print_json, say, talk
+from maskrcnn.cli import SOME_UNREADABLE, STANDARD_INPUT
+from maskrcnn.cli.common import Device, Json, Model, print_json, say, talk
 from maskrcnn.config import PredictConfig, set_values
 from maskrcnn.data.images import SUFFIXES
 from maskrcnn.errors import UserError
 from maskrcnn.structures import Detections
 
-SOME_UNREADABLE = 3
-
 
 def predict(
     pictures: list[str],
     *,
-    model: Path,
+    model: Model,
     out: Path = Path("predictions"),
     submission: bool = True,
     overlays: bool = True,
@@ -36,9 +34,9 @@ def predict(
     overwrite: bool = False,
     image_ids: Literal["auto", "name", "stem"] = "auto",
     batch_size: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
-    device: str = "auto",
+    device: Device = "auto",
     settings: Annotated[PredictConfig | None, Parameter(name="*", group="Prediction")] = None,
-    json: JsonFlag = False,
+    json: Json = False,
 ) -> int:
     """Find instances in pictures. Masks are in pixels of the upright picture, as a viewer shows it.
 
@@ -49,8 +47,6 @@ def predict(
     pictures
         Files, folders, patterns such as "scans/*.tif", or - for a list on standard input.
         Of two pictures with the same name, the second is written as name-2.
-    model
-        Run folder, model file or bundle, or the name of a shipped model such as nuclei.
     out
         Folder for all results.
     submission
@@ -68,8 +64,6 @@ def predict(
         ImageId of a picture: its file name, or the stem, without suffix. auto follows the training data.
     batch_size
         Maximum number of pictures in a batch. Only pictures of the same input shape share one.
-    device
-        Where to predict: auto, cpu, cuda, cuda:1 or mps.
     json
         Print one JSON object for each picture.
     """

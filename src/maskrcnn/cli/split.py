@@ -9,14 +9,7 @@ from maskrcnn.errors import UserError
 from maskrcnn.files import write_text
 
 
-def split(
-    data: Path,
-    *,
-    out: Path,
-    val: float = 0.1,
-    seed: Seed = 0,
-    options: DataOptions | None = None,
-) -> None:
+def split(data: Path, *, out: Path, val: float = 0.1, seed: Seed = 0, options: DataOptions | None = None) -> None:
     """Choose validation images, stratified by class, instance count and image size, and write their names.
 
     Parameters

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from maskrcnn.cli.common import DataOptions, JsonFlag, print_json, read_names, say, show_scores, talk
+from maskrcnn.cli import INTERRUPTED
+from maskrcnn.cli.common import DataOptions, Json, print_json, read_names, say, show_scores, talk
 from maskrcnn.config import Config
 from maskrcnn.errors import UserError
 from maskrcnn.settings import Settings
@@ -26,7 +27,7 @@ def train(
     config: Path | None = None,
     options: DataOptions | None = None,
     values: Annotated[Config | None, Parameter(name="*")] = None,
-    json: JsonFlag = False,
+    json: Json = False,
 ) -> int:
     """Train on a CSV of run-length masks and a folder of images.
 
@@ -91,7 +92,7 @@ def train(
         if (out / "report.html").exists():
             say(f"report: {out / 'report.html'}")
         say(f"model: {out}  (maskrcnn evaluate, maskrcnn predict --model {out})")
-    return 0 if run.finished else 130
+    return 0 if run.finished else INTERRUPTED
 
 
 def _read_source(run: Path) -> dict[str, Any]:

@@ -1,7 +1,6 @@
-"""Random variation of a training image: which window of it, at which scale, mirrored, turned, in which colours.
+"""Random augmentation of a training image: crop, scale, flip, quarter turns and colours.
 
-A `Placement` is drawn first, so pixels are touched only once. All randomness comes from the generator that is passed
-in: a sample is a function of (seed, pass, image) alone.
+A `Placement` is drawn first, so pixels are touched only once. All randomness comes from the generator passed in.
 """
 
 from __future__ import annotations
@@ -16,10 +15,7 @@ from maskrcnn.structures import Placement
 def draw_placement(
     hw: tuple[int, int], model: ModelConfig, config: AugmentConfig, rng: np.random.Generator
 ) -> Placement:
-    """Draw a window of an image of height and width `hw`, at about the scale of prediction.
-
-    It fills an input of at most `config.crop` pixels along a side, by default the model's ``image_size``.
-    """
+    """Draw a crop at about the scale of prediction, at most `config.crop` pixels a side, by default ``image_size``."""
     h, w = hw
     low, high = np.log(config.scale)
     scale = longer_side(hw, model) / max(h, w) * float(np.exp(rng.uniform(low, high)))

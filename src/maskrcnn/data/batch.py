@@ -1,7 +1,7 @@
 """Batches: an endless, numbered stream of samples, prepared by threads while the model computes.
 
-Sample n of a run shows image ``order(pass)[n % images]`` of pass ``n // images``, where a pass has that many images.
-Nothing else decides what it looks like: neither the number of threads or processes nor where a run was resumed.
+Sample n of a run shows image ``image_order(pass)[n % images_per_pass]`` of pass ``n // images_per_pass``. It depends on
+(seed, pass, image) alone, not on the number of threads or processes, nor on where a run was resumed.
 
     B images, H x W input pixels
 """
@@ -41,10 +41,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded pixels (B, H, W, 3) uint8, windows (B, 4) that are picture, targets, names and sample numbers.
-
-    `unreadable` holds a message for each image that was left out.
-    """
+    """Padded pixels (B, H, W, 3) uint8, windows (B, 4) of the images in them, sample numbers and read errors."""
 
     pixels: np.ndarray
     windows: np.ndarray
@@ -57,7 +54,7 @@ class Batch:
         return len(self.names)
 
     def parts(self, size: int) -> Iterator[Batch]:
-        """Yield the images in batches of at most `size`, with the padding they have."""
+        """Yield the images in batches of at most `size`, with unchanged padding."""
         for first in range(0, len(self), size):
             rows = slice(first, first + size)
             yield Batch(
@@ -93,20 +90,17 @@ def _permutation(n: int, pass_number: int, seed: int) -> np.ndarray:
 
 def _left_out_of_a_pass(data: Dataset, config: Config) -> int:
     max_empty = config.train.empty
-    if max_empty == 1:
+    if max_empty == 1 or not data.counts.any():
         return 0
     with_instances = int(np.count_nonzero(data.counts))
-    if with_instances == 0:
-        return 0
     empty_shown = math.ceil(with_instances * max_empty / (1 - max_empty))
     return max(len(data) - with_instances - empty_shown, 0)
 
 
 def make_batch(data: Dataset, step: int, config: Config, shard: Shard) -> Batch:
-    """The images of `shard` in step `step` (0-based).
+    """Read the images of `shard` in step `step` (0-based), padded to the largest image of all shards of the step.
 
-    They are padded to the largest image of all shards of the step. Anchors cover the padding too, so the sampled
-    anchors do not depend on how the step is divided.
+    Anchors cover the padding too, so the sampled anchors do not depend on how the step is divided.
     """
     placements = (
         training_placement(data, *shown(data, step * shard.images + position, config), config)[0]

@@ -1,4 +1,4 @@
-"""Samples: image i of the data as training shows it in a given pass -> (pixels, `Targets`)."""
+"""Samples: image i of the data, as a pass of training shows it -> (pixels, `Targets`)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ MIN_SIDE = 2.0
 
 
 def generator(seed: int, *counters: int) -> np.random.Generator:
-    """Make a generator whose numbers depend on `seed` and `counters` alone."""
+    """Make a generator that depends on `seed` and `counters` alone."""
     return np.random.default_rng(np.random.SeedSequence([seed, *counters]))
 
 
 def read_pixels(data: Dataset, i: int) -> np.ndarray:
-    """Read image i, (H, W, 3) uint8. Raises `ImageError`, also if its size has changed since the data was opened."""
+    """Read image i, (H, W, 3) uint8. Raise `ImageError`, also if its size has changed since the data was opened."""
     image = read_image(data.files[i])
     if image.shape[:2] != data.hw(i):
         raise ImageError(f"{data.files[i]}: is now {image.shape[:2]} (height, width); it was {data.hw(i)}")
@@ -32,7 +32,7 @@ def read_pixels(data: Dataset, i: int) -> np.ndarray:
 
 
 def targets_of(data: Dataset, i: int, placement: Placement, labels: np.ndarray | None = None) -> Targets:
-    """The instances of image i that `placement` shows, with the boxes of their visible parts."""
+    """Return the instances of image i that `placement` shows, with the boxes of their visible parts."""
     hw, runs = data.hw(i), data.runs(i)
     labels = data.labels[data.instances(i)] if labels is None else labels
     x1, y1, x2, y2 = placement.window
@@ -47,16 +47,15 @@ def targets_of(data: Dataset, i: int, placement: Placement, labels: np.ndarray |
 def training_placement(
     data: Dataset, i: int, pass_number: int, config: Config
 ) -> tuple[Placement, np.random.Generator]:
-    """Draw how pass `pass_number` shows image i, without its pixels; also returns the generator for what follows."""
+    """Draw the placement of image i in pass `pass_number`. Also return the generator, for the colours."""
     rng = generator(config.train.seed, 1, pass_number, i)
     return draw_placement(data.hw(i), config.model, config.augment, rng), rng
 
 
 def training_sample(data: Dataset, i: int, pass_number: int, config: Config) -> tuple[np.ndarray, Targets]:
-    """Image i as pass `pass_number` shows it, (h, w, 3) uint8, and its targets. Raises `ImageError`."""
+    """Return image i as pass `pass_number` shows it, (h, w, 3) uint8, and its targets. Raise `ImageError`."""
     placement, rng = training_placement(data, i, pass_number, config)
-    pixels = place(read_pixels(data, i), placement)
-    pixels = vary_colors(pixels, config.augment.color, rng)
+    pixels = vary_colors(place(read_pixels(data, i), placement), config.augment.color, rng)
     labels = data.labels[data.instances(i)]
     if placement.mirrored:
         labels = swapped_labels(data.class_names, config.augment)[labels]
@@ -64,15 +63,14 @@ def training_sample(data: Dataset, i: int, pass_number: int, config: Config) -> 
 
 
 def swapped_labels(class_names: list[str], config: AugmentConfig) -> np.ndarray:
-    """Label (K + 1,) that each label becomes in a mirrored image. Raises `UserError` for a name that is no class."""
+    """Return what each label becomes in a mirrored image, (K + 1,). Raise `UserError` for an unknown class name."""
     labels = np.arange(len(class_names) + 1)
     for pair in config.swap_on_flip:
         names = pair.split("=")
         for name in names:
             if name not in class_names:
-                raise UserError(
-                    f"swap_on_flip names {name!r}, which is no class; the classes are {', '.join(class_names)}"
-                )
+                classes = ", ".join(class_names)
+                raise UserError(f"swap_on_flip names {name!r}, which is no class; the classes are {classes}")
         a, b = (class_names.index(name) + 1 for name in names)
         labels[[a, b]] = b, a
     return labels

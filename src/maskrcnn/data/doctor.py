@@ -1,4 +1,4 @@
-"""Checks for data that is legal but probably wrong, instance by instance and image by image."""
+"""Checks for data that is valid but probably wrong, image by image."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from maskrcnn.data.dataset import read_pixels
-from maskrcnn.data.images import ImageError
 from maskrcnn.data.table import Dataset, Problem
+from maskrcnn.errors import ImageError
 from maskrcnn.kernels.runs import intersection_areas
 
 MIN_MASK_AREA = 4
@@ -35,8 +35,7 @@ def examine(data: Dataset, *, decode: bool = True, on_image: Callable[[int], Non
 
 def _check_masks(data: Dataset, i: int) -> list[Problem]:
     masks, rows = data.runs(i), data.rows[data.instances(i)]
-    labels = data.labels[data.instances(i)]
-    areas, boxes = masks.areas, masks.boxes(data.hw(i)[0])
+    labels, areas, boxes = data.labels[data.instances(i)], masks.areas, masks.boxes(data.hw(i)[0])
     name, max_area = data.names[i], MAX_MASK_FRACTION * int(data.sizes[i].prod())
 
     def problem(k: int, message: str) -> Problem:

@@ -1,8 +1,7 @@
-"""Decoding: any picture that Pillow reads -> (H, W, 3) uint8 RGB, upright. Nothing is cropped or dropped in silence.
+"""Decoding: any picture that Pillow reads -> (H, W, 3) uint8 RGB, upright by its EXIF orientation.
 
-EXIF orientation is applied, so width and height are those that a viewer shows. Gray, palette and RGBA become RGB; alpha
-is dropped, as annotation tools do. 16-bit gray is scaled by the sensor's depth. Pillow decodes 16-bit colour as its
-upper 8 bits.
+Gray, palette and RGBA become RGB; alpha is dropped, as annotation tools do. 16-bit gray is scaled by the sensor's
+depth. Pillow decodes 16-bit colour as its upper 8 bits. Of several frames, the first is read.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from maskrcnn.errors import ImageError
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".jp2"})
 
 PIXEL_LIMIT = 178_956_970
-"""Pillow's own limit. Larger pictures are refused before decoding, as a few kilobytes can claim terabytes."""
+"""Pillow's own limit. Larger pictures are refused before decoding: a few kilobytes can claim terabytes."""
 
 SIDEWAYS = {5, 6, 7, 8}
 """EXIF orientations that swap width and height."""
@@ -33,7 +32,7 @@ ORIENTATION = 0x0112
 def read_image(source: str | Path | bytes | Image.Image | np.ndarray) -> np.ndarray:
     """Decode a path, the bytes of a file, a Pillow image or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
 
-    Returns (H, W, 3) uint8 RGB. Raises `ImageError` if the picture is missing, truncated, corrupt or too large.
+    Return (H, W, 3) uint8 RGB. Raise `ImageError` if the picture is missing, truncated, corrupt or too large.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source)
@@ -54,16 +53,15 @@ def read_image(source: str | Path | bytes | Image.Image | np.ndarray) -> np.ndar
 
 
 def read_size(path: str | Path) -> tuple[int, int]:
-    """Read (height, width), upright, from the file's header alone. Raises `ImageError`."""
+    """Read (height, width), upright, from the file's header alone. Raise `ImageError`."""
     try:
         with _opened(path) as image:
             _check_size(image.size, str(path))
             width, height = image.size
             # PNG's own getexif would decode the whole picture to look for a late chunk, so call the base class's.
             # Pillow has already turned the size of a TIFF.
-            if image.format != "TIFF" and Image.Image.getexif(image).get(ORIENTATION) in SIDEWAYS:
-                width, height = height, width
-            return height, width
+            sideways = image.format != "TIFF" and Image.Image.getexif(image).get(ORIENTATION) in SIDEWAYS
+            return (width, height) if sideways else (height, width)
     except ImageError:
         raise
     except FileNotFoundError:
@@ -73,16 +71,16 @@ def read_size(path: str | Path) -> tuple[int, int]:
 
 
 def read_sizes(paths: list[Path]) -> list[tuple[int, int] | ImageError]:
-    """Call `read_size` on many files at once. A file that fails yields its error."""
+    """Call `read_size` on many files in parallel. A file that fails yields its error."""
 
-    def one(path: Path) -> tuple[int, int] | ImageError:
+    def size_or_error(path: Path) -> tuple[int, int] | ImageError:
         try:
             return read_size(path)
         except ImageError as error:
             return error
 
     with ThreadPoolExecutor(4) as pool:
-        return list(pool.map(one, paths))
+        return list(pool.map(size_or_error, paths))
 
 
 def _name(source: Any) -> str:
@@ -134,10 +132,9 @@ def _from_array(array: np.ndarray) -> np.ndarray:
 
 
 def _to_eight_bits(array: np.ndarray) -> np.ndarray:
-    """Scale integers by the smallest common sensor depth (8, 10, 12, 14, 16, 24, 32 bits) that holds the maximum.
+    """Scale integers by the smallest common bit depth that holds the maximum, and floats by ``max(maximum, 1)``.
 
     A 12-bit picture in a 16-bit file then uses the full range, and a 16-bit picture keeps its black and white points.
-    Floats are scaled by their maximum, or by 1 if none is larger.
     """
     if array.dtype == bool:
         return array.astype(np.uint8) * 255

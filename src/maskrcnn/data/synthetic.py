@@ -18,7 +18,7 @@ MIN_VISIBLE_AREA = 40
 
 
 def write_shapes(folder: Path, n_images: int, seed: int, *, hw: tuple[int, int] = (256, 256)) -> Path:
-    """Write ``images/*.png`` and ``train.csv`` (ImageId,EncodedPixels,ClassId) to `folder`. Returns the CSV's path."""
+    """Write ``images/*.png`` and ``train.csv`` (ImageId,EncodedPixels,ClassId) to `folder`. Return the CSV's path."""
     rows: list[tuple[str, RLE | None, str]] = []
     for i in range(n_images):
         image, masks, labels = draw_scene(hw, generator(seed, i))
@@ -44,12 +44,10 @@ def draw_scene(hw: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarra
         radius = float(rng.uniform(0.06, 0.16)) * min(h, w)
         center = rng.uniform([0, 0], [w, h])
         inside = _rasterise(hw, _outline(CLASSES[label], rng) * radius + center)
-        fill = _texture(hw, rng, contrast=15)
-        image[inside] = fill[inside]
+        image[inside] = _texture(hw, rng, contrast=15)[inside]
         top_shape[inside] = number
         labels.append(CLASSES[label])
-    noise = rng.normal(0, 5, image.shape)
-    image = np.clip(image + noise, 0, 255).astype(np.uint8)
+    image = np.clip(image + rng.normal(0, 5, image.shape), 0, 255).astype(np.uint8)
     masks = [RLE.from_mask(top_shape == number) for number in range(1, n_shapes + 1)]
     annotated = [k for k, mask in enumerate(masks) if mask.area >= MIN_VISIBLE_AREA]
     return image, [masks[k] for k in annotated], [labels[k] for k in annotated]
@@ -83,5 +81,4 @@ def _texture(hw: tuple[int, int], rng: np.random.Generator, contrast: float) -> 
     stripes = np.sin((x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / wavelength + phase)
     coarse = Image.fromarray(rng.uniform(-1, 1, (9, 9)).astype(np.float32))
     blotches = np.asarray(coarse.resize((hw[1], hw[0]), Image.Resampling.BICUBIC))
-    color = rng.uniform(40, 215, 3)
-    return color + contrast * (0.5 * stripes + blotches)[..., None]
+    return rng.uniform(40, 215, 3) + contrast * (0.5 * stripes + blotches)[..., None]

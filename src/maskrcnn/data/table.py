@@ -1,4 +1,4 @@
-"""In-memory dataset: columns of images and of instances, with the runs and the source row of each instance."""
+"""`Dataset`: columns of images and of instances, with the runs and the source row of each instance."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ class Dataset:
 
     @property
     def n_instances(self) -> int:
-        """Number of instances in all images."""
+        """Number of instances."""
         return len(self.labels)
 
     def instances(self, i: int) -> slice:
-        """Return the slice of the instance columns that belongs to image i."""
+        """Return the slice of image i in the instance columns."""
         return slice(*np.searchsorted(self.image_index, [i, i + 1]).tolist())
 
     def hw(self, i: int) -> tuple[int, int]:
@@ -89,7 +89,7 @@ class Dataset:
         return np.bincount(self.image_index, minlength=len(self))
 
     def take(self, images: Sequence[int] | np.ndarray) -> Dataset:
-        """Return a dataset of the given images, in that order, with their instances."""
+        """Return the given images, in that order, with their instances."""
         images = np.asarray(images, np.int64)
         spans = [self.instances(int(i)) for i in images]
         indices = [np.arange(s.start, s.stop) for s in spans]
@@ -109,7 +109,7 @@ class Dataset:
     def split(self, val: float = 0.1, seed: int = 0) -> tuple[Dataset, Dataset]:
         """Split by image into (train, val), stratified by rarest class, instance count and image size.
 
-        Images are sorted by stratum, in random order within one, and every ``1 / val``-th goes to validation. Raises
+        Images are sorted by stratum, in random order within one, and every ``1 / val``-th goes to validation. Raise
         `UserError` if `val` is not between 0 and 1 or there are fewer than two images.
         """
         if not 0 < val < 1:
@@ -127,27 +127,23 @@ class Dataset:
     def _strata(self) -> np.ndarray:
         """Return a stratum per image, (n_images,) int64: rarest class, log2 of the count, log2 of the size."""
         frequency = np.bincount(self.labels, minlength=len(self.class_ids) + 1)
-        rarest = np.full(len(self), -1, np.int64)
-        by_frequency = np.argsort(-frequency[1:], kind="stable") + 1
         rank = np.zeros(len(frequency), np.int64)
-        rank[by_frequency] = np.arange(len(by_frequency))
+        rank[np.argsort(-frequency[1:], kind="stable") + 1] = np.arange(len(frequency) - 1)
+        rarest = np.full(len(self), -1, np.int64)
         np.maximum.at(rarest, self.image_index, rank[self.labels])
         count_bin = np.ceil(np.log2(self.counts + 1)).astype(np.int64)
         size_bin = np.round(np.log2(self.sizes.prod(1))).astype(np.int64)
         return (rarest * 100 + count_bin) * 100 + size_bin
 
     def split_by_names(self, names: Sequence[str]) -> tuple[Dataset, Dataset]:
-        """Split into (the other images, the images in `names`). Names may omit the suffix.
-
-        Raises `UserError` for an unknown or ambiguous name, or if one part is empty.
-        """
+        """Split into (other images, images in `names`). Raise `UserError` like `named`, or if either is empty."""
         in_val = self._select(names)
         if in_val.all() or not in_val.any():
             raise UserError(f"the validation names leave no image for {'training' if in_val.all() else 'validation'}")
         return self.take(np.flatnonzero(~in_val)), self.take(np.flatnonzero(in_val))
 
     def named(self, names: Sequence[str]) -> Dataset:
-        """Return the images in `names`, which may omit the suffix. Unknown or ambiguous names raise `UserError`."""
+        """Return the images in `names`, which may omit the suffix. Raise `UserError` for unknown or ambiguous names."""
         return self.take(np.flatnonzero(self._select(names)))
 
     def _select(self, names: Sequence[str]) -> np.ndarray:
@@ -171,7 +167,7 @@ class Dataset:
         return selected
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of names, sizes, labels and masks, which identifies the training data of a model."""
+        """Return the SHA-256 of names, sizes, labels and masks; it identifies the training data of a model."""
         digest = hashlib.sha256("\n".join(self.names).encode())
         for column in (self.sizes, self.image_index, self.labels, self.masks.offsets, self.masks.runs):
             digest.update(np.ascontiguousarray(column, np.int64).tobytes())
@@ -181,7 +177,6 @@ class Dataset:
         """Return the counts, sizes, classes and densities that `maskrcnn check` shows."""
         boxes = self.boxes
         side = np.sqrt(np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(1), 1))
-        areas = self.masks.areas
         frequency = np.bincount(self.labels, minlength=len(self.class_ids) + 1)[1:]
         sizes, size_counts = np.unique(self.sizes, axis=0, return_counts=True)
         common = np.argsort(-size_counts, kind="stable")[:8]
@@ -195,7 +190,7 @@ class Dataset:
             ],
             "distinct_sizes": len(sizes),
             "box_side_px": _quantiles(side),
-            "mask_area_px": _quantiles(areas),
+            "mask_area_px": _quantiles(self.masks.areas),
             "classes": [
                 {"id": cid, "name": name, "instances": int(n)}
                 for cid, name, n in zip(self.class_ids, self.class_names, frequency, strict=True)
@@ -205,13 +200,11 @@ class Dataset:
 
 
 def without_suffix(name: str) -> str:
-    """Return an image name without its folder and image suffix. Other dots stay."""
+    """Return an image name without its folder and image suffix."""
     path = PurePosixPath(name)
     return path.stem if path.suffix.lower() in SUFFIXES else path.name
 
 
 def _quantiles(values: np.ndarray) -> dict[str, float]:
-    if len(values) == 0:
-        return {"min": 0.0, "median": 0.0, "p95": 0.0, "max": 0.0}
-    low, median, p95, high = np.quantile(values, [0, 0.5, 0.95, 1])
-    return {"min": float(low), "median": float(median), "p95": float(p95), "max": float(high)}
+    quantiles = np.quantile(values, [0, 0.5, 0.95, 1]).tolist() if len(values) else [0.0] * 4
+    return dict(zip(("min", "median", "p95", "max"), quantiles, strict=True))

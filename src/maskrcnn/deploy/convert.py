@@ -46,8 +46,7 @@ def to_openvino(graphs: NetworkGraphs) -> dict[str, Any]:
 def to_onnx(graphs: NetworkGraphs) -> dict[str, Any]:
     """Convert each graph to an ``onnx.ModelProto``, by name."""
     return {
-        name: traced(module, inputs, {key: FREE_AXES[name] for key in inputs})
-        for name, (module, inputs) in graphs.items()
+        name: traced(part, inputs, dict.fromkeys(inputs, FREE_AXES[name])) for name, (part, inputs) in graphs.items()
     }
 
 

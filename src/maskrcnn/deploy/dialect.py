@@ -3,8 +3,8 @@
 The exporter fixes every size that Python sees, so here each size is a value of the graph, and loops over images become
 operations on shapes. Constants and formulas come from `detection`. All pictures of a batch have one size.
 
-B images, G groups that suppress within, R proposals and N detections of all images, C channels, S pooled cells along a
-side, M x N cells of a map
+B images, A cell anchors, G groups to suppress within, R proposals and N detections of all images, C channels,
+S x S pooled cells, M x N cells of a map, M x M of a mask
 """
 
 from __future__ import annotations
@@ -77,9 +77,7 @@ class Propose(nn.Module):
         self.conventions = conventions.changed(objectness_floor=max(conventions.objectness_floor, LOWEST))
 
     def forward(self, hw: Tensor, objectness: Tensor, deltas: Tensor, *maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Height and width (2,) of the pictures in the inputs and outputs of `TrunkGraph` -> proposals (R, 4), their
-        images (R,) and features, (R, S*S*C) or (R, S, S, C) as the box head takes them.
-        """
+        """Pictures' height, width (2,), outputs of `TrunkGraph` -> proposals (R, 4), images (R,), box head input."""
         candidates = self._best_anchors(hw, objectness, deltas, maps)
         suppress = _Suppression(lengths(objectness, 0), len(self.anchors.cells))
         proposals = keep_best(candidates, self.config, self.conventions, suppress)
@@ -140,21 +138,20 @@ class Select(nn.Module):
         *maps: Tensor,
     ) -> tuple[Tensor, ...]:
         """Pictures, their height and width (2,) in the input, and outputs of `BoxGraph` for regions (R, 4) of images
-        (R,) -> boxes (N, 4) in pixels of the pictures, classes (N,) counted from 0, scores (N,), images (N,); then
-        labels (N + 1,) and features (N + 1, S, S, C) for the mask head. Their last row is zeros, because the mask head
-        fails on an empty batch.
+        (R,) -> boxes (N, 4) in pixels of the pictures, classes (N,) from 0, scores (N,), images (N,); then labels
+        (N + 1,) and features (N + 1, S, S, C) whose last row is zeros, because the mask head fails on an empty batch.
         """
         bounds = _window(hw).float().expand(images.shape[0], 4)
         suppress = _Suppression(lengths(images, 0), class_logits.shape[1])
         proposals = Proposals(regions, regions, region_image)
-        found = select(class_logits, box_deltas, proposals, bounds, self.predict, self.conventions, suppress)
+        selected = select(class_logits, box_deltas, proposals, bounds, self.predict, self.conventions, suppress)
         picture_hw = lengths(images, 1, 2)
-        placed = found.boxes * (picture_hw.double() / hw.double()).float()[[1, 0, 1, 0]]
-        placed = clip_boxes(placed, _window(picture_hw))
-        non_empty = (sides(placed).amin(-1) > 0).nonzero()[:, 0]
-        image, label, placed = found.image_index[non_empty], found.labels[non_empty], placed[non_empty]
-        pooled = _pool(maps, found.boxes[non_empty], image, self.size, self.anchors, self.conventions)
-        return placed, label - 1, found.scores[non_empty], image, F.pad(label, (0, 1)), F.pad(pooled, (0,) * 7 + (1,))
+        boxes = selected.boxes * (picture_hw.double() / hw.double()).float()[[1, 0, 1, 0]]
+        boxes = clip_boxes(boxes, _window(picture_hw))
+        rows = (sides(boxes).amin(-1) > 0).nonzero()[:, 0]  # of boxes that are not empty
+        image, label, boxes = selected.image_index[rows], selected.labels[rows], boxes[rows]
+        pooled = _pool(maps, selected.boxes[rows], image, self.size, self.anchors, self.conventions)
+        return boxes, label - 1, selected.scores[rows], image, F.pad(label, (0, 1)), F.pad(pooled, (0,) * 7 + (1,))
 
 
 class Finish(nn.Module):
@@ -207,7 +204,6 @@ class _Suppression:
     def __call__(
         self, boxes: Tensor, scores: Tensor, groups: Tensor, image_index: Tensor, _: int, threshold: float, limit: int
     ) -> Tensor:
-        """Rows of boxes (N, 4), image by image, best first."""
         of_all = torch.arange((self.n_images * self.n_groups)[0])[:, None]  # type: ignore[call-overload]
         in_group = image_index * self.n_groups + groups == of_all  # (G, N)
         masked = torch.where(in_group, scores, -math.inf)

@@ -64,12 +64,15 @@ def export(
         with atomic(out) as beside:
             torch.save(state, beside)
         return {}
-    if precision == "int8" and calibrate is None:
+    convolutions: dict[str, np.ndarray] | None = None
+    scores: dict[str, Any] = {}
+    if precision != "int8":
+        network, convolutions = winograd.split(model.model)
+        graphs = _converter(runtime)(network)
+    elif calibrate is None:
         raise UserError("int8 needs images with masks to calibrate on: --calibrate DATA")
-    if precision == "int8" and calibrate is not None:
-        graphs, convolutions, scores = _int8(model, runtime, calibrate, most_loss, say)
     else:
-        graphs, convolutions, scores = _fp32(model, runtime)
+        graphs, scores = _int8(model, runtime, calibrate, most_loss, say)
     beside = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         beside.mkdir(parents=True)
@@ -102,23 +105,15 @@ def save_bundle(
     write_bundle(folder, description, graphs, convolutions)
 
 
-Export = tuple[dict[str, Any], dict[str, np.ndarray] | None, dict[str, Any]]
-"""Converted graphs by name, the convolutions that they leave out, and measured scores."""
-
-
-def _fp32(model: Predictor, runtime: str) -> Export:
-    graphs, convolutions = winograd.split(model.model)
-    return _converter(runtime)(graphs), convolutions, {}
-
-
-def _int8(model: Predictor, runtime: str, data: Dataset, most_loss: float, say: Callable[[str], None]) -> Export:
+def _int8(
+    model: Predictor, runtime: str, data: Dataset, most_loss: float, say: Callable[[str], None]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Quantised graphs by name, and their scores beside those of fp32."""
     order = np.random.default_rng(0).permutation(len(data))
     half = max(min(CALIBRATION_IMAGES, len(data) // 2), 1)
     for_ranges, for_scores = data.take(order[:half]), data.take(order[half : half + MEASURED_IMAGES])
     if len(for_scores) == 0:
-        raise UserError(
-            f"{data.source} has {len(data)} image; int8 needs at least 2, one to calibrate and one to measure on"
-        )
+        raise UserError(f"{data.source} has {len(data)} image; int8 needs one to calibrate and one to measure on")
     graphs = _converter(runtime)(graphs_of(model.model))
     fp32 = _in_memory(model, graphs, runtime)
     say(f"calibrating on {len(for_ranges)} images")
@@ -137,7 +132,7 @@ def _int8(model: Predictor, runtime: str, data: Dataset, most_loss: float, say: 
             f"int8 costs {lost:.2f} points of AP on {scores['images']} images, more than {most_loss:g}; nothing was "
             "written. Allow more with --most-loss, or export with --precision fp32"
         )
-    return quantized_graphs, None, scores
+    return quantized_graphs, scores
 
 
 def _converter(runtime: str) -> Callable[..., dict[str, Any]]:

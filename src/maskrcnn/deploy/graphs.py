@@ -26,7 +26,7 @@ def graphs_of(model: MaskRCNN) -> NetworkGraphs:
     flat_box_rows = not model.config.box_convs
     modules = {
         "trunk": TrunkGraph(model),
-        "box_head": (BoxRowsGraph if flat_box_rows else BoxGraph)(model.box_head, model.config.channels),
+        "box_head": BoxRowsGraph(model.box_head, model.config.channels) if flat_box_rows else BoxGraph(model.box_head),
         "mask_head": MaskGraph(model.mask_head),
     }
     inputs = example_inputs(model, flat_box_rows=flat_box_rows, mask_channels=model.config.channels)
@@ -37,14 +37,11 @@ def example_inputs(model: MaskRCNN, *, flat_box_rows: bool, mask_channels: int) 
     """Random inputs of each graph, by name."""
     side = min(-(-model.config.image_size // 64) * 64, 512)
     regions = torch.rand(8, BOX_POOL, BOX_POOL, model.config.channels)
-    pool_size = model.config.mask_size // 2
+    size = model.config.mask_size // 2
     return {
         "trunk": {"pixels": 255 * torch.rand(1, side, side, 3)},
         "box_head": {"pooled": regions.flatten(1) if flat_box_rows else regions},
-        "mask_head": {
-            "pooled": torch.rand(4, pool_size, pool_size, mask_channels),
-            "labels": torch.ones(4, dtype=torch.int64),
-        },
+        "mask_head": {"pooled": torch.rand(4, size, size, mask_channels), "labels": torch.ones(4, dtype=torch.int64)},
     }
 
 
@@ -61,7 +58,6 @@ class TrunkGraph(nn.Module):
         self.model = model
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """See the module's legend."""
         features, rpn = self.model(normalized(self.model, pixels))
         maps = [feature.permute(0, 2, 3, 1) for feature in features[:POOLED_LEVELS]]
         return (*maps, torch.cat(rpn.objectness_logits, 1), torch.cat(rpn.anchor_deltas, 1))
@@ -70,31 +66,24 @@ class TrunkGraph(nn.Module):
 class BoxGraph(nn.Module):
     """The box head, convolutions included."""
 
-    def __init__(self, head: BoxHead, channels: int) -> None:
+    def __init__(self, head: BoxHead) -> None:
         super().__init__()
         self.head = head
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """See the module's legend."""
         return self.head(pooled.permute(0, 3, 1, 2))
 
 
 class BoxRowsGraph(nn.Module):
-    """The box head behind its convolutions. Its first layer reads the cells of a region in their order in memory.
-
-    A reshape between a quantised input and the matrix product would keep the product in fp32.
-    """
+    """The box head behind its convolutions, on flat rows: a reshape of a quantised input keeps its product in fp32."""
 
     def __init__(self, head: BoxHead, channels: int) -> None:
         super().__init__()
         self.head = head
-        first = head.fcs[0].get_parameter("weight")
-        # (out, C*S*S) -> (out, S*S*C)
-        weight = first.unflatten(1, (channels, BOX_POOL**2)).transpose(1, 2).flatten(1).contiguous()
-        self.register_buffer("first_weight", weight)
+        weight = head.fcs[0].get_parameter("weight").unflatten(1, (channels, BOX_POOL**2))
+        self.register_buffer("first_weight", weight.transpose(1, 2).flatten(1).contiguous())  # (F, C*S*S) -> (F, S*S*C)
 
     def forward(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """See the module's legend."""
         first = self.head.fcs[0]
         hidden = F.relu(F.linear(pooled, self.get_buffer("first_weight"), first.get_parameter("bias")))
         return self.head.predict(hidden, skip=1)
@@ -111,7 +100,6 @@ class MaskEndGraph(nn.Module):
         self.register_buffer("product_bias", bias.detach())
 
     def forward(self, pooled: Tensor, labels: Tensor) -> Tensor:
-        """See the module's legend."""
         return self.head.finish(pooled, labels, self.get_buffer("product_weight"), self.get_buffer("product_bias"))
 
 
@@ -119,5 +107,4 @@ class MaskGraph(MaskEndGraph):
     """The mask head."""
 
     def forward(self, pooled: Tensor, labels: Tensor) -> Tensor:
-        """See the module's legend."""
         return super().forward(self.head.convolved(pooled.permute(0, 3, 1, 2)), labels)

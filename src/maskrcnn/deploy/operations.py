@@ -1,4 +1,4 @@
-"""ONNX operations that the tracer cannot write by itself: each as torch code and as a node of the graph.
+"""ONNX operations that the tracer cannot write: each as torch code and as a node of the graph.
 
 B images, T candidates of an image, G groups that suppress within, R boxes, C channels, S pooled cells along a side,
 M x N cells of a map
@@ -13,7 +13,7 @@ import torchvision
 from torch import Tensor
 
 LOWEST = torch.finfo(torch.float32).min
-"""Candidates that are not valid have the score -inf. `Suppress` skips every score that is not above this."""
+"""Invalid candidates have the score -inf. `Suppress` skips every score that is not above this."""
 
 
 class ByteProduct(torch.autograd.Function):
@@ -81,8 +81,7 @@ def resize_averaging(images: Tensor, hw: Tensor) -> Tensor:
 def _average_last(images: Tensor, out: Tensor) -> Tensor:
     """Scale bytes (..., I) to (..., out), `out` being (1,).
 
-    Pillow's weights are integers of 22 bits. They are multiplied 8 bits at a time, which is exact and faster than
-    floats that could hold the sums.
+    Pillow's weights have 22 bits. Multiplying 8 at a time is exact, and faster than floats that could hold the sums.
     """
     # Every tensor here has an axis and is float64: the exporter divides scalars and int64 in float32.
     step = lengths(images, 3).double() / out.double()

@@ -2,7 +2,7 @@
 
 Some parts stay in fp32, because they are cheap and pass their error on to everything behind them:
 
-- the layers that give the network's answers;
+- the network's output layers;
 - everything up to the first convolution, as a range averaged over dark pictures clips bright ones;
 - the pyramid's laterals and sums;
 - the first blocks of a network of depthwise convolutions, whose channels differ in range and share one.
@@ -41,7 +41,6 @@ class _Recorder:
         self.samples: dict[str, list[Sample]] = {name: [] for name in GRAPHS}
 
     def run(self, name: str, *inputs: np.ndarray) -> list[Any]:
-        """See `Engine`."""
         step = 1 if name == "trunk" else max(len(inputs[0]) // REGIONS_PER_IMAGE, 1)
         self.samples[name].append(tuple(value[::step].copy() for value in inputs))
         return self.engine.run(name, *inputs)
@@ -75,30 +74,24 @@ def quantized(graphs: dict[str, Any], calibration: dict[str, list[Sample]]) -> d
         if not hasattr(graph, "get_ops"):  # ONNX takes its inputs by name
             names = [value.name for value in graph.graph.input]
             samples = [dict(zip(names, sample, strict=True)) for sample in samples]
+        ranges = AdvancedQuantizationParameters(activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX)
         result[name] = nncf.quantize(
             graph,
             nncf.Dataset(samples),
             subset_size=len(samples),
             preset=nncf.QuantizationPreset.MIXED,
             ignored_scope=nncf.IgnoredScope(names=layers_in_fp32(name, graph), validate=False),
-            advanced_parameters=AdvancedQuantizationParameters(
-                activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
-            ),
+            advanced_parameters=ranges,
         )
     return result
 
 
 def layers_in_fp32(name: str, graph: Any) -> list[str]:
-    """Names of the operations that stay in fp32: see the module's docstring.
-
-    Weights that are looked up by label stay too, because OpenVINO 2026.4 crashes when it compiles them quantised.
-    """
-    openvino = hasattr(graph, "get_ops")
-    ends = [r.input_value(0).get_node() for r in graph.get_results()] if openvino else list(graph.graph.output)
-    if name == "trunk":
-        ends = ends[-2:]
-    kept = _weighted_before(ends) if openvino else _weighted_before_onnx(ends, graph)
-    steps = _steps(graph)
+    """Names of the operations that stay in fp32, as the module's docstring lists them."""
+    operations, ends = _operations(graph)
+    kept = _weighted_before(ends[-2:] if name == "trunk" else ends, operations)
+    steps = [(kind, step) for step, (kind, _) in operations.items() if kind not in ("Constant", "Parameter", "Convert")]
+    # Weights that are looked up by label: OpenVINO 2026.4 crashes when it compiles them quantised.
     kept |= {step for kind, step in steps if kind == "Gather"}
     if name == "trunk":
         convolutions = [k for k, (kind, _) in enumerate(steps) if "Conv" in kind]
@@ -116,44 +109,26 @@ def _has_depthwise(graph: Any) -> bool:
     return any(a.name == "group" and a.i > 1 for node in convolutions for a in node.attribute)
 
 
-def _steps(graph: Any) -> list[tuple[str, str]]:
-    """(kind, name) of the operations of a graph, in order from its input."""
+def _operations(graph: Any) -> tuple[dict[str, tuple[str, list[str]]], list[str]]:
+    """Kind and inputs of each operation by name, in order from the graph's input; names of those that give outputs."""
     if hasattr(graph, "get_ops"):
-        steps = [(op.get_type_name(), op.get_friendly_name()) for op in graph.get_ordered_ops()]
-    else:
-        steps = [(node.op_type, node.name) for node in graph.graph.node]
-    return [(kind, name) for kind, name in steps if kind not in ("Constant", "Parameter", "Convert")]
+        ends = [result.input_value(0).get_node().get_friendly_name() for result in graph.get_results()]
+        ops = ((op, [v.get_node().get_friendly_name() for v in op.input_values()]) for op in graph.get_ordered_ops())
+        return {op.get_friendly_name(): (op.get_type_name(), inputs) for op, inputs in ops}, ends
+    makers = {output: node.name for node in graph.graph.node for output in node.output}
+    nodes = {n.name: (n.op_type, [makers[v] for v in n.input if v in makers]) for n in graph.graph.node}
+    return nodes, [makers[value.name] for value in graph.graph.output]
 
 
-def _weighted_before(ends: list[Any]) -> set[str]:
-    """The nearest convolutions and matrix products above nodes of an OpenVINO graph."""
-    found: set[str] = set()
-    waiting, visited = list(ends), set()
+def _weighted_before(ends: list[str], operations: dict[str, tuple[str, list[str]]]) -> set[str]:
+    """The nearest convolutions and matrix products that operations are computed from, themselves included."""
+    nearest, visited, waiting = set(), set(), list(ends)
     while waiting:
-        node = waiting.pop()
-        if node.get_friendly_name() in visited:
-            continue
-        visited.add(node.get_friendly_name())
-        if node.get_type_name() in ("Convolution", "MatMul"):
-            found.add(node.get_friendly_name())
-            continue
-        waiting += [value.get_node() for value in node.input_values()]
-    return found
-
-
-def _weighted_before_onnx(ends: list[Any], graph: Any) -> set[str]:
-    """The same in an ONNX graph."""
-    makers = {output: node for node in graph.graph.node for output in node.output}
-    found: set[str] = set()
-    waiting, visited = [value.name for value in ends], set()
-    while waiting:
-        value = waiting.pop()
-        node = makers.get(value)
-        if node is None or value in visited:
-            continue
-        visited.add(value)
-        if node.op_type in ("Conv", "Gemm", "MatMul"):
-            found.add(node.name)
-            continue
-        waiting += list(node.input)
-    return found
+        name = waiting.pop()
+        kind, inputs = operations[name]
+        if kind in ("Convolution", "Conv", "Gemm", "MatMul"):
+            nearest.add(name)
+        elif name not in visited:
+            visited.add(name)
+            waiting += inputs
+    return nearest

@@ -78,9 +78,7 @@ def whole_graph(model: Predictor, graphs: dict[str, Any], description: dict[str,
         constants,
     )
     whole = onnx.helper.make_model(
-        graph,
-        ir_version=max(part.ir_version for part in parts),
-        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        graph, ir_version=max(part.ir_version for part in parts), opset_imports=[onnx.helper.make_opsetid("", OPSET)]
     )
     onnx.helper.set_model_props(whole, {METADATA: json.dumps(description)})
     return whole
@@ -90,7 +88,7 @@ def _steps(model: Predictor) -> list[_Step]:
     network, conventions, config = model.model, model.conventions, model.config.model
     parts = {name: module for name, (module, _) in graphs_of(network).items()}
     anchors = network.anchors
-    maps = [f"map{k}" for k in range(min(len(anchors.strides), 4))]
+    maps = [f"map{k}" for k in range(len(anchors.pooled_strides))]
     return [
         _Step("fit", Fit(conventions, config, network.pixel_mean), ["images"], ["pixels", "hw"]),
         _Step("trunk", parts["trunk"], ["pixels"], [*maps, "objectness", "deltas"]),

@@ -39,7 +39,6 @@ class _BodyGraph(nn.Module):
         self.model = model
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """See the module's legend."""
         merged = self.model.pyramid.merge(self.model.backbone(normalized(self.model, pixels)))
         return tuple(sums.permute(0, 2, 3, 1) for sums in merged)
 
@@ -52,8 +51,8 @@ def _weights(model: MaskRCNN) -> dict[str, np.ndarray]:
         "mask": model.mask_head.convs,
     }
     pairs = {f"{part}.{k}": _pair(conv) for part, convs in parts.items() for k, conv in enumerate(convs)}
-    answers = [_pair(conv) for conv in (model.rpn.objectness, model.rpn.deltas)]
-    pairs["anchors"] = torch.cat([weight.flatten(1) for weight, _ in answers]), torch.cat([bias for _, bias in answers])
+    anchors = [_pair(conv) for conv in (model.rpn.objectness, model.rpn.deltas)]
+    pairs["anchors"] = torch.cat([weight.flatten(1) for weight, _ in anchors]), torch.cat([bias for _, bias in anchors])
     return {
         f"{name}.{kind}": value.detach().float().cpu().contiguous().numpy()
         for name, pair in pairs.items()

@@ -1,6 +1,6 @@
 """Anchors: boxes of several scales and ratios around every cell of every feature map.
 
-L levels, A cell anchors, K anchors of all levels, M x N cells of a map
+A cell anchors, K anchors of all levels, M x N cells of a map
 """
 
 from __future__ import annotations
@@ -45,19 +45,13 @@ class Anchors:
         self.strides = tuple(FPN_STRIDES[0] * 2**level for level in range(LEVELS)) if pyramid else (SINGLE_STRIDE,)
         self.pooled_strides = self.strides[:POOLED_LEVELS]
         self.conventions = conventions
-        self.cells = [
-            cell_anchors(
-                tuple(size * factor for size in sizes for factor in config.anchor_scales),
-                config.anchor_ratios,
-                conventions.anchors_rounded,
-            )
-            for sizes in levels
-        ]
+        scaled = [tuple(size * factor for size in sizes for factor in config.anchor_scales) for sizes in levels]
+        self.cells = [cell_anchors(sizes, config.anchor_ratios, conventions.anchors_rounded) for sizes in scaled]
         self._grids = lru_cache(maxsize=16)(self._make)
 
     @property
     def per_cell(self) -> int:
-        """Anchors at one cell."""
+        """Number of anchors at each cell."""
         return len(self.cells[0])
 
     def counts(self, maps_hw: MapSizes) -> list[int]:
@@ -65,10 +59,7 @@ class Anchors:
         return [rows * columns * self.per_cell for rows, columns in maps_hw]
 
     def __call__(self, maps_hw: MapSizes, input_hw: tuple[int, int], device: Any = None) -> Array:
-        """Boxes (K, 4) float32 in the network's units, in the order level, row, column, cell anchor.
-
-        A NumPy array, or a tensor where `device` is a torch device. Sizes that were asked for lately are kept.
-        """
+        """Boxes (K, 4) float32 in the network's units by level, row, column, anchor; a tensor if `device` is given."""
         return self._grids(maps_hw, input_hw, device)
 
     def _make(self, maps_hw: MapSizes, input_hw: tuple[int, int], device: Any) -> Array:
@@ -77,13 +68,11 @@ class Anchors:
 
             return torch.from_numpy(self._grids(maps_hw, input_hw, None)).to(device)
         grids = []
-        for (rows, columns), stride, cells in zip(maps_hw, self.strides, self.cells, strict=True):
-            steps = (stride, stride)
-            if self.conventions.stride_from_shape:
-                steps = (input_hw[0] // rows, input_hw[1] // columns)
+        for map_hw, stride, cells in zip(maps_hw, self.strides, self.cells, strict=True):
+            steps = np.floor_divide(input_hw, map_hw) if self.conventions.stride_from_shape else (stride, stride)
             y, x = (
                 (np.arange(n, dtype=np.float32) + np.float32(self.conventions.anchor_offset)) * np.float32(step)
-                for n, step in zip((rows, columns), steps, strict=True)
+                for n, step in zip(map_hw, steps, strict=True)
             )
             cy, cx = np.meshgrid(y, x, indexing="ij")
             centers = np.stack([cx, cy, cx, cy], -1).reshape(-1, 1, 4)  # (M, N, 4) -> (M*N, 1, 4)

@@ -20,19 +20,16 @@ from maskrcnn.kernels import boxes as kernel
 
 Weights = tuple[float, float, float, float]
 
-SMALLEST_CODED_SIDE = 1e-6
+MIN_CODED_SIDE = 1e-6
 """Sides are raised to this before division and logarithm."""
 
 OFFSET_LIMIT = 1000
 """Up to this many boxes, torchvision's `batched_nms` separates groups by shifting their boxes, which rounds corners."""
 
 
-# ---- coding -------------------------------------------------------------------------------------------------------
-
-
 def to_centers(boxes: Array) -> tuple[Array, Array]:
     """Boxes (..., 4) -> centres (..., 2) and width, height (..., 2)."""
-    wh = boxes[..., 2:] - boxes[..., :2]
+    wh = sides(boxes)
     return boxes[..., :2] + 0.5 * wh, wh
 
 
@@ -41,7 +38,7 @@ def encode_boxes(boxes: Array, anchors: Array, weights: Weights) -> Array:
     xp = array_namespace(boxes)
     centers, wh = to_centers(boxes)
     anchor_centers, anchor_wh = to_centers(anchors)
-    wh, anchor_wh = wh.clip(min=SMALLEST_CODED_SIDE), anchor_wh.clip(min=SMALLEST_CODED_SIDE)
+    wh, anchor_wh = wh.clip(min=MIN_CODED_SIDE), anchor_wh.clip(min=MIN_CODED_SIDE)
     deltas = xp.concat([(centers - anchor_centers) / anchor_wh, xp.log(wh / anchor_wh)], axis=-1)
     return deltas * beside(np.array(weights, np.float32), deltas)
 
@@ -71,9 +68,6 @@ def sides(boxes: Array) -> Array:
     return boxes[..., 2:] - boxes[..., :2]
 
 
-# ---- units --------------------------------------------------------------------------------------------------------
-
-
 def to_units(boxes: Array, input_hw: tuple[int, int], conventions: Conventions) -> Array:
     """Boxes (..., 4) in input pixels -> the network's units: pixels, or [0, 1] from the first pixel to the last."""
     if not conventions.normalized_boxes:
@@ -96,9 +90,6 @@ def _first_and_span(boxes: Array, input_hw: tuple[int, int]) -> tuple[Array, Arr
     return beside(shift, boxes), beside(span, boxes)
 
 
-# ---- overlap, suppression, voting ---------------------------------------------------------------------------------
-
-
 def iou(a: Array, b: Array) -> Array:
     """Intersection over union of each pair: (..., N, 4), (..., M, 4) -> (..., N, M)."""
     shared = _shared_length(a, b, 0)
@@ -110,7 +101,7 @@ def iou(a: Array, b: Array) -> Array:
 
 
 def _shared_length(a: Array, b: Array, axis: int) -> Array:
-    """Shared length along x (0) or y (1). It works in place, as a thousand instances may meet 65,000 anchors."""
+    """Shared length along x (0) or y (1), computed in place: a thousand instances may meet 65,000 anchors."""
     xp = array_namespace(a)
     length = xp.minimum(a[..., :, None, 2 + axis], b[..., None, :, 2 + axis])
     length -= xp.maximum(a[..., :, None, axis], b[..., None, :, axis])
@@ -134,16 +125,15 @@ def _top_of_row(values: np.ndarray, limit: int) -> np.ndarray:
 
 
 Suppress = Callable[[Array, Array, Array, Array, int, float, int], Array]
-"""The signature of `suppress`. The exported graph has an operation of its own for it."""
+"""Signature of `suppress`, for which the exported graph uses an ONNX operation."""
 
 
 def suppress(
     boxes: Array, scores: Array, groups: Array, image_index: Array, n_images: int, threshold: float, limit: int
 ) -> Array:
-    """Non-maximum suppression within the groups of each image: rows (M,), image by image, best first.
+    """Non-maximum suppression of boxes (N, 4): rows, at most `limit` an image, image by image, best first.
 
-    A box (of N, 4) is dropped if it overlaps a better one of its image and group by an IoU above `threshold`. Each
-    image keeps at most `limit` rows.
+    A box is dropped if its IoU with a better one of its image and group exceeds `threshold`.
     """
     xp = array_namespace(boxes)
     kept = []
@@ -166,10 +156,9 @@ def _nms(boxes: Array, scores: Array, groups: Array, threshold: float, limit: in
 
 
 def vote_boxes(boxes: Array, scores: Array, groups: Array, kept: Array, threshold: float) -> Array:
-    """Box voting (Gidaris and Komodakis 2015): replace each box `kept` (K,) by a mean of the boxes around it, (K, 4).
+    """Box voting (Gidaris and Komodakis 2015): rows `kept` (K,) -> (K, 4), score-weighted means of boxes (N, 4).
 
-    The mean runs over the boxes (of N, 4) of its group (N,) that overlap it by more than `threshold`, itself included,
-    weighted by score.
+    A mean includes the box itself and all boxes of its group (N,) that overlap it by an IoU above `threshold`.
     """
     if isinstance(boxes, np.ndarray):
         return kernel.vote(boxes, scores, groups, kept, np.float32(threshold))

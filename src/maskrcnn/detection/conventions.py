@@ -23,8 +23,7 @@ class Conventions:
     """Pad with black before the mean is subtracted, instead of with zeros after."""
 
     planar: bool = False
-    """Predict with contiguous (B, C, M, N) maps, as the source does. Convolutions then sum in the same order and round
-    alike, at some cost in time."""
+    """Predict on contiguous (B, C, M, N) maps, to sum and round in the source's order, at some cost in time."""
     stride_in_1x1: bool = False
     """Bottlenecks stride in their first 1x1 convolution instead of the 3x3 one."""
     pool_after: bool = False
@@ -33,8 +32,7 @@ class Conventions:
     """Epsilon of batch norm. None: the library's 1e-5."""
 
     normalized_boxes: bool = False
-    """Boxes inside the network run from 0, the centre of the first pixel, to 1, the centre of the last. Detected boxes
-    are rounded to whole pixels."""
+    """Boxes in the network run from 0, the first pixel, to 1, the last. Detected boxes are rounded to whole pixels."""
     anchor_offset: float = 0.5
     """Where an anchor's centre lies in its cell, in strides."""
     anchors_rounded: bool = False
@@ -56,26 +54,23 @@ class Conventions:
     """Boxes are dropped if a side is no longer than this, in the network's units."""
 
     pooling: Literal["aligned", "shifted", "corners"] = "aligned"
-    """RoIAlign in which pixel i spans [i, i + 1); the same without the half-pixel shift; or TensorFlow's
-    ``crop_and_resize``, which takes one sample a bin, the outermost on the corners of the box."""
+    """RoIAlign in which pixel i spans [i, i + 1); without that half-pixel shift; or `tensors.crop_and_resize`."""
     roi_samples: int = 2
     """Bilinear samples along each side of a bin. 0: one for each map cell that the bin spans."""
     level_rule: Literal["floor", "floor-tight", "round"] = "floor"
-    """How the level of a box is rounded: down with a margin of 1e-6, down with 1e-8 inside the logarithm, or to the
-    nearest."""
+    """How a box's level is rounded: down with a margin of 1e-6, down with 1e-8 in the logarithm, or to the nearest."""
 
     best_class_only: bool = False
     """Consider only the best class of a proposal, and accept a score equal to the threshold."""
     paste: Literal["exact", "integer", "fading"] = "exact"
-    """What lies beyond the outermost cells of a mask: the same value ("exact"), or a fall to zero over one cell, with
-    the grown box truncated to integers ("integer") or not ("fading")."""
+    """Beyond a mask's outermost cells: their values; zeros, with a truncated box; or zeros (`finish.paste_masks`)."""
 
     def changed(self, **values: Any) -> Conventions:
         """Return a copy with some values replaced."""
         return replace(self, **values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for a file's header."""
+        """Plain values for a file's header."""
         return asdict(self)
 
     @classmethod

@@ -2,7 +2,7 @@
 
 trunk -> propose -> pool -> box head -> select -> pool -> mask head
 
-B images, R proposals of all images, N detections of all images, S pooled cells along a side, M mask cells, C channels
+B images, R proposals and N detections of all images, S x S pooled and M x M mask cells, C channels, K classes
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Network(Protocol):
     """The three learned parts. A runtime computes them; the steps between them are the same for every runtime."""
 
     def trunk(self, pixels: np.ndarray, windows: np.ndarray) -> Trunk:
-        """Pixels (B, H, W, 3), uint8 or float32 of 0 to 255, of which windows (B, 4) xyxy are picture."""
+        """Pixels (B, H, W, 3), uint8 or float32 of 0 to 255, with pictures in windows (B, 4) xyxy."""
 
     def box_head(self, pooled: Array) -> tuple[Array, Array]:
         """(R, S, S, C) -> class_logits (R, K + 1), box_deltas (R, K + 1, 4)."""
@@ -61,20 +61,18 @@ class Detector:
             class_logits, box_deltas = network.box_head(pooled)
         with stage("detections"):
             bounds = to_units(frames, trunk.input_hw, self.conventions)
-            found = select(class_logits, box_deltas, proposals, bounds, predict, self.conventions)
+            selected = select(class_logits, box_deltas, proposals, bounds, predict, self.conventions)
         size = self.config.mask_size
         masks: Array = beside(np.zeros((0, size, size), np.float32), trunk.objectness)
-        if len(found.boxes):
+        if len(selected.boxes):
             with stage("roi_align for masks"):
-                pooled = self._pool(trunk, found.boxes, found.image_index, size // 2)
+                pooled = self._pool(trunk, selected.boxes, selected.image_index, size // 2)
             with stage("mask head"):
-                masks = sigmoid(network.mask_head(pooled, found.labels))
-        return RawDetections(found.boxes, found.scores, found.labels, found.image_index, masks)
+                masks = sigmoid(network.mask_head(pooled, selected.labels))
+        return RawDetections(selected.boxes, selected.scores, selected.labels, selected.image_index, masks)
 
     def _pool(self, trunk: Trunk, boxes: Array, image_index: Array, size: int) -> Array:
-        """`pool`. On a CPU the result is valid until this thread's next call: 50 MB of fresh memory would cost more
-        time than the work that fills it.
-        """
+        """`pool`. On a CPU, valid until this thread's next call: 50 MB of fresh memory would cost more than pooling."""
         out = None
         if isinstance(boxes, np.ndarray):
             out = self._scratch.array("pooled", len(boxes), size, size, trunk.maps[0].shape[3])

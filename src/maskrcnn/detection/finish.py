@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from maskrcnn.config import PredictConfig
-from maskrcnn.detection.boxes import sides, to_units
+from maskrcnn.detection.boxes import sides, to_pixels, to_units
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.detection.stages import RawDetections
 from maskrcnn.detection.timing import stage
@@ -32,7 +32,7 @@ def finish(
     class_ids: Sequence[Any],
     class_names: Sequence[str],
 ) -> Iterator[Detections]:
-    """The detections of each picture of a batch; `windows` (B, 4) are the pictures in inputs of `input_hw`."""
+    """Yield the detections of each picture of a batch; `windows` (B, 4) are the pictures in inputs of `input_hw`."""
     if predict.mask_scoring:
         raw = score_by_masks(raw, predict.score_threshold)
     for b, (window, hw) in enumerate(zip(windows, pictures_hw, strict=True)):
@@ -55,10 +55,9 @@ def finish(
 
 
 def score_by_masks(raw: RawDetections, min_score: float) -> RawDetections:
-    """Multiply each score by the mean probability of its mask's cells, and drop what falls below `min_score`.
+    """Multiply each score by the mean probability of its mask's cells (0.5 or more); drop scores below `min_score`.
 
-    The cells of a mask are those of probability 0.5 or more. The class score says nothing about the mask; this is the
-    "maskness" of SOLO (Wang et al. 2021), which needs no head of its own.
+    The class score says nothing about the mask. This is the "maskness" of SOLO (Wang et al. 2021); it needs no head.
     """
     inside = raw.masks >= 0.5
     certainty = (raw.masks * inside).sum((1, 2)) / np.maximum(inside.sum((1, 2)), 1)
@@ -69,25 +68,17 @@ def score_by_masks(raw: RawDetections, min_score: float) -> RawDetections:
 
 
 def boxes_in_picture(
-    boxes: np.ndarray,
-    window: np.ndarray,
-    input_hw: tuple[int, int],
-    hw: tuple[int, int],
-    conventions: Conventions,
+    boxes: np.ndarray, window: np.ndarray, input_hw: tuple[int, int], hw: tuple[int, int], conventions: Conventions
 ) -> np.ndarray:
     """Boxes (N, 4) in the network's units -> float32 pixels of the picture `hw` that fills `window` of the input.
 
     Normalised boxes are rounded to whole pixels, half to even, as Matterport's `unmold_detections` does.
     """
-    h, w = hw
     if conventions.normalized_boxes:
         frame = to_units(np.array(window, np.float32), input_hw, conventions)
-        shift, span = np.tile(frame[:2], 2), np.tile(frame[2:] - frame[:2], 2)
-        relative = (boxes - shift) / span
-        return (
-            relative * np.array([w - 1, h - 1, w - 1, h - 1], np.float32) + np.array([0, 0, 1, 1], np.float32)
-        ).round()
-    x1, y1, x2, y2 = window
+        relative = (boxes - np.tile(frame[:2], 2)) / np.tile(sides(frame), 2)
+        return to_pixels(relative, hw, conventions).round()
+    (h, w), (x1, y1, x2, y2) = hw, window
     scale = np.array([w / (x2 - x1), h / (y2 - y1)] * 2)
     moved = (boxes - np.array([x1, y1, x1, y1], np.float32)) * scale.astype(np.float32)
     return moved.clip(0, np.array([w, h, w, h], np.float32))
@@ -108,7 +99,7 @@ def paste_masks(
         size = grids.shape[-1]
         grids = np.pad(grids, ((0, 0), (1, 1), (1, 1)), constant_values=-0.5)
         centers = (boxes[:, :2] + boxes[:, 2:]) / 2
-        half_wh = (boxes[:, 2:] - boxes[:, :2]) / 2 * (size + 2) / size
+        half_wh = sides(boxes) / 2 * (size + 2) / size
         low, high = centers - half_wh, centers + half_wh
         if conventions.paste == "integer":
             low, high = np.trunc(low), np.trunc(high)

@@ -95,8 +95,7 @@ def stack(images: Sequence[np.ndarray], min_hw: tuple[int, int] = (STRIDE, STRID
 def resize(image: np.ndarray, hw: tuple[int, int], window: Window | None = None) -> np.ndarray:
     """Scale `image` (H, W, 3) uint8, or its `window`, to `hw`: bilinear, averaging where it shrinks.
 
-    It scales along x first, then along y. Pillow 13 alone takes some tall pictures in the other order, which rounds a
-    tenth of their bytes differently.
+    Along x first, then y: Pillow 13 alone reverses that for some tall pictures, which changes a tenth of the bytes.
     """
     x1, y1, x2, y2 = window or (0, 0, image.shape[1], image.shape[0])
     if (y2 - y1, x2 - x1) == tuple(hw):
@@ -140,17 +139,16 @@ def resize_fading(image: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
     Plain bilinear sampling in float64, truncated to bytes at the end. Black lies beyond the border, so borders fade.
     The sums run in SciPy's order, because truncation reveals the last bit in areas of one colour.
     """
-    (y0, wy0), (y1, wy1) = _two_taps(image.shape[0], hw[0])
-    (x0, wx0), (x1, wx1) = _two_taps(image.shape[1], hw[1])
+    y_taps, x_taps = _two_taps(image.shape[0], hw[0]), _two_taps(image.shape[1], hw[1])
     source = image.astype(np.float64)
     total = np.zeros((*hw, image.shape[2]))
-    for y, wy in ((y0, wy0), (y1, wy1)):
-        for x, wx in ((x0, wx0), (x1, wx1)):
+    for y, wy in y_taps:
+        for x, wx in x_taps:
             total += source[y[:, None], x] * wy[:, None, None] * wx[None, :, None]
     return total.astype(np.uint8)
 
 
-def _two_taps(length: int, out: int) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+def _two_taps(length: int, out: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """Indices and weights of the two source pixels of each of `out` pixels; a pixel off the border weighs nothing."""
     position = (np.arange(out) + 0.5) * (length / out) - 0.5
     first = np.floor(position).astype(np.int64)
@@ -159,4 +157,4 @@ def _two_taps(length: int, out: int) -> tuple[tuple[np.ndarray, np.ndarray], tup
     for index, weight in ((first, low), (first + 1, 1.0 - low)):
         inside = (index >= 0) & (index < length)
         taps.append((index.clip(0, length - 1), weight * inside))
-    return taps[0], taps[1]
+    return taps

@@ -12,12 +12,13 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from maskrcnn.detection.arrays import beside, on_host
+from maskrcnn.detection.boxes import sides
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.detection.stages import Array
 from maskrcnn.kernels.roi_align import ALIGNED, CORNERS, SHIFTED, roi_align_forward
 
 BOX_POOL = 7
-"""Cells along a side of what the box head reads."""
+"""Cells along a side of the box head's input."""
 
 CANONICAL_SIDE, CANONICAL_LEVEL = 224.0, 4
 """A box of ImageNet's side belongs to P4 (Lin et al. 2017, equation 1)."""
@@ -54,17 +55,14 @@ def pool(
 def assign_levels(
     boxes: Array, maps_hw: Sequence[tuple[int, int]], finest_stride: int, conventions: Conventions
 ) -> Array:
-    """Index (R,) int64 into the maps for each box (R, 4): ``floor(4 + log2(sqrt(w h) / 224))``, counted from P2.
-
-    `maps_hw` are the sizes of the maps, finest first.
-    """
+    """Index (R,) int64 of the map, finest first, for each box (R, 4): ``floor(4 + log2(sqrt(w h) / 224)) - 2``."""
     xp = array_namespace(boxes)
     if len(maps_hw) == 1:
         return xp.zeros_like(boxes[:, 0], dtype=xp.int64)
     canonical_side = CANONICAL_SIDE
     if conventions.normalized_boxes:
         canonical_side /= finest_stride * math.sqrt(maps_hw[0][0] * maps_hw[0][1])
-    wh = (boxes[:, 2:] - boxes[:, :2]).clip(min=0)
+    wh = sides(boxes).clip(min=0)
     with np.errstate(divide="ignore"):
         level = level_of(xp.sqrt(wh[:, 0] * wh[:, 1]) / canonical_side, conventions)
     return xp.astype(level.clip(min=0, max=len(maps_hw) - 1), xp.int64)
@@ -85,13 +83,12 @@ def level_of(relative_side: Array, conventions: Conventions) -> Array:
 def corner_positions(boxes: Array, map_hw: tuple[int, int], size: int) -> Array:
     """Sample positions x and y, (R, 2, S) in cells of a map, from corner to corner of boxes (R, 4) in [0, 1].
 
-    Computed in float32 in TensorFlow's order: the last sample of a box that ends at 1 lies on the last cell or one
-    rounding step beyond it.
+    Float32 in TensorFlow's order: the last sample of a box that ends at 1 may lie one rounding step off the last cell.
     """
     last_x, last_y = map_hw[1] - 1, map_hw[0] - 1
     xp = array_namespace(boxes)
     cells = xp.stack([boxes[:, 0] * last_x, boxes[:, 1] * last_y], axis=1)
-    wh = boxes[:, 2:] - boxes[:, :2]
+    wh = sides(boxes)
     step = xp.stack([wh[:, 0] * last_x, wh[:, 1] * last_y], axis=1) / (size - 1)
     return cells[..., None] + step[..., None] * xp.arange(size, dtype=boxes.dtype, device=boxes.device)
 
@@ -113,23 +110,11 @@ def pool_arrays(
     samples: int,
     pooling: str,
 ) -> np.ndarray:
-    """Fill `out` (R, S, S, C) with boxes (R, 4) of images (R,), each pooled from its level of `maps`, by our kernel.
-
-    `samples` and `pooling` are ``roi_samples`` and ``pooling`` of `Conventions`.
-    """
+    """Fill `out` (R, S, S, C) with boxes (R, 4) of images (R,), each pooled from its level of `maps`, by our kernel."""
     for level, feature in enumerate(maps):
         rows = np.flatnonzero(levels == level)
         if len(rows):
-            level_boxes = boxes[rows]
-            roi_align_forward(
-                feature,
-                level_boxes,
-                sample_positions(level_boxes, (feature.shape[1], feature.shape[2]), out.shape[1], pooling),
-                image_index[rows],
-                rows,
-                1 / strides[level],
-                samples,
-                POOLING[pooling],
-                out,
-            )
+            level_boxes, images, scale = boxes[rows], image_index[rows], 1 / strides[level]
+            positions = sample_positions(level_boxes, (feature.shape[1], feature.shape[2]), out.shape[1], pooling)
+            roi_align_forward(feature, level_boxes, positions, images, rows, scale, samples, POOLING[pooling], out)
     return out

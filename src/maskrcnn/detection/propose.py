@@ -1,6 +1,6 @@
 """Proposals: the best anchors of each level -> decode -> clip -> non-maximum suppression -> the best of each image.
 
-B images, L levels, K anchors of all levels, T best anchors of all levels, R proposals of all images
+B images, T best anchors of all levels
 """
 
 from __future__ import annotations
@@ -19,10 +19,7 @@ from maskrcnn.detection.stages import Array, Candidates, Proposals, Trunk
 
 
 def propose(trunk: Trunk, windows: Array, anchors: Anchors, config: ModelConfig, conventions: Conventions) -> Proposals:
-    """At most ``config.proposals`` boxes an image that may hold an object.
-
-    `windows` (B, 4) float32 xyxy are the parts of the inputs that are picture, in pixels.
-    """
+    """Propose at most ``config.proposals`` boxes an image. Pictures lie in `windows` (B, 4) float32 xyxy of inputs."""
     return keep_best(best_anchors(trunk, windows, anchors, config, conventions), config, conventions)
 
 
@@ -34,7 +31,7 @@ def keep_best(
     valid = valid & (candidates.logits >= conventions.objectness_floor)
     image_index, column = array_namespace(valid).nonzero(valid)
     boxes, logits = candidates.boxes[image_index, column], candidates.logits[image_index, column]
-    # Sorting by probability keeps the order of anchors whose probabilities round to the same number, 1 say.
+    # Sorting by probability keeps the order of anchors whose probabilities round to the same number, such as 1.
     scores = sigmoid(logits) if conventions.proposals_jointly else logits
     n_images, threshold = len(candidates.logits), config.proposal_nms_threshold
     keep = suppress(boxes, scores, candidates.levels[column], image_index, n_images, threshold, config.proposals)
@@ -44,23 +41,19 @@ def keep_best(
 def best_anchors(
     trunk: Trunk, windows: Array, anchors: Anchors, config: ModelConfig, conventions: Conventions
 ) -> Candidates:
-    """The ``config.proposals_per_level`` anchors of highest objectness of each level, decoded and clipped.
-
-    Under the convention ``proposals_jointly`` all levels count as one.
-    """
+    """Decode and clip the ``proposals_per_level`` best anchors of each level; ``proposals_jointly`` makes them one."""
     xp = array_namespace(trunk.objectness)
-    ends = np.cumsum([0, *anchors.counts(trunk.maps_hw)])
+    ends, values = np.cumsum([0, *anchors.counts(trunk.maps_hw)]), trunk.objectness
     if conventions.proposals_jointly:
-        ends = ends[[0, -1]]
-    values = sigmoid(trunk.objectness) if conventions.proposals_jointly else trunk.objectness
+        ends, values = ends[[0, -1]], sigmoid(values)
     parts = [top_rows(values[:, s:e], config.proposals_per_level) + s for s, e in pairwise(ends.tolist())]
     index = xp.concat(parts, axis=1)  # (B, T)
     levels = beside(np.repeat(np.arange(len(parts)), [part.shape[1] for part in parts]), index)
     device = None if isinstance(trunk.objectness, np.ndarray) else trunk.objectness.device
     grid = anchors(trunk.maps_hw, trunk.input_hw, device)
     images = beside(np.arange(len(index)), index)[:, None]
-    deltas = trunk.deltas[images, index]  # (B, T, 4)
-    boxes = decode_boxes(deltas, grid[index], conventions.rpn_delta_weights, conventions.delta_clip)
+    weights, clip = conventions.rpn_delta_weights, conventions.delta_clip
+    boxes = decode_boxes(trunk.deltas[images, index], grid[index], weights, clip)  # (B, T, 4)
     bounds = proposal_bounds(windows, trunk, conventions)
     return Candidates(clip_boxes(boxes, bounds[:, None]), trunk.objectness[images, index], levels)
 

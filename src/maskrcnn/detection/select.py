@@ -1,6 +1,6 @@
 """Selection: classes above the threshold -> refined boxes -> class-wise non-maximum suppression -> voting.
 
-B images, R proposals of all images, N detections of all images, K classes without the background
+B images, R proposals of all images, K classes without the background
 """
 
 from __future__ import annotations
@@ -31,10 +31,7 @@ def select(
     conventions: Conventions,
     suppress: Suppress = suppress,
 ) -> Selection:
-    """Detections of each image from class_logits (R, K + 1) and box_deltas (R, K + 1, 4) of its proposals.
-
-    `bounds` (B, 4), in the network's units, are the pictures that boxes are clipped to.
-    """
+    """Class logits (R, K + 1), deltas (R, K + 1, 4) -> detections clipped to `bounds` (B, 4) in the network's units."""
     xp = array_namespace(class_logits)
     probabilities = softmax(class_logits)
     is_candidate = reaches(probabilities, candidate_score(predict), conventions)
@@ -44,18 +41,13 @@ def select(
     row, label = xp.nonzero(is_candidate[:, 1:])
     label = label + 1
     scores, image_index = probabilities[row, label], proposals.image_index[row]
-    boxes = decode_boxes(
-        box_deltas[row, label], proposals.boxes[row], conventions.box_delta_weights, conventions.delta_clip
-    )
+    weights, clip = conventions.box_delta_weights, conventions.delta_clip
+    boxes = decode_boxes(box_deltas[row, label], proposals.boxes[row], weights, clip)
     boxes = clip_boxes(boxes, bounds[image_index])
     valid = (sides(boxes) > conventions.smallest_detection).all(-1)
-    valid = valid & reaches(scores, predict.score_threshold, conventions)
-    (rows,) = xp.nonzero(valid)
-    limit = predict.detections or DEFAULT_DETECTIONS
-    keep = suppress(
-        boxes[rows], scores[rows], label[rows], image_index[rows], len(bounds), predict.nms_threshold, limit
-    )
-    kept = rows[keep]
+    (rows,) = xp.nonzero(valid & reaches(scores, predict.score_threshold, conventions))
+    threshold, limit = predict.nms_threshold, predict.detections or DEFAULT_DETECTIONS
+    kept = rows[suppress(boxes[rows], scores[rows], label[rows], image_index[rows], len(bounds), threshold, limit)]
     kept_boxes = boxes[kept]
     if predict.box_voting:
         groups = image_index * class_logits.shape[1] + label

@@ -1,10 +1,9 @@
 """The types that pass between the steps.
 
-An `Array` is a NumPy array on a CPU and a torch tensor on a GPU: the steps are written against the array API standard
-and take either.
+An `Array` is a NumPy array on a CPU, a torch tensor on a GPU: the steps use the array API standard and take either.
 
-B images, L pyramid levels, K anchors of all levels, R proposals of all images, N detections of all images,
-M mask cells along a side, C channels
+B images, L levels, K anchors of all levels and the T best, R proposals and N detections of all images, C channels,
+M x N cells of a map, M x M of a mask
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """RoIAlign for torch tensors, with gradients towards the maps.
 
-On a CPU our own kernel pools float32 maps, forward and backward, as the registered op ``torch.ops.maskrcnn.roi_align``.
-Elsewhere torchvision pools.
+Our kernel pools float32 maps on a CPU, as the registered op ``torch.ops.maskrcnn.roi_align``; elsewhere torchvision.
 
 B images, R boxes, C channels, S output cells along a side, M x N cells of a map
 """
@@ -60,7 +59,7 @@ def pool_by_level(
 
 
 def crop_and_resize(feature: Tensor, boxes: Tensor, image_index: Tensor, size: int) -> Tensor:
-    """TensorFlow's ``crop_and_resize`` on any device: boxes (R, 4) in [0, 1] -> (R, C, size, size).
+    """TensorFlow's ``crop_and_resize`` on any device: boxes (R, 4) in [0, 1] -> (R, C, S, S).
 
     Each bin has one bilinear sample; the outermost lie on the corners of the box. Samples off the map are 0.
     """
@@ -100,21 +99,10 @@ def roi_align(
     samples: int,
     pooling: str,
 ) -> Tensor:
-    """Pool boxes (R, 4) of images (R,) from the maps (B, C, M, N) of their levels (R,) by our kernel.
-
-    Returns (R, C, size, size), channels last in memory. `samples` and `pooling` are fields of `Conventions`.
-    """
+    """Pool boxes (R, 4) of images (R,) from maps (B, C, M, N) of levels (R,) -> (R, C, S, S), channels last."""
     pooled = _empty_cells(features, boxes, size)
-    pool_arrays(
-        [channels_last(f) for f in features],
-        boxes.numpy(),
-        image_index.numpy(),
-        levels.numpy(),
-        pooled.permute(0, 2, 3, 1).numpy(),
-        strides,
-        samples,
-        pooling,
-    )
+    maps, out = [channels_last(f) for f in features], pooled.permute(0, 2, 3, 1).numpy()
+    pool_arrays(maps, boxes.numpy(), image_index.numpy(), levels.numpy(), out, strides, samples, pooling)
     return pooled
 
 
@@ -135,19 +123,12 @@ def _roi_align_backward(
     for level, gradient in enumerate(map_gradients):
         rows = (level_index == level).nonzero()[0]
         if len(rows):
-            level_boxes = boxes.numpy()[rows]
-            roi_align_backward(
-                cells,
-                level_boxes,
-                sample_positions(level_boxes, (gradient.shape[2], gradient.shape[3]), cells.shape[1], pooling),
-                image_index.numpy()[rows],
-                rows,
-                1 / strides[level],
-                samples,
-                POOLING[pooling],
-                max(min(numba.get_num_threads(), gradient.shape[1] // 16), 1),
-                gradient.permute(0, 2, 3, 1).numpy(),
-            )
+            level_boxes, images = boxes.numpy()[rows], image_index.numpy()[rows]
+            positions = sample_positions(level_boxes, (gradient.shape[2], gradient.shape[3]), cells.shape[1], pooling)
+            scale, mode = 1 / strides[level], POOLING[pooling]
+            threads = max(min(numba.get_num_threads(), gradient.shape[1] // 16), 1)
+            out = gradient.permute(0, 2, 3, 1).numpy()
+            roi_align_backward(cells, level_boxes, positions, images, rows, scale, samples, mode, threads, out)
     return map_gradients
 
 

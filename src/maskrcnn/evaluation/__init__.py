@@ -24,11 +24,7 @@ MIN_SCORE = 0.05
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Scores, and the data and detections behind them.
-
-    `scores` is the result of `evaluate`. `data` holds the images that could be read. `detections` has one `Detections`
-    per image of `data`, with scores of at least 0.05. `image_scores` (images,) is the Kaggle metric of each image.
-    """
+    """Result of `evaluate`, the readable images, and for each its detections (for COCO) and Kaggle score (images,)."""
 
     scores: dict[str, Any]
     data: Dataset
@@ -36,27 +32,17 @@ class Evaluation:
     image_scores: np.ndarray
 
 
-def evaluate(
-    model: Predictor,
-    data: Dataset,
-    *,
-    on_image: Callable[[int], None] | None = None,
-) -> dict[str, Any]:
-    """Run `model` over `data` and score it. Adds "inference_seconds" and "unreadable" to the keys of `score`.
+def evaluate(model: Predictor, data: Dataset, *, on_image: Callable[[int], None] | None = None) -> dict[str, Any]:
+    """Run `model` over `data` and score it. Add "inference_seconds" and "unreadable" to the keys of `score`.
 
-    COCO scores use every detection with a score of at least 0.05; Kaggle scores use the detections that `predict`
-    returns. "unreadable" lists the errors of images that could not be read; they are not scored. Raise `UserError` if
-    model and data share no class id.
+    COCO scores use all detections with a score of at least 0.05, or the model's threshold if lower. Kaggle scores use
+    those that `predict` returns, without overlaps. "unreadable" lists the errors of images that could not be read; they
+    are not scored. Raise `UserError` if model and data share no class id.
     """
     return examine(model, data, on_image=on_image).scores
 
 
-def examine(
-    model: Predictor,
-    data: Dataset,
-    *,
-    on_image: Callable[[int], None] | None = None,
-) -> Evaluation:
+def examine(model: Predictor, data: Dataset, *, on_image: Callable[[int], None] | None = None) -> Evaluation:
     """Evaluate like `evaluate`, and keep the detections and the score of each image."""
     started = time.perf_counter()
     detections = find(model, data, range(len(data)), on_image=on_image)
@@ -64,16 +50,9 @@ def examine(
 
 
 def find(
-    model: Predictor,
-    data: Dataset,
-    images: Sequence[int],
-    *,
-    on_image: Callable[[int], None] | None = None,
+    model: Predictor, data: Dataset, images: Sequence[int], *, on_image: Callable[[int], None] | None = None
 ) -> dict[int, Detections | str]:
-    """Run `model` on the images of `data` with indices `images`.
-
-    Return the detections by image index, or the error message of an image that cannot be read.
-    """
+    """Return the detections of the images with indices `images`, or the error message if unreadable, by index."""
     require_common_classes(model.class_ids, data)
     predictor = model.changed(score_threshold=min(MIN_SCORE, model.config.predict.score_threshold))
     result: dict[int, Detections | str] = {}
@@ -115,11 +94,11 @@ def judge_found(
 
 
 def score(data: Dataset, detections: Iterable[Detections], score_threshold: float = 0.5) -> dict[str, Any]:
-    """Score detections: one `Detections` per image of `data`, in the same order.
+    """Score one `Detections` per image of `data`, in the same order. An undefined score (no object of a size) is None.
 
     "box" and "mask": AP, AP50, AP75, APs, APm, APl, AR, per_class. "kaggle": mean, per_threshold (10 numbers, for IoU
     0.5 to 0.95) and score_threshold, after dropping detections below `score_threshold` and removing overlaps. Also
-    "max_detections", "seconds", "images" and "instances". An undefined score (no object of that size) is None.
+    "max_detections", "seconds", "images" and "instances".
     """
     return _score(data, list(detections), score_threshold)[0]
 
@@ -140,13 +119,10 @@ def _score(data: Dataset, detections: list[Detections], score_threshold: float) 
     ]
     table = np.reshape(per_image, (len(data), len(kaggle.THRESHOLDS)))
     per_threshold = table.mean(0) if len(table) else np.zeros(len(kaggle.THRESHOLDS))
+    means = {"mean": float(per_threshold.mean()), "per_threshold": per_threshold.tolist()}
     scores = {
         **coco,
-        "kaggle": {
-            "mean": float(per_threshold.mean()),
-            "per_threshold": [float(v) for v in per_threshold],
-            "score_threshold": score_threshold,
-        },
+        "kaggle": {**means, "score_threshold": score_threshold},
         "seconds": time.perf_counter() - started,
         "images": len(data),
         "instances": data.n_instances,

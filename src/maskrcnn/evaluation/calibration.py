@@ -1,7 +1,4 @@
-"""Detection scores against ground truth: precision and recall at every score, and calibration (reliability).
-
-D detections, judged correct or wrong by `maskrcnn.evaluation.tide`
-"""
+"""Precision-recall curve and reliability of scores, from D detections that `maskrcnn.evaluation.tide` has judged."""
 
 from __future__ import annotations
 
@@ -42,7 +39,7 @@ class Reliability:
 
     `counts`, mean `scores` and `shares` of correct detections are (bins,); the last two are NaN in an empty bin.
     `error` is the expected calibration error (Naeini, Cooper, Hauskrecht 2015; Guo et al. 2017): |share - mean score|
-    of each bin, averaged over detections. It is None without detections.
+    of each bin, averaged over detections, or None without any.
     """
 
     edges: np.ndarray

@@ -11,7 +11,6 @@ import numpy as np
 from maskrcnn.data.table import Dataset
 from maskrcnn.structures import Detections
 
-AREAS = {"all": "", "small": "s", "medium": "m", "large": "l"}
 COCO_MAX_DETECTIONS = 100
 """COCO's limit of scored detections per image."""
 
@@ -19,8 +18,7 @@ COCO_MAX_DETECTIONS = 100
 def coco_scores(data: Dataset, detections: list[Detections]) -> dict[str, Any]:
     """Return ``{"box": {...}, "mask": {...}, "max_detections": n}``; a score that no instance defines is None.
 
-    COCO scores the best 100 detections of an image. The limit rises to the largest number of instances or detections
-    of any image: with a lower limit, AP could not reach 1 on crowded images.
+    COCO's limit rises to the largest number of instances or detections of any image. AP could otherwise not reach 1.
     """
     max_detections = int(max(COCO_MAX_DETECTIONS, data.counts.max(initial=0), *map(len, detections)))
     truth, results = _truth(data), _results(data, detections)
@@ -87,32 +85,23 @@ def _evaluate(truth: dict[str, Any], results: list[dict[str, Any]], kind: str, m
 
 
 def _summary(evaluation: Any, data: Dataset) -> dict[str, Any]:
-    """Average the accumulated tables, where -1 marks an undefined entry."""
+    """Average the accumulated tables."""
     # precision: (IoU thresholds, recall points, classes, areas, detection limits); recall has no recall points
     precision, recall = evaluation.eval["precision"][..., -1], evaluation.eval["recall"][..., -1]
     thresholds = np.asarray(evaluation.params.iouThrs)
-    at = {t: int(np.argmin(np.abs(thresholds - t))) for t in (0.5, 0.75)}
-    scores = {
-        "AP": _mean(precision[..., 0]),
-        "AP50": _mean(precision[at[0.5], ..., 0]),
-        "AP75": _mean(precision[at[0.75], ..., 0]),
-    }
-    for k, suffix in enumerate(AREAS.values()):
-        if suffix:
-            scores[f"AP{suffix}"] = _mean(precision[..., k])
-    scores["AR"] = _mean(recall[..., 0])
+    at_50, at_75 = (int(np.argmin(np.abs(thresholds - t))) for t in (0.5, 0.75))
+
+    def ap(values: np.ndarray) -> dict[str, Any]:
+        return {"AP": _mean(values), "AP50": _mean(values[at_50]), "AP75": _mean(values[at_75])}
+
+    by_area = {f"AP{size}": _mean(precision[..., k]) for k, size in enumerate("sml", 1)}  # area 0: all sizes
     per_class = {
-        name: {
-            "AP": _mean(precision[:, :, c, 0]),
-            "AP50": _mean(precision[at[0.5], :, c, 0]),
-            "AP75": _mean(precision[at[0.75], :, c, 0]),
-            "AR": _mean(recall[:, c, 0]),
-        }
-        for c, name in enumerate(data.class_names)
+        name: {**ap(precision[:, :, c, 0]), "AR": _mean(recall[:, c, 0])} for c, name in enumerate(data.class_names)
     }
-    return {**scores, "per_class": per_class}
+    return {**ap(precision[..., 0]), **by_area, "AR": _mean(recall[..., 0]), "per_class": per_class}
 
 
 def _mean(values: np.ndarray) -> float | None:
+    """Average the defined entries; -1 marks an undefined one."""
     defined = values[values > -1]
     return float(defined.mean()) if defined.size else None

@@ -4,16 +4,14 @@ The kinds follow Bolya, Foley, Hays, Hoffman, "TIDE: A General Toolbox for Ident
 2020. A detection is correct if COCO's matching at mask IoU 0.5 assigns it an instance of its class. Any other detection
 is of the first kind that applies:
 
-    bad box, bad mask   highest mask IoU with an instance of its class is at least 0.1 and below 0.5. The *mask* is bad
-                        if the box IoU with that instance is at least 0.5, since the location is right; otherwise the
-                        *box* is bad.
+    bad box, bad mask   highest mask IoU with its class is in [0.1, 0.5): TIDE's "localisation". The *mask* is bad if
+                        the box IoU with that instance is at least 0.5, since the location is right; else the *box* is.
     wrong class         mask IoU with an instance of another class is at least 0.5
     duplicate           mask IoU with an instance of its class is at least 0.5, but a better detection has taken it
     background          mask IoU with every instance is at most 0.1
     class and place     mask IoU is between 0.1 and 0.5, with instances of other classes only
 
 An instance is *missed* if no detection found it, and no detection with a wrong class, bad box or bad mask points to it.
-Bad box and bad mask together are TIDE's "localisation" error.
 
     D detections, T instances; within one image: N detections, G instances
 """
@@ -33,8 +31,6 @@ FOREGROUND, BACKGROUND = 0.5, 0.1
 """TIDE's IoU thresholds: at least 0.5 matches an instance, at most 0.1 is background."""
 
 KINDS = ("correct", "wrong class", "bad box", "bad mask", "class and place", "duplicate", "background")
-"""The kinds of detections; `Judgement.kinds` indexes this tuple."""
-
 MISSED = "missed"
 ERRORS = (*KINDS[1:], MISSED)
 CORRECT, WRONG_CLASS, BAD_BOX, BAD_MASK, CLASS_AND_PLACE, DUPLICATE, ON_BACKGROUND = range(len(KINDS))
@@ -47,13 +43,11 @@ RECALLS = np.linspace(0, 1, 101)
 
 @dataclass(frozen=True)
 class Judgement:
-    """Result of `judge`.
+    """Columns of detections (D,), by image and then decreasing score, and of instances (T,), in the data's order.
 
-    Detections are ordered by image, then by decreasing score: `images` (D,) image index, `rows` (D,) row in the image's
-    `Detections`, `scores` (D,), `labels` (D,) 1-based as in the data, `kinds` (D,) index into `KINDS`, `truth` (D,)
-    index of the instance that the detection found or points to, else -1.
-    Instances are in the data's order: `truth_images` (T,), `truth_labels` (T,), `found_at` (T,) score of the detection
-    that found the instance, else -1.
+    `images` are image indices, `rows` rows in the image's `Detections`, `labels` 1-based as in the data, and `kinds`
+    indices into `KINDS`. `truth` is the index of the instance that the detection found or points to, else -1.
+    `found_at` (T,) is the score of the detection that found the instance, else -1.
     """
 
     images: np.ndarray
@@ -78,7 +72,7 @@ class Judgement:
         return missed
 
     def counts(self, score_threshold: float = 0.0) -> dict[str, int]:
-        """Count detections that score at least `score_threshold` by kind (`KINDS`), and missed instances."""
+        """Count detections that score at least `score_threshold` by kind, and missed instances."""
         kinds = np.bincount(self.kinds[self.scores >= score_threshold], minlength=len(KINDS))
         return dict(zip(KINDS, kinds.tolist(), strict=True)) | {MISSED: int(self.missed(score_threshold).sum())}
 
@@ -98,12 +92,11 @@ class Judgement:
         n_labels = int(max(self.truth_labels.max(initial=0), labels.max(initial=0))) + 1
         n_truth = np.bincount(self.truth_labels, minlength=n_labels)  # instances by label
         n_dropped = np.bincount(self.truth_labels[self.missed()], minlength=n_labels) if MISSED in fixed else 0
-        n_expected = n_truth - n_dropped
         kept = np.flatnonzero(~removed)
         kept = kept[np.lexsort((-self.scores[kept], labels[kept]))]
         ends = np.cumsum(np.bincount(labels[kept], minlength=n_labels))
         class_aps = [
-            _average_precision(hits[kept[ends[label - 1] : ends[label]]], int(n_expected[label]))
+            _average_precision(hits[kept[ends[label - 1] : ends[label]]], int((n_truth - n_dropped)[label]))
             for label in np.flatnonzero(n_truth)
         ]
         return float(np.mean(class_aps)) if class_aps else None
@@ -117,7 +110,7 @@ class Judgement:
 
 
 def judge(data: Dataset, detections: Sequence[Detections]) -> Judgement:
-    """Judge detections: one `Detections` per image of `data`, in the same order. Skip classes that the data lacks."""
+    """Judge one `Detections` per image of `data`, in the same order. Skip classes that the data lacks."""
     label_of = {str(cid): k + 1 for k, cid in enumerate(data.class_ids)}
     boxes = data.boxes.astype(np.float64)
     found_at = np.full(data.n_instances, -1.0)
@@ -172,17 +165,13 @@ def _judge_image(
 
 def _box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Return the IoU of boxes `a` and `b` (N, 4) row by row, (N,); 0 for two empty boxes."""
-    sides = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
-    intersection = sides.clip(0).prod(1)
+    intersection = (np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])).clip(0).prod(1)
     areas = (a[:, 2:] - a[:, :2]).prod(1) + (b[:, 2:] - b[:, :2]).prod(1)
     return intersection / np.maximum(areas - intersection, 1e-12)
 
 
 def _average_precision(hits: np.ndarray, n_truth: int) -> float:
-    """Return the mean precision at COCO's 101 recall points; `hits` are the detections of one class, best first.
-
-    Without instances, return 1 if there are no detections either, else 0.
-    """
+    """Return the mean precision at `RECALLS` of one class, best first. No instances: 1 without detections, else 0."""
     if n_truth == 0:
         return float(len(hits) == 0)
     n_correct = np.cumsum(hits)

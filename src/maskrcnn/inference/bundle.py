@@ -73,9 +73,8 @@ def read_bundle(path: Path) -> Predictor:
         raise UserError(f"{path / DESCRIPTION} is not the description of a bundle of this package")
     config = Config.parse(description["config"], str(path / DESCRIPTION))
     conventions, pixel_mean = Conventions.from_dict(description["conventions"]), tuple(description["pixel_mean"])
-    name, adapter = description["runtime"], None
-    if description.get("winograd"):
-        adapter = winograd.read(path / CONVOLUTIONS, config.model.channels)
+    name = description["runtime"]
+    adapter = winograd.read(path / CONVOLUTIONS, config.model.channels) if description.get("winograd") else None
     try:
         runtime = ExportedRuntime(name, path, config.model, conventions, pixel_mean, adapter)
     except ModuleNotFoundError as error:
@@ -84,8 +83,5 @@ def read_bundle(path: Path) -> Predictor:
         raise UserError(f"{path} cannot be opened: {str(error).strip().splitlines()[-1]}") from None
     except ValueError as error:
         raise UserError(f"{path}: {error}; this version opens openvino and onnx") from None
-    provenance = {
-        **description["provenance"],
-        **{k: description[k] for k in ("precision", "scores") if k in description},
-    }
+    provenance = description["provenance"] | {k: description[k] for k in ("precision", "scores") if k in description}
     return Predictor(runtime, config, description["class_ids"], description["class_names"], provenance=provenance)

@@ -27,10 +27,7 @@ MAX_PENDING = 4
 
 
 class Writer:
-    """Write detections image by image in a background thread.
-
-    The CSV and JSON files get their final names when all images are written.
-    """
+    """Write detections image by image in a background thread. CSV and JSON files appear when all are written."""
 
     def __init__(self, folder: Path, *, overlays: bool, labels: bool, with_class: bool) -> None:
         self.folder = folder
@@ -61,10 +58,9 @@ class Writer:
                     self._coco.write("\n]\n")
 
     def add(self, name: PurePath, image_id: str, detections: Detections) -> None:
-        """Queue the detections of an image to be written.
+        """Queue an image: `name` is its path relative to the output folder, `image_id` its id in the submission.
 
-        `name` is the image's path relative to the output folder, `image_id` its id in the submission. Raises the error
-        of an image queued before, `UserError` if a file cannot be written.
+        Raises the error of an image queued before, `UserError` if a file cannot be written.
         """
         self._pending.append(self._thread.submit(self._write, name, image_id, detections))
         self.wait(until=MAX_PENDING)

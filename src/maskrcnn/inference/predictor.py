@@ -61,7 +61,6 @@ class Predictor:
 
     @property
     def conventions(self) -> Conventions:
-        """The conventions that the network follows."""
         return self.runtime.detector.conventions
 
     @property
@@ -69,9 +68,7 @@ class Predictor:
         """The torch network. Raises `UserError` for a bundle, which has none."""
         model = getattr(self.runtime, "model", None)
         if model is None:
-            raise UserError(
-                f"a bundle for {self.runtime.name} can only predict; use the run or model file that it was made from"
-            )
+            raise UserError(f"a bundle for {self.runtime.name} can only predict; use the model that it was made from")
         return model
 
     def changed(self, **settings: Any) -> Predictor:
@@ -82,8 +79,7 @@ class Predictor:
     def predict(self, picture: Picture, *, keep_pixels: bool = True) -> Detections:
         """Detect instances in a path, the bytes of a file, a Pillow image or an array (H, W[, C]) uint8 or uint16.
 
-        `keep_pixels` keeps the decoded picture for `Detections.save_overlay`. Raises `ImageError` if the picture cannot
-        be decoded.
+        `keep_pixels` keeps the decoded picture for `save_overlay`. Raises `ImageError` if it cannot be decoded.
         """
         return self._detect([self.prepare(picture)], keep_pixels)[0]
 
@@ -97,9 +93,8 @@ class Predictor:
     ) -> Iterator[Detections]:
         """Yield the detections of each picture, in order, while the next pictures are decoded.
 
-        Memory holds a few pictures at a time, however many there are. A picture that cannot be decoded raises
-        `ImageError`, or is passed to `on_error` and skipped. Only pictures of one input shape share a batch, so a batch
-        gives what single pictures give.
+        Memory holds a few pictures at a time. One that cannot be decoded raises `ImageError`, or goes to `on_error`.
+        Only pictures of one input shape share a batch, so a batch gives what single pictures give.
         """
         with ThreadPoolExecutor(2, thread_name_prefix="maskrcnn-decode") as pool:
             source = iter(pictures)
@@ -130,11 +125,10 @@ class Predictor:
         windows = np.array([item.fitted.window for item in batch], np.int64)
         predict = self.config.predict
         raw = self.runtime.detect(pixels, windows, predict)
-        input_hw = pixels.shape[1], pixels.shape[2]
+        input_hw, classes = (pixels.shape[1], pixels.shape[2]), (self.class_ids, self.class_names)
         pictures_hw = [(item.pixels.shape[0], item.pixels.shape[1]) for item in batch]
-        classes = self.class_ids, self.class_names
         finished = finish(raw, windows, input_hw, pictures_hw, predict, self.conventions, *classes)
         return [
-            replace(found, image=item.path, pixels=item.pixels if keep_pixels else None)
-            for found, item in zip(finished, batch, strict=True)
+            replace(detections, image=item.path, pixels=item.pixels if keep_pixels else None)
+            for detections, item in zip(finished, batch, strict=True)
         ]

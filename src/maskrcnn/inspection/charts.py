@@ -1,8 +1,4 @@
-"""Charts: numbers -> inline SVG with colours from the page's style sheet.
-
-The canvas is `WIDTH` x `HEIGHT` units and the page scales it, which keeps the text readable on a phone. Each chart has
-a title and a description for screen readers.
-"""
+"""Charts: numbers -> inline SVG, coloured by the page's style sheet, with a description for screen readers."""
 
 from __future__ import annotations
 
@@ -14,11 +10,13 @@ from html import escape
 import numpy as np
 
 WIDTH, HEIGHT = 420, 240
+"""Canvas units. The page scales them, which keeps the text readable on a phone."""
+
 LEFT, RIGHT, TOP, BOTTOM = 50, 12, 10, 40
-"""Margins around the plot in canvas units, for the axis labels."""
+"""Margins around the plot, for the axis labels."""
 
 MAX_POINTS = 240
-"""Longer lines are averaged down to this many points: more would be indistinguishable and enlarge the page."""
+"""Longer lines are averaged down to this many points: more would only enlarge the page."""
 
 MAX_MARKS = 40
 """Lines with more points than this are drawn without dots."""
@@ -26,10 +24,7 @@ MAX_MARKS = 40
 
 @dataclass(frozen=True)
 class Series:
-    """A line through `x` and `y` (n,), skipping values that are not finite.
-
-    `color` is 0 to 6, `faint` lines are not in the legend, and `marks` adds a dot at each point.
-    """
+    """A line through `x` and `y` (n,). `color` is 0 to 6, `faint` lines have no legend, `marks` adds dots at points."""
 
     name: str
     x: np.ndarray
@@ -104,16 +99,15 @@ class _Plot:
 
     def frame(self) -> str:
         parts = []
+        bottom, middle = HEIGHT - BOTTOM, (LEFT + WIDTH - RIGHT) / 2
         for value in ticks(*self.y_range):
             _, y = self.at(self.x_range[0], value)
             parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
             parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{number(value)}</text>')
         for value in ticks(*self.x_range):
             x, _ = self.at(value, self.y_range[0])
-            parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{number(value)}</text>')
-        bottom = HEIGHT - BOTTOM
+            parts.append(f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{number(value)}</text>')
         parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}"/>')
-        middle = (LEFT + WIDTH - RIGHT) / 2
         parts.append(f'<text x="{middle}" y="{HEIGHT - 6}" text-anchor="middle">{escape(self.x.label)}</text>')
         return "".join(parts)
 

@@ -22,16 +22,13 @@ SCORES = {
 """Displayed scores, and their keys in the result of `evaluate`."""
 
 SMOOTHING_SHARE, MIN_SMOOTHING_STEPS = 0.05, 5
-"""Window of the moving average: this share of the run's steps, and at least 5 steps."""
+"""Window of the moving average: this share of the steps, and at least 5 steps."""
 
 STEP = Axis("step", 0)
 
 
 def read_record(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the step and the validation entries of ``metrics.jsonl``; both are empty if there is no such file.
-
-    Reading stops at a broken line, since a killed run may leave an unfinished one at the end.
-    """
+    """Return the step and validation entries, if there is a file, up to a broken line: a killed run may end in one."""
     entries: list[dict[str, Any]] = []
     try:
         for line in path.read_text("utf-8").splitlines():
@@ -43,13 +40,12 @@ def read_record(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
 
 
 def training_sections(steps: list[dict[str, Any]], validations: list[dict[str, Any]]) -> list[Section]:
-    """Chart the entries that `read_record` returns."""
+    """Chart the entries of `read_record`."""
     if not steps:
         return []
     at = _column(steps, "step")
-    skipped = steps[-1].get("skipped", 0)
     notes = "<p>Faint line: every step. Bold line: moving average over a twentieth of the run.</p>"
-    if skipped:
+    if skipped := steps[-1].get("skipped", 0):
         notes += f"<p>{skipped} steps were skipped because their loss or gradient was not finite.</p>"
     losses = notes + chart_grid(_loss(name, at, _column(steps, name)) for name in LOSSES)
     lr, speed = _column(steps, "lr"), _column(steps, "images") / np.maximum(_column(steps, "seconds"), 1e-3)
@@ -79,9 +75,10 @@ def _validations(validations: list[dict[str, Any]]) -> str:
     if not validations:
         return line_chart("Validation scores", "There were no validations.", STEP, Axis("none yet", 0, 1), [])
     at = _column(validations, "step")
-    lines = []
-    for color, (name, (group, key)) in enumerate(SCORES.items()):
-        lines.append(Series(name, at, _column([e[group] for e in validations], key), color, marks=True))
+    lines = [
+        Series(name, at, _column([e[group] for e in validations], key), color, marks=True)
+        for color, (name, (group, key)) in enumerate(SCORES.items())
+    ]
     latest = ", ".join(f"{line.name} {number(float(line.y[-1]))}" for line in lines)
     return line_chart("Validation scores", f"{len(at)} validations. Last scores: {latest}.", STEP, Axis("", 0), lines)
 

@@ -1,8 +1,4 @@
-"""Thumbnails of the best and the worst images: ground truth and detections side by side.
-
-The longer side is `SIDE` pixels. Masks are sampled from their runs at thumbnail resolution, which costs little more
-than decoding the image, whatever its size.
-"""
+"""Thumbnails of the best and the worst images: ground truth and detections side by side."""
 
 from __future__ import annotations
 
@@ -25,9 +21,7 @@ SIDE = 420
 """Longer side of a thumbnail in pixels."""
 
 JPEG_QUALITY = 80
-MAX_IMAGES = 6
-"""Maximum number of best images, and of worst images."""
-
+MAX_IMAGES = 6  # of the best, and of the worst
 RIGHT_COLOR, WRONG_COLOR = 2, 5
 """Bluish green and vermillion of `drawing.PALETTE`: distinguishable with any colour vision."""
 
@@ -37,10 +31,9 @@ MAX_LABELS = 12
 
 @dataclass(frozen=True)
 class Picture:
-    """An image with its name, Kaggle score and thumbnails.
+    """An image with its Kaggle score, thumbnails and counts of instances and of detections per kind of TIDE.
 
-    `pictures` are ground truth and detections as data URIs, or None if the file cannot be read. `n_missed` of `n_truth`
-    instances were not found. `kinds` counts the detections of each of `evaluation.tide.KINDS`.
+    `pictures` are ground truth and detections as data URIs, or None if the file cannot be read.
     """
 
     name: str
@@ -52,13 +45,9 @@ class Picture:
 
 
 def best_and_worst(evaluation: Evaluation) -> tuple[list[int], list[int]]:
-    """Return the indices of the highest-scoring and the lowest-scoring images, at most `MAX_IMAGES` each, disjoint.
-
-    On ties, images with more instances come first: an empty image without detections shows little.
-    """
+    """Return the best and worst image indices, disjoint; on ties, more instances come first: empty ones show little."""
     scores, counts = evaluation.image_scores, evaluation.data.counts
-    n = len(scores)
-    worst = np.lexsort((-counts, scores))[: min(MAX_IMAGES, (n + 1) // 2)]
+    worst = np.lexsort((-counts, scores))[: min(MAX_IMAGES, (len(scores) + 1) // 2)]
     best_first = np.lexsort((-counts, -scores))
     return [int(i) for i in best_first if i not in worst][:MAX_IMAGES], worst.tolist()
 
@@ -94,7 +83,7 @@ def picture(evaluation: Evaluation, judgement: Judgement, i: int) -> Picture:
 
 
 def shrunk(mask: RLE, hw: tuple[int, int]) -> RLE:
-    """Resize `mask` to `hw` by sampling it at the centre of each new pixel."""
+    """Resize `mask` to `hw` by sampling its runs at the new pixel centres: the image size does not affect the cost."""
     height, width = mask.hw
     x1, y1, x2, y2 = mask.box
     rows = ((np.arange(hw[0]) + 0.5) * height / hw[0]).astype(np.int64)
@@ -119,9 +108,8 @@ def _draw(image: np.ndarray, masks: list[RLE], wrong: np.ndarray, labels: list[s
     non_empty = [k for k, mask in enumerate(small) if len(mask.runs)]
     colors = np.where(wrong, WRONG_COLOR, RIGHT_COLOR)[non_empty]
     labels = [labels[k] for k in non_empty] if labels is not None else []
-    show_labels = 0 < sum(map(bool, labels)) <= MAX_LABELS
-    masks = [small[k] for k in non_empty]
-    return _data_uri(draw_instances(image, masks, None, labels if show_labels else None, colors))
+    shown_labels = labels if 0 < sum(map(bool, labels)) <= MAX_LABELS else None
+    return _data_uri(draw_instances(image, [small[k] for k in non_empty], None, shown_labels, colors))
 
 
 def _data_uri(image: Image.Image) -> str:

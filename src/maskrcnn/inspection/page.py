@@ -1,8 +1,4 @@
-"""Building blocks of the page: sections, tables and chart grids.
-
-Parameters named `headline`, `content`, `figures` or `rows` take HTML: escape any user text in them first. All other
-parameters take plain text, which is escaped here.
-"""
+"""Parts of the page. Parameters `headline`, `content`, `figures` and `rows` take HTML; all other text is escaped."""
 
 from __future__ import annotations
 
@@ -40,7 +36,7 @@ def chart_grid(figures: Iterable[str]) -> str:
 
 
 def table(caption: str, head: Sequence[str], rows: Iterable[str], numbers_from: int) -> str:
-    """Build a table from HTML `rows`; right-align the headings of columns `numbers_from` and up."""
+    """Build a table; right-align the headings of columns `numbers_from` and up."""
     cells = "".join(
         f'<th scope="col"{NUMBER if k >= numbers_from else ""}>{escape(name)}</th>' for k, name in enumerate(head)
     )
@@ -56,9 +52,8 @@ NUMBER = ' class="n"'
 
 def row(name: str, values: Iterable[str]) -> str:
     """Build a table row: a name and its numbers."""
-    return (
-        f'<tr><th scope="row">{escape(name)}</th>' + "".join(f"<td{NUMBER}>{escape(v)}</td>" for v in values) + "</tr>"
-    )
+    cells = "".join(f"<td{NUMBER}>{escape(v)}</td>" for v in values)
+    return f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>'
 
 
 def facts(caption: str, values: Mapping[str, Any]) -> str:

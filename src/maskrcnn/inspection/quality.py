@@ -50,8 +50,7 @@ def _quality(evaluation: Evaluation, judgement: Judgement, threshold: float) -> 
     best = int(pooled.f1.argmax())
     summary = f"F1 peaks at {fraction(pooled.f1[best])} with a score threshold of {pooled.scores[best]:.2f}."
     curves = [Series("all classes", pooled.recall, pooled.precision, 0), *_class_curves(evaluation, judgement)]
-    point = pooled.at(threshold)
-    if point is not None:
+    if (point := pooled.at(threshold)) is not None:
         recall, precision = point
         summary = (
             f"At the score threshold of {threshold:g} (the dot), recall is {recall:.3f} and precision is "
@@ -61,16 +60,15 @@ def _quality(evaluation: Evaluation, judgement: Judgement, threshold: float) -> 
         curves.append(Series(name, np.array([recall]), np.array([precision]), faint=True))
     y_axis = Axis("precision of masks at IoU 0.5", 0, 1)
     bins = reliability(judgement.scores, hits)
+    edges = bins.edges
     error = f"The expected calibration error is {fraction(bins.error)}."
     figures = [
         line_chart("Precision-recall curve", summary, Axis("recall", 0, 1), y_axis, curves),
-        reliability_chart("Reliability", error, bins.edges, bins.shares, bins.counts),
+        reliability_chart("Reliability", error, edges, bins.shares, bins.counts),
     ]
     rows = [
         row(f"{low:.1f} to {high:.1f}", (f"{n:,}", fraction(score), fraction(share)))
-        for low, high, n, score, share in zip(
-            bins.edges, bins.edges[1:], bins.counts, bins.scores, bins.shares, strict=False
-        )
+        for low, high, n, score, share in zip(edges[:-1], edges[1:], bins.counts, bins.scores, bins.shares, strict=True)
     ]
     numbers = table("Detections by score", ("score", "detections", "mean score", "share correct"), rows, 1)
     return (
@@ -81,7 +79,7 @@ def _quality(evaluation: Evaluation, judgement: Judgement, threshold: float) -> 
 
 
 def _class_curves(evaluation: Evaluation, judgement: Judgement) -> list[Series]:
-    """Return the curves of the classes with the most instances; empty if there is only one class."""
+    """Return the curves of the classes with the most instances; none for a single class."""
     names = evaluation.data.class_names
     if len(names) < 2:
         return []

@@ -1,7 +1,4 @@
-"""``report.html``: a run and its last validation, or the evaluation of any model, on one self-contained page.
-
-metrics.jsonl, configuration, `Evaluation`  ->  sections of HTML, inline SVG and images as data URIs  ->  one file
-"""
+"""``report.html``: metrics.jsonl, configuration, `Evaluation` -> sections of HTML -> one self-contained file."""
 
 from __future__ import annotations
 
@@ -28,10 +25,7 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "numba", "openvino", "onnxr
 
 
 def write_run_report(folder: Path, evaluation: Evaluation | None, say: Callable[[str], None]) -> None:
-    """Write ``report.html`` into a run folder from its metrics, its configuration and its last validation, if any.
-
-    Raise nothing: report the error (a full disk, say) through `say`, and let the run continue.
-    """
+    """Write ``report.html`` into a run folder. Raise nothing: `say` reports the error, and the run continues."""
     try:
         config = Config.load(folder / "config.yaml")
         write_report(folder / "report.html", folder.resolve().name, config, evaluation, run=folder)
@@ -48,10 +42,7 @@ def write_report(
     run: Path | None = None,
     provenance: dict[str, Any] | None = None,
 ) -> None:
-    """Write the page to `path`: the curves of ``run/metrics.jsonl``, if any, then the sections of `evaluation`.
-
-    `provenance` comes from the header of the model file. Raise `UserError` if the page cannot be written.
-    """
+    """Write the page: the curves of `run`, if any, then `evaluation`. Raise `UserError` if it cannot be written."""
     steps, validations = read_record(run / "metrics.jsonl") if run is not None else ([], [])
     sections = training_sections(steps, validations)
     if evaluation is None:
@@ -76,10 +67,8 @@ def _headline(
     tiles = ""
     if evaluation is not None:
         scores = evaluation.scores
-        lines.append(
-            f"Scored on {scores['images']:,} images with {scores['instances']:,} instances from "
-            f"{evaluation.data.source.name}."
-        )
+        size = f"{scores['images']:,} images with {scores['instances']:,} instances"
+        lines.append(f"Scored on {size} from {evaluation.data.source.name}.")
         values = {name: fraction(scores[group][key]) for name, (group, key) in SCORES.items()}
         tiles = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in values.items())
         tiles = f'<dl class="tiles">{tiles}</dl>'

@@ -6,7 +6,7 @@ from numba import njit
 
 @njit(cache=True, nogil=True)
 def decode(deltas, anchors, weights, clip):
-    """`detection.boxes.decode_boxes` of deltas (N, 4) on anchors (N, 4), with ``weights`` (4,) float32."""
+    """Decode like `detection.boxes.decode_boxes`: deltas (N, 4) on anchors (N, 4), with `weights` (4,) float32."""
     out = np.empty_like(anchors)
     half = np.float32(0.5)
     limit = np.float32(clip)
@@ -21,7 +21,7 @@ def decode(deltas, anchors, weights, clip):
 
 @njit(cache=True, nogil=True)
 def _shared_and_union(a, b):
-    """Areas of intersection and union of two boxes; the intersection is 0 where they only touch."""
+    """Return the areas of intersection and union of two boxes; without overlap, 0 and the area of `a`."""
     w = min(a[2], b[2]) - max(a[0], b[0])
     h = min(a[3], b[3]) - max(a[1], b[1])
     area = (a[2] - a[0]) * (a[3] - a[1])
@@ -33,7 +33,7 @@ def _shared_and_union(a, b):
 
 @njit(cache=True, nogil=True)
 def nms(boxes, groups, threshold, limit):
-    """Indices of the surviving boxes, at most `limit`. Boxes (N, 4) come best first; groups (N,) do not compete.
+    """Return the indices of at most `limit` kept boxes. Boxes (N, 4) come best first; groups (N,) do not compete.
 
     A box is dropped if its IoU with a kept box of its group is above `threshold`.
     """
@@ -59,7 +59,7 @@ def nms(boxes, groups, threshold, limit):
 
 @njit(cache=True, nogil=True)
 def vote(boxes, scores, groups, kept, threshold):
-    """Boxes (K, 4): each of `kept` (K,) as the mean, weighted by score, of the boxes (N, 4) that vote for it.
+    """Return each of `kept` (K,) as the mean box, weighted by score, of itself and the boxes (N, 4) that vote for it.
 
     A box votes if it is of the same group and its IoU with the kept box is above `threshold`.
     """

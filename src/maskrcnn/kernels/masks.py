@@ -1,10 +1,9 @@
-"""Mask targets and pasting: run-length masks to and from the M x M grids of the mask head.
+"""Mask targets and pasting: run-length masks to and from grids of M x M cells over a box.
 
     runs, box -> coverage -> grid (M, M) -> grid_to_runs -> runs
 
-Coordinates are continuous and pixel ``i`` spans ``[i, i + 1)``. A box ``(x1, y1, x2, y2)`` is divided into M x M cells.
-`coverage` is the fraction of each cell that a mask covers. `grid_to_runs` is its inverse: it interpolates bilinearly
-between cell centres, and a pixel is in the mask if the value at its centre is >= 0.
+Coordinates are continuous and pixel ``i`` spans ``[i, i + 1)``. `grid_to_runs` inverts `coverage`: it interpolates
+bilinearly between cell centres, and a pixel is in the mask if the value at its centre is >= 0.
 """
 
 import math
@@ -18,13 +17,10 @@ def coverage(runs, height, box, size):
     """Return the covered fraction of each of ``size x size`` cells of `box` (4,) xyxy, as float32 [row, column]."""
     grid = np.zeros((size, size), np.float64)
     x1, y1, x2, y2 = box[0], box[1], box[2], box[3]
-    cell_w = max(x2 - x1, 1e-6) / size
-    cell_h = max(y2 - y1, 1e-6) / size
+    cell_w, cell_h = max(x2 - x1, 1e-6) / size, max(y2 - y1, 1e-6) / size
     row_coverage = np.empty(size, np.float64)
-    first_x = max(int(math.floor(x1)), 0)
-    end_x = int(math.ceil(x2))
     k = 0
-    for x in range(first_x, end_x):
+    for x in range(max(int(math.floor(x1)), 0), int(math.ceil(x2))):
         row_coverage[:] = 0.0
         crossed = False
         # Skip runs that end before this column, then add up the runs that cross it.
@@ -38,14 +34,12 @@ def coverage(runs, height, box, size):
             if bottom <= top:
                 continue
             crossed = True
-            begin = (top - y1) / cell_h
-            end = (bottom - y1) / cell_h
+            begin, end = (top - y1) / cell_h, (bottom - y1) / cell_h
             for r in range(max(int(begin), 0), min(int(math.ceil(end)), size)):
                 row_coverage[r] += max(0.0, min(end, r + 1.0) - max(begin, float(r)))
         if not crossed:
             continue
-        begin = (max(float(x), x1) - x1) / cell_w
-        end = (min(x + 1.0, x2) - x1) / cell_w
+        begin, end = (max(float(x), x1) - x1) / cell_w, (min(x + 1.0, x2) - x1) / cell_w
         for c in range(max(int(begin), 0), min(int(math.ceil(end)), size)):
             covered_width = min(end, c + 1.0) - max(begin, float(c))
             if covered_width > 0:
@@ -66,10 +60,10 @@ def coverage_of_boxes(runs, offsets, height, mask_index, boxes, size):
 
 @njit(cache=True, nogil=True)
 def _column_runs(profile, size, y1, cell_h, top, bottom, column_start, out, n):
-    """Append the runs of one pixel column to the first `n` of `out` and return the new count.
+    """Append the runs of the pixel column that begins at index `column_start` to the first `n` of `out`; return n.
 
-    `profile` (M,) holds the column's values at cell centres and `column_start` is the index of its first pixel. Values
-    are linear between centres: a run begins and ends where they cross zero, and no pixel is visited.
+    `profile` (M,) holds the column's values at cell centres. Values are linear between centres: a run begins and ends
+    where they cross zero, and no pixel is visited.
     """
     first = 0
     while first < size:
@@ -93,8 +87,7 @@ def _column_runs(profile, size, y1, cell_h, top, bottom, column_start, out, n):
             if n > 0 and out[n - 1, 0] + out[n - 1, 1] == column_start + begin_y:
                 out[n - 1, 1] += end_y - begin_y
             else:
-                out[n, 0] = column_start + begin_y
-                out[n, 1] = end_y - begin_y
+                out[n, 0], out[n, 1] = column_start + begin_y, end_y - begin_y
                 n += 1
         first = last + 1
     return n
@@ -108,16 +101,13 @@ def grid_to_runs(grid, box, height, width):
     """
     size = grid.shape[0]
     x1, y1, x2, y2 = box[0], box[1], box[2], box[3]
-    left = max(int(math.ceil(x1 - 0.5)), 0)
-    right = min(int(math.ceil(x2 - 0.5)), width)
-    top = max(int(math.ceil(y1 - 0.5)), 0)
-    bottom = min(int(math.ceil(y2 - 0.5)), height)
+    left, right = max(int(math.ceil(x1 - 0.5)), 0), min(int(math.ceil(x2 - 0.5)), width)
+    top, bottom = max(int(math.ceil(y1 - 0.5)), 0), min(int(math.ceil(y2 - 0.5)), height)
     if right <= left or bottom <= top:
         return np.empty((0, 2), np.int64)
     out = np.empty(((right - left) * (size // 2 + 1), 2), np.int64)
     n = 0
-    cell_w = (x2 - x1) / size
-    cell_h = (y2 - y1) / size
+    cell_w, cell_h = (x2 - x1) / size, (y2 - y1) / size
     profile = np.empty(size, np.float64)
     for x in range(left, right):
         grid_x = min(max((x + 0.5 - x1) / cell_w - 0.5, 0.0), size - 1.0)

@@ -10,8 +10,7 @@ def _source_pixels(n_out, n_in, step):
 
     Positions are rounded to float32 once, like the fused multiply-add of torch's kernels on AVX2 and later.
     """
-    first = np.empty(n_out, np.int64)
-    second = np.empty(n_out, np.int64)
+    first, second = np.empty(n_out, np.int64), np.empty(n_out, np.int64)
     weight = np.empty(n_out, np.float32)
     for i in range(n_out):
         position = max(np.float32(np.float64(step) * (i + 0.5) - 0.5), np.float32(0.0))

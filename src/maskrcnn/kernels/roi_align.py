@@ -2,11 +2,10 @@
 
     feature (B, H, W, C), boxes (R, 4) -> rows of the map -> strip (W, C) -> its columns -> bins (R, S, S, C)
 
-The average over the bilinear samples of a bin is a weighting of rows times a weighting of columns. Each row of bins
-gathers rows of the map into a strip, and each bin gathers columns of the strip. With g samples per side this takes
-``2 g`` multiplications per gathered value instead of ``4 g^2``.
+The average of a bin's bilinear samples is a weighting of rows times one of columns: a row of bins gathers rows of the
+map into a strip, and a bin gathers its columns. That takes ``2 g`` instead of ``4 g^2`` multiplications per value.
 
-    R boxes, S output cells per side, T = 2 g taps, B images, H x W map cells, C channels
+    R boxes, S bins per side, g samples per bin and side, T = 2 g taps, B images, H x W map cells, C channels
 """
 
 import numpy as np
@@ -54,14 +53,11 @@ def _taps(box, axis, positions, scale, length, size, samples, pooling):
             cell = int(position)
             fraction = position - cell
             if cell >= length - 1:
-                cell = length - 1
-                fraction = 0.0
+                cell, fraction = length - 1, 0.0
             next_cell = min(cell + 1, length - 1)
             t = 2 * sample
-            index[bin_index, t] = cell
-            index[bin_index, t + 1] = next_cell
-            weight[bin_index, t] = (1.0 - fraction) / n
-            weight[bin_index, t + 1] = fraction / n
+            index[bin_index, t], index[bin_index, t + 1] = cell, next_cell
+            weight[bin_index, t], weight[bin_index, t + 1] = (1.0 - fraction) / n, fraction / n
             first, last = min(first, cell), max(last, next_cell)
     return index, weight, min(first, last + 1), last + 1
 
@@ -106,8 +102,8 @@ def roi_align_forward(feature, boxes, positions, image_index, rows_of_out, scale
 def roi_align_backward(grad, boxes, positions, image_index, rows_of_grad, scale, samples, pooling, parts, out):
     """Add the map's gradient to `out` (B, H, W, C), given the bins' gradients ``grad[rows_of_grad]``, (.., S, S, C).
 
-    Each of `parts` threads processes all boxes for a slice of the channels. No two threads write to one value, and
-    the order of additions is fixed: the result is the same to the last bit whatever their timing.
+    Each of `parts` threads processes all boxes for a slice of the channels. No two threads write to one value, and the
+    order of additions is fixed: results are the same to the last bit.
     """
     height, width, channels = out.shape[1:]
     size = grad.shape[1]

@@ -14,9 +14,7 @@ PAST_ALL_PIXELS = 2**62
 def merge_runs(a, b, keep_a_only, keep_both, keep_b_only):
     """Merge two canonical run lists. The flags say whether to keep pixels only in a, in both, and only in b."""
     out = np.empty((2 * (len(a) + len(b)) + 1, 2), np.int64)
-    n = 0
-    ia = ib = 0
-    position = 0
+    n = ia = ib = position = 0
     while ia < len(a) or ib < len(b):
         in_a = ia < len(a) and a[ia, 0] <= position
         in_b = ib < len(b) and b[ib, 0] <= position
@@ -31,8 +29,7 @@ def merge_runs(a, b, keep_a_only, keep_both, keep_b_only):
             if n > 0 and out[n - 1, 0] + out[n - 1, 1] == position:
                 out[n - 1, 1] += edge - position
             else:
-                out[n, 0] = position
-                out[n, 1] = edge - position
+                out[n, 0], out[n, 1] = position, edge - position
                 n += 1
         position = edge
         if ia < len(a) and a[ia, 0] + a[ia, 1] <= position:
@@ -44,32 +41,26 @@ def merge_runs(a, b, keep_a_only, keep_both, keep_b_only):
 
 @njit(cache=True, nogil=True)
 def window_runs(runs, height, x1, y1, x2, y2):
-    """Crop runs to the window ``[x1, x2) x [y1, y2)``, in window coordinates.
+    """Crop runs to the window ``[x1, x2) x [y1, y2)``, in window coordinates; outside the image is background.
 
-    The window may extend beyond the image; outside is background. Cost grows with the runs and the columns they span.
+    Cost grows with the runs and the columns they span.
     """
     capacity = 0
     for i in range(len(runs)):
         capacity += (runs[i, 0] + runs[i, 1] - 1) // height - runs[i, 0] // height + 1
     out = np.empty((capacity, 2), np.int64)
     n = 0
-    h = y2 - y1
     for i in range(len(runs)):
-        start = runs[i, 0]
-        end = start + runs[i, 1]
-        first = max(start // height, x1)
-        last = min((end - 1) // height, x2 - 1)
-        for x in range(first, last + 1):
-            top = max(start - x * height, 0, y1)
-            bottom = min(end - x * height, height, y2)
+        start, end = runs[i, 0], runs[i, 0] + runs[i, 1]
+        for x in range(max(start // height, x1), min((end - 1) // height, x2 - 1) + 1):
+            top, bottom = max(start - x * height, 0, y1), min(end - x * height, height, y2)
             if bottom <= top:
                 continue
-            window_start = (x - x1) * h + top - y1
+            window_start = (x - x1) * (y2 - y1) + top - y1
             if n > 0 and out[n - 1, 0] + out[n - 1, 1] == window_start:
                 out[n - 1, 1] += bottom - top
             else:
-                out[n, 0] = window_start
-                out[n, 1] = bottom - top
+                out[n, 0], out[n, 1] = window_start, bottom - top
                 n += 1
     return out[:n].copy()
 
@@ -78,8 +69,7 @@ def window_runs(runs, height, x1, y1, x2, y2):
 def transpose_runs(runs, rows, columns):
     """Convert runs along `rows` lines of `columns` pixels each to runs along the columns of the same mask.
 
-    Each line is compared with the line above: a difference begins or ends a run of the result. Cost grows with the
-    number of runs in and out.
+    Each line is compared with the line above: a difference begins or ends a run. Cost grows with the runs in and out.
     """
     # Split runs at line ends: (line, first column, end column).
     n_spans = 0
@@ -88,8 +78,7 @@ def transpose_runs(runs, rows, columns):
     spans = np.empty((n_spans, 3), np.int64)
     n = 0
     for i in range(len(runs)):
-        start = runs[i, 0]
-        end = start + runs[i, 1]
+        start, end = runs[i, 0], runs[i, 0] + runs[i, 1]
         for line in range(start // columns, (end - 1) // columns + 1):
             spans[n, 0] = line
             spans[n, 1] = max(start - line * columns, 0)
@@ -97,9 +86,7 @@ def transpose_runs(runs, rows, columns):
             n += 1
     open_line = np.full(columns, -1, np.int64)  # line where the open run of each column began
     out = np.empty((16 + 2 * n_spans, 2), np.int64)
-    n_out = 0
-    begin_above = 0
-    begin = 0
+    n_out = begin_above = begin = 0
     line = -1
     while begin_above < begin or begin < n:
         # Spans [begin_above, begin) lie on the line above `line`, spans [begin, stop) on it.
@@ -107,9 +94,7 @@ def transpose_runs(runs, rows, columns):
         stop = begin
         while stop < n and spans[stop, 0] == line:
             stop += 1
-        ia = begin_above
-        ib = begin
-        x = 0
+        ia, ib, x = begin_above, begin, 0
         while ia < begin or ib < stop:
             in_a = ia < begin and spans[ia, 1] <= x
             in_b = ib < stop and spans[ib, 1] <= x
@@ -127,16 +112,14 @@ def transpose_runs(runs, rows, columns):
                         larger = np.empty((2 * len(out), 2), np.int64)
                         larger[:n_out] = out
                         out = larger
-                    out[n_out, 0] = c * rows + open_line[c]
-                    out[n_out, 1] = line - open_line[c]
+                    out[n_out, 0], out[n_out, 1] = c * rows + open_line[c], line - open_line[c]
                     n_out += 1
             x = edge
             if ia < begin and spans[ia, 2] <= x:
                 ia += 1
             if ib < stop and spans[ib, 2] <= x:
                 ib += 1
-        begin_above = begin
-        begin = stop
+        begin_above, begin = begin, stop
     out = out[:n_out]
     out = out[np.argsort(out[:, 0])]
     n = 0
@@ -144,8 +127,7 @@ def transpose_runs(runs, rows, columns):
         if n > 0 and out[n - 1, 0] + out[n - 1, 1] == out[i, 0]:
             out[n - 1, 1] += out[i, 1]
         else:
-            out[n, 0] = out[i, 0]
-            out[n, 1] = out[i, 1]
+            out[n, 0], out[n, 1] = out[i, 0], out[i, 1]
             n += 1
     return out[:n].copy()
 
@@ -153,11 +135,9 @@ def transpose_runs(runs, rows, columns):
 @njit(cache=True, nogil=True)
 def paint_runs(runs, height, x1, y1, mask):
     """Set the pixels of `runs` to True in `mask` (h, w), a window of the image with its corner at (x1, y1)."""
-    y2 = y1 + mask.shape[0]
-    x2 = x1 + mask.shape[1]
+    y2, x2 = y1 + mask.shape[0], x1 + mask.shape[1]
     for i in range(len(runs)):
-        start = runs[i, 0]
-        end = start + runs[i, 1]
+        start, end = runs[i, 0], runs[i, 0] + runs[i, 1]
         for x in range(max(start // height, x1), min((end - 1) // height, x2 - 1) + 1):
             for y in range(max(start - x * height, 0, y1), min(end - x * height, height, y2)):
                 mask[y - y1, x - x1] = True
@@ -183,8 +163,7 @@ def find_runs(mask):
                 if inside_run:
                     out[n - 1, 1] += 1
                 else:
-                    out[n, 0] = x * height + y
-                    out[n, 1] = 1
+                    out[n, 0], out[n, 1] = x * height + y, 1
                     n += 1
             inside_run = mask[y, x]
     return out
@@ -199,28 +178,22 @@ def boxes_of_runs(runs, offsets, heights):
             continue
         height = heights[i]
         last = offsets[i + 1] - 1
-        y1 = height
-        y2 = 0
+        y1, y2 = height, 0
         for k in range(offsets[i], offsets[i + 1]):
             top = runs[k, 0] % height
             bottom = top + runs[k, 1]
             if bottom > height:
-                top = 0
-                bottom = height
-            y1 = min(y1, top)
-            y2 = max(y2, bottom)
-        boxes[i, 0] = runs[offsets[i], 0] // height
-        boxes[i, 1] = y1
-        boxes[i, 2] = (runs[last, 0] + runs[last, 1] - 1) // height + 1
-        boxes[i, 3] = y2
+                top, bottom = 0, height
+            y1, y2 = min(y1, top), max(y2, bottom)
+        boxes[i, 0], boxes[i, 1] = runs[offsets[i], 0] // height, y1
+        boxes[i, 2], boxes[i, 3] = (runs[last, 0] + runs[last, 1] - 1) // height + 1, y2
     return boxes
 
 
 @njit(cache=True, nogil=True)
 def intersection_areas(runs_a, offsets_a, boxes_a, runs_b, offsets_b, boxes_b):
     """Return the intersection in pixels of each pair of masks, (len(a), len(b)) int64; all are of one image."""
-    n = len(offsets_a) - 1
-    m = len(offsets_b) - 1
+    n, m = len(offsets_a) - 1, len(offsets_b) - 1
     areas = np.zeros((n, m), np.int64)
     for i in range(n):
         for j in range(m):
@@ -228,9 +201,7 @@ def intersection_areas(runs_a, offsets_a, boxes_a, runs_b, offsets_b, boxes_b):
                 continue
             if boxes_a[i, 1] >= boxes_b[j, 3] or boxes_b[j, 1] >= boxes_a[i, 3]:
                 continue
-            ka = offsets_a[i]
-            kb = offsets_b[j]
-            total = 0
+            ka, kb, total = offsets_a[i], offsets_b[j], 0
             while ka < offsets_a[i + 1] and kb < offsets_b[j + 1]:
                 end_a = runs_a[ka, 0] + runs_a[ka, 1]
                 end_b = runs_b[kb, 0] + runs_b[kb, 1]

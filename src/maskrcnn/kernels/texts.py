@@ -25,25 +25,20 @@ def count_numbers(text, offsets):
 
 @njit(cache=True, nogil=True)
 def parse_runs(text, offsets, n_pixels, run_offsets, origin, relative, runs):
-    """Parse n texts of start/length pairs into `runs`.
+    """Parse n texts into `runs`. Return run counts (n,) and problems (n, 3): error code, word index, value.
 
-    Returns run counts (n,) and problems (n, 3): error code, word index, value. Touching runs are joined. The runs of
-    text i begin at ``runs[run_offsets[i]]``. With `relative`, each start is an offset from the end of the previous run.
-    ``n_pixels[i]`` is -1 if the image size is unknown; the end of its runs is then not checked.
+    The runs of text i begin at ``runs[run_offsets[i]]``; touching runs are joined. With `relative`, each start is an
+    offset from the end of the previous run. If ``n_pixels[i]`` is -1 (unknown), the end of the runs is not checked.
     """
     n = len(offsets) - 1
     counts = np.zeros(n, np.int64)
     problems = np.zeros((n, 3), np.int64)
     for i in range(n):
-        word = 0
-        start = 0
-        previous_end = 0
+        word = start = value = previous_end = 0
         previous_start = -1
         next_run = run_offsets[i]
-        p = offsets[i]
-        stop = offsets[i + 1]
+        p, stop = offsets[i], offsets[i + 1]
         code = OK
-        value = 0
         while p < stop:
             c = text[p]
             if c in (SPACE, TAB):
@@ -52,8 +47,7 @@ def parse_runs(text, offsets, n_pixels, run_offsets, origin, relative, runs):
             negative = c == MINUS
             if c in (MINUS, PLUS):
                 p += 1
-            value = 0
-            digits = 0
+            value = digits = 0
             while p < stop and text[p] >= ZERO and text[p] <= NINE:
                 value = value * 10 + (text[p] - ZERO)
                 digits += 1
@@ -90,29 +84,23 @@ def parse_runs(text, offsets, n_pixels, run_offsets, origin, relative, runs):
                 if next_run > run_offsets[i] and runs[next_run - 1, 0] + runs[next_run - 1, 1] == start:
                     runs[next_run - 1, 1] += value
                 else:
-                    runs[next_run, 0] = start
-                    runs[next_run, 1] = value
+                    runs[next_run, 0], runs[next_run, 1] = start, value
                     next_run += 1
-                previous_start = start
-                previous_end = start + value
+                previous_start, previous_end = start, start + value
             word += 1
         if code == OK and word % 2 == 1:
-            code = ODD_COUNT
-            word = word - 1
+            code, word = ODD_COUNT, word - 1
         counts[i] = next_run - run_offsets[i]
-        problems[i, 0] = code
-        problems[i, 1] = word
-        problems[i, 2] = value
+        problems[i, 0], problems[i, 1], problems[i, 2] = code, word, value
     return counts, problems
 
 
 @njit(cache=True, nogil=True)
 def compact_runs(runs, run_offsets, counts):
-    """Close, in place, the gaps that joined runs left in `runs`. Returns the new offsets (n + 1,)."""
+    """Close, in place, the gaps that joined runs left in `runs`. Return the new offsets (n + 1,)."""
     offsets = np.zeros(len(counts) + 1, np.int64)
     for i in range(len(counts)):
-        source = run_offsets[i]
-        target = offsets[i]
+        source, target = run_offsets[i], offsets[i]
         if source != target:
             for k in range(counts[i]):
                 runs[target + k, 0] = runs[source + k, 0]
@@ -140,10 +128,9 @@ def counts_to_chars(counts):
 
 @njit(cache=True, nogil=True)
 def chars_to_counts(chars):
-    """Invert `counts_to_chars`. Returns the counts and the position of the first bad character, or -1."""
+    """Invert `counts_to_chars`. Return the counts and the position of the first bad character, or -1."""
     counts = np.empty(len(chars), np.int64)
-    n = 0
-    p = 0
+    n = p = 0
     while p < len(chars):
         value = np.int64(0)
         shift = 0

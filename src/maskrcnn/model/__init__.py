@@ -1,1 +1,1 @@
-"""image -> backbone -> fpn -> anchors -> rpn -> proposals -> roi_align -> box head, mask head."""
+"""The network: image -> backbone -> fpn -> rpn; pooled boxes -> box head, mask head."""

@@ -48,8 +48,7 @@ class Backbone(nn.Module):
             if stride in STAGE_OF_STRIDE
         ]
         self.channels: list[int] = body.feature_info.channels()
-        # Some transformers return (B, H, W, C).
-        self.channels_last = Format(getattr(body, "output_fmt", "NCHW")) == Format.NHWC
+        self.channels_last = Format(getattr(body, "output_fmt", "NCHW")) == Format.NHWC  # some transformers
         self.pixel_mean, self.pixel_std = ([255 * v for v in body.pretrained_cfg[k]] for k in ("mean", "std"))
         if conventions.stride_in_1x1:
             _move_stride_to_1x1(self.body)
@@ -63,15 +62,11 @@ class Backbone(nn.Module):
 
     @torch.no_grad()
     def require_any_size(self) -> None:
-        """Raise `UserError` if the network accepts only one image size or its maps do not match its strides.
-
-        Some transformers do the first; networks without padding do the second.
-        """
+        """Raise `UserError` if only one image size works (some transformers) or maps miss their stride (no padding)."""
         training = self.training
         try:
             maps = self.eval()(next(self.parameters()).new_zeros(1, 3, *PROBE_HW))
-        except Exception as error:
-            # Each network raises its own error.
+        except Exception as error:  # each network has its own
             raise UserError(
                 f"the backbone {self.name!r} does not accept pictures of any size ({error}). Choose one that does, "
                 "such as resnet50, convnext_tiny or tf_efficientnet_lite0"
@@ -139,10 +134,7 @@ def _move_stride_to_1x1(body: nn.Module) -> None:
 
 
 def _pad_pool_after(body: nn.Module) -> None:
-    """Pad the stem's max pooling on the right and bottom, like TensorFlow's "same" on an even map.
-
-    Zeros are safe padding because the input is never negative.
-    """
+    """Pad max pooling at right and bottom, like TensorFlow's "same" on an even map. Zeros fit: no input is negative."""
     body.add_module("maxpool", nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.MaxPool2d(3, stride=2)))
 
 
@@ -153,8 +145,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # Each reader raises its own errors for a damaged file.
+    except Exception as error:  # each reader has its own for a damaged file
         raise UserError(f"{path} is not a readable weight file: {str(error).splitlines()[0]}") from None
 
 
@@ -164,8 +155,7 @@ def _load_imagenet(backbone: Backbone) -> str:
         return "ImageNet weights of EfficientNet-Lite0 (installed with the package)"
     try:
         source = _create(backbone.name, pretrained=True)
-    except Exception as error:
-        # The hub client raises different errors for a missing network, a proxy and an unknown name.
+    except Exception as error:  # the hub client has different ones for no network, a proxy and an unknown name
         raise UserError(
             f"the ImageNet weights of {backbone.name} could not be fetched ({type(error).__name__}). Use --preset "
             "lite, whose weights come with the package, --weights FILE with a downloaded timm or torchvision file, or "

@@ -2,9 +2,8 @@
 
     norm(W x) = (g W) x + b,  g = weight / sqrt(variance + eps),  b = bias - mean g
 
-Two modules replace each pair. Gradients reach W, weight and bias through g and b, as they would through the norm, and
-the activations are passed over once less. The replacements keep every tensor under its name, so weights load and save
-as before.
+Two modules replace each pair and keep its tensors under their names. Gradients reach W, weight and bias as through the
+norm, and the activations are passed over once less.
 """
 
 from __future__ import annotations
@@ -22,10 +21,7 @@ from maskrcnn.model.layers import SharedConv2d, norms, replace_module
 
 
 def fold_frozen_norms(body: nn.Module) -> None:
-    """Replace, in place, each convolution of `body` that feeds one batch norm alone, and that norm.
-
-    The norms must stay frozen: the replacements use their running statistics for good.
-    """
+    """Replace, in place, each convolution of `body` that feeds one norm alone, and the norm, which must stay frozen."""
     for conv_name, norm_name in foldable_pairs(body):
         conv, norm = body.get_submodule(conv_name), FoldedNorm(body.get_submodule(norm_name))
         assert isinstance(conv, nn.Conv2d)
@@ -72,15 +68,13 @@ class FoldedNorm(nn.Module):
         self.act = getattr(norm, "act", nn.Identity())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape in and out."""
         return self.act(self.drop(x))
 
 
 def foldable_pairs(body: nn.Module) -> list[tuple[str, str]]:
-    """Names of convolutions and of the norms that alone read their outputs.
+    """Names of convolutions and of the norms that alone read their outputs and have weights and running statistics.
 
-    They are found in the autograd graph of a forward pass on the meta device, which computes no numbers. A norm without
-    weights or running statistics cannot be folded.
+    They are found in the autograd graph of a forward pass on the meta device, which computes no numbers.
     """
     if next(norms(body), None) is None:
         return []

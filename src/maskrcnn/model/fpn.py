@@ -43,7 +43,6 @@ class SingleMap(nn.Module):
         _initialize(self)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Project the last map."""
         return self.merge(maps)
 
     def merge(self, maps: list[Tensor]) -> list[Tensor]:

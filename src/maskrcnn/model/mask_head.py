@@ -47,7 +47,7 @@ class MaskHead(nn.Module):
         return weight, self.deconv.get_parameter("bias").repeat(4)
 
     def finish(self, cells: Tensor, labels: Tensor, product_weight: Tensor, product_bias: Tensor) -> Tensor:
-        """Turn `convolved`'s (R, S, S, C), labels (R,) and `product`'s matrix into mask logits (R, M, M).
+        """`convolved`'s (R, S, S, C), labels (R,) and `product`'s matrix -> mask logits (R, M, M).
 
         The deconvolution makes four mask cells of each cell. They move to their places last, as one number each.
         """

@@ -25,11 +25,7 @@ from maskrcnn.model.rpn import RPN, RPNOutput
 
 
 class MaskRCNN(nn.Module):
-    """Mask R-CNN (He et al. 2017).
-
-    Boxes are in the network's units: input pixels, or [0, 1] under conventions with normalised boxes. With
-    `freeze_norm`, batch norm keeps its statistics and scale, in training mode too.
-    """
+    """Mask R-CNN (He et al. 2017), boxes in the network's units (`boxes.to_units`). `freeze_norm` fixes batch norm."""
 
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -73,7 +69,7 @@ class MaskRCNN(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> tuple[list[Tensor], RPNOutput]:
-        """Normalised images (B, 3, H, W) -> the maps of the pyramid and the answers of the RPN on them."""
+        """Normalised images (B, 3, H, W) -> the pyramid's maps and the RPN's outputs on them."""
         features = self.extract(images)
         return features, self.rpn(features)
 
@@ -93,10 +89,7 @@ class MaskRCNN(nn.Module):
         return self.pyramid(self.backbone(images))
 
     def trunk(self, features: list[Tensor], rpn: RPNOutput, input_hw: tuple[int, int]) -> Trunk:
-        """Hand the output of `forward` to the steps of `maskrcnn.detection`: without gradients, NumPy on a CPU.
-
-        Proposals need no `features`; pass none to save the copy.
-        """
+        """`forward`'s output, detached, NumPy on a CPU. Proposals need no `features`: pass none to save the copy."""
         return Trunk(
             maps=[on_host(f.detach().permute(0, 2, 3, 1).contiguous()) for f in features[:POOLED_LEVELS]],
             objectness=on_host(torch.cat(rpn.objectness_logits, 1).detach()),

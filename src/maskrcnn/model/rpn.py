@@ -59,19 +59,17 @@ class RPN(nn.Module):
             hidden = feature
             for conv in self.convs:
                 hidden = F.relu(conv(hidden))
-            # (B, A, M, N) -> (B, M*N*A)
+            # (B, A, M, N) -> (B, M*N*A) and (B, A*4, M, N) -> (B, M*N*A, 4)
             logits.append(self.objectness(hidden).permute(0, 2, 3, 1).flatten(1))
-            # (B, A*4, M, N) -> (B, M*N*A, 4)
             deltas.append(self.deltas(hidden).permute(0, 2, 3, 1).reshape(hidden.shape[0], -1, 4))
             cells.append((feature.shape[-2], feature.shape[-1]))
         return RPNOutput(logits, deltas, cells)
 
     def at(self, features: list[Tensor], image_index: Tensor, anchor_index: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute logits (S,) and deltas (S, 4) of the sampled anchors only, with the same values as `forward`.
+        """Logits (S,) and deltas (S, 4) of anchors (S,) of images (S,), with the values and gradients of `forward`.
 
-        `image_index` (S,) and `anchor_index` (S,) select the samples; anchors are numbered over all levels in the
-        order of `forward`. Training samples a few hundred of some 60,000 anchors, so the backward pass through these
-        cells costs next to nothing. Its gradients are the same.
+        Anchors are numbered over all levels in the order of `forward`. Training samples a few hundred of some 60,000,
+        so the backward pass through these cells costs next to nothing.
         """
         per_cell = self.objectness.out_channels
         logits, deltas, sample_order = [], [], []
@@ -94,10 +92,7 @@ class RPN(nn.Module):
         return torch.cat(logits)[inverse], torch.cat(deltas)[inverse]
 
     def _hidden_at(self, feature: Tensor, image_index: Tensor, y: Tensor, x: Tensor, depth: int) -> Tensor:
-        """Return the map after `depth` convolutions at the cells (y, x) as (S, C); S is the number of cells.
-
-        Each convolution needs the 3x3 patches of the map before it, hence the recursion.
-        """
+        """Map after `depth` convolutions at S cells (y, x), (S, C). Each needs 3x3 patches of the map before it."""
         rows, columns = feature.shape[-2:]
         if depth == 0:
             flat_index = (image_index * rows + y) * columns + x
@@ -106,13 +101,8 @@ class RPN(nn.Module):
         offset = torch.arange(-1, 2, device=feature.device)
         py, px = torch.broadcast_tensors(y[:, None, None] + offset[:, None], x[:, None, None] + offset)  # (S, 3, 3)
         inside = (py >= 0) & (py < rows) & (px >= 0) & (px < columns)
-        cells = self._hidden_at(
-            feature,
-            image_index.repeat_interleave(9),
-            py.clamp(0, rows - 1).flatten(),
-            px.clamp(0, columns - 1).flatten(),
-            depth - 1,
-        )
+        y, x = py.clamp(0, rows - 1).flatten(), px.clamp(0, columns - 1).flatten()
+        cells = self._hidden_at(feature, image_index.repeat_interleave(9), y, x, depth - 1)
         patches = (cells.unflatten(0, (-1, 3, 3)) * inside[..., None]).flatten(1)  # (S, 3*3*C), zero-padded
         conv = self.convs[depth - 1]
         weight = conv.get_parameter("weight").permute(0, 2, 3, 1).flatten(1)  # (C', C, 3, 3) -> (C', 3*3*C)

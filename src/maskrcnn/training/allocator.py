@@ -26,10 +26,7 @@ GLIBC_DEFAULTS = {TRIM_THRESHOLD: 2**26, MMAP_THRESHOLD: 2**25, MMAP_MAX: 2**16}
 
 @contextmanager
 def freed_memory_kept(device: torch.device) -> Iterator[None]:
-    """Make the C library keep freed memory while training on a CPU, and return it to the system at the end.
-
-    Does nothing if the library is not glibc or if the environment configures its allocator.
-    """
+    """Keep freed memory until the block ends. A no-op off the CPU, without glibc or if the environment tunes malloc."""
     configured = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
     if device.type != "cpu" or os.name != "posix" or configured or not hasattr(ctypes.CDLL(None), "malloc_trim"):
         yield

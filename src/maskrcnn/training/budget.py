@@ -36,8 +36,8 @@ class Budget:
 
     def more_steps(self, elapsed: float, validation_seconds: float, steps_per_epoch: int) -> int:
         """Return how many more steps fit into the time left after `elapsed` seconds."""
-        seconds_left, steps_done = self.seconds - elapsed, len(self.step_times)
-        return steps_for(seconds_left, self.step_seconds, validation_seconds, steps_per_epoch, steps_done)
+        done = len(self.step_times)
+        return steps_for(self.seconds - elapsed, self.step_seconds, validation_seconds, steps_per_epoch, done)
 
 
 def across_sizes(pixels: np.ndarray, most: int = 5) -> np.ndarray:
@@ -47,32 +47,21 @@ def across_sizes(pixels: np.ndarray, most: int = 5) -> np.ndarray:
 
 
 def seconds_for_all(pixels: np.ndarray, timed: np.ndarray, times: Sequence[float]) -> float:
-    """Estimate the seconds for all images from the `times` (M,) of the images with indices `timed` (M,).
-
-    `pixels` (N,) holds the input size of every image; times are interpolated linearly over it.
-    """
+    """Seconds of all images: interpolate the `times` (M,) of images `timed` (M,) over all input sizes `pixels` (N,)."""
     sizes, size_index = np.unique(pixels[timed], return_inverse=True)
     mean_times = np.bincount(size_index, times) / np.bincount(size_index)
     return float(np.interp(pixels, sizes, mean_times).sum())
 
 
 def validation_due(step: int, total: int | None, steps_per_epoch: int) -> bool:
-    """Return whether to validate after `step` of `total` steps.
-
-    Validation follows the last step and the end of each epoch that leaves at least half an epoch.
-    """
-    if step == total:
-        return True
-    return step % steps_per_epoch == 0 and (total is None or 2 * (total - step) >= steps_per_epoch)
+    """Whether to validate after `step`: the last one, or the end of an epoch that leaves at least half an epoch."""
+    return step == total or (step % steps_per_epoch == 0 and (total is None or 2 * (total - step) >= steps_per_epoch))
 
 
 def steps_for(
     seconds_left: float, step_seconds: float, validation_seconds: float, steps_per_epoch: int, done: int = 0
 ) -> int:
-    """Return how many more steps (at least 1) fit into `seconds_left`, validations (`validation_due`) included.
-
-    If a validation is due after step `done`, it has not run yet.
-    """
+    """Steps (at least 1) that fit into `seconds_left` with their validations, including one due after step `done`."""
 
     def total_seconds(steps: int) -> float:
         epochs = (2 * (done + steps) - steps_per_epoch) // (2 * steps_per_epoch)

@@ -20,11 +20,7 @@ LOSSES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_los
 
 
 class Criterion(nn.Module):
-    """The network with its losses. `forward` returns nothing but losses to back-propagate.
-
-    With `autocast_to`, bfloat16 or float16, the network computes in that type where autocast finds it safe. Boxes,
-    targets and losses stay float32.
-    """
+    """The network with its losses. It runs in `autocast_to` where safe; boxes, targets and losses stay float32."""
 
     def __init__(self, model: MaskRCNN, config: TrainConfig, autocast_to: torch.dtype | None = None) -> None:
         super().__init__()
@@ -34,21 +30,14 @@ class Criterion(nn.Module):
         self.weights = {name: float(getattr(config, name.replace("_loss", "_weight"))) for name in LOSSES}
 
     def forward(
-        self,
-        images: Tensor,
-        windows: Tensor,
-        truth: Truth,
-        generators: Sequence[torch.Generator],
-        n_images: int,
+        self, images: Tensor, windows: Tensor, truth: Truth, generators: Sequence[torch.Generator], n_images: int
     ) -> dict[str, Tensor]:
         """Normalised images (B, 3, H, W) with windows (B, 4) -> the five losses and "loss", their weighted sum.
 
-        Each image's samples come from its own generator. `n_images` is the number of images of the whole step, so the
-        losses of its batches add up to those of the step.
+        Each image samples with its own generator. `n_images` is that of the whole step: losses of its batches add up.
         """
         model, config, conventions = self.model, self.config, self.model.conventions
-        # Each part has its own context. Autocast caches the weights that it casts, and those cast without gradients
-        # must not serve the parts that need gradients.
+        # A context for each part: autocast caches cast weights, and those cast without gradients must not be reused.
         with self._autocast(images):
             features = model.extract(images)
         with torch.no_grad(), self._autocast(images):
@@ -65,30 +54,24 @@ class Criterion(nn.Module):
         positive = regions.labels.nonzero()[:, 0]
         labels = regions.labels[positive]
         masked = first_of_each_image(positive, regions.image_index, config.mask_batch)
+        mask_boxes, mask_images = regions.boxes[masked], regions.image_index[masked]
         with self._autocast(images):
             class_logits, box_deltas = model.classify(features, regions.boxes, regions.image_index)
-            mask_logits = model.segment(
-                features, regions.boxes[masked], regions.image_index[masked], regions.labels[masked]
-            )
-        mask_coverage = mask_targets(
-            to_pixels(regions.boxes[masked], trunk.input_hw, conventions),
-            regions.image_index[masked],
-            regions.instance[masked],
-            truth,
-            model.config.mask_size,
-        )
+            mask_logits = model.segment(features, mask_boxes, mask_images, regions.labels[masked])
+        boxes_px = to_pixels(mask_boxes, trunk.input_hw, conventions)
+        coverage = mask_targets(boxes_px, mask_images, regions.instance[masked], truth, model.config.mask_size)
 
         hit = anchor_sample.labels > 0
         anchor_weights = losses.image_weights(anchor_sample.image_index, n_images)
         region_weights = losses.image_weights(regions.image_index, n_images)
-        mask_weights = losses.image_weights(regions.image_index[masked], n_images)
+        mask_weights = losses.image_weights(mask_images, n_images)
         anchor_deltas, box_deltas = anchor_deltas[hit].float(), box_deltas[positive, labels].float()
         result = {
             "rpn_class_loss": losses.class_logit_loss(objectness.float(), anchor_sample.labels, anchor_weights),
             "rpn_bbox_loss": losses.box_loss(anchor_deltas, anchor_sample.deltas[hit], anchor_weights[hit]),
             "mrcnn_class_loss": losses.class_loss(class_logits.float(), regions.labels, region_weights),
             "mrcnn_bbox_loss": losses.box_loss(box_deltas, regions.deltas[positive], region_weights[positive]),
-            "mrcnn_mask_loss": losses.mask_loss(mask_logits.float(), mask_coverage, mask_weights),
+            "mrcnn_mask_loss": losses.mask_loss(mask_logits.float(), coverage, mask_weights),
         }
         result["loss"] = torch.stack([self.weights[name] * result[name] for name in LOSSES]).sum()
         return result

@@ -1,12 +1,10 @@
 """Train one network in several processes, on one machine or many.
 
 torchrun starts the processes. Each holds the full network and trains on its share of every step's images.
-DistributedDataParallel wraps the `Criterion`, which computes the losses in `forward`, and averages the gradients during
-the backward pass. All other communication is small and goes through `World`, over gloo; tensors on a GPU (`average`) go
-over NCCL.
-
-Only the first process writes files and prints. All processes agree on everything that depends on time, files or chance
-(a stop, a budget's plan, an unreadable image), and therefore take the same branches.
+DistributedDataParallel wraps the `Criterion` and averages the gradients. All other communication is small and goes
+through `World`, over gloo; tensors on a GPU (`average`) go over NCCL. Only the first process writes files and prints.
+All agree on what depends on time, files or chance (a stop, a budget's plan, an unreadable image), and so take the same
+branches.
 """
 
 from __future__ import annotations
@@ -45,8 +43,7 @@ GIVE_UP_SECONDS = 600.0
 class World:
     """The `size` processes of a run; this is number `rank`. Unless noted, methods are collective: all must call them.
 
-    `group` communicates CPU tensors if the default group cannot. `launcher_store` is the launcher's key-value store,
-    which outlives the processes that it starts.
+    `group` carries CPU tensors if the default group cannot. `launcher_store` outlives the processes of its launcher.
     """
 
     rank: int = 0
@@ -92,25 +89,22 @@ class World:
         """Call `make` in the first process and return its result in all; if it raises `UserError`, all raise it."""
         if self.size == 1:
             return make()
-        box: list[Any] = [None]
+        shared: list[Any] = [None]
         if self.first:
             try:
-                box = [make()]
+                shared = [make()]
             except UserError as error:
-                box = [error]
-        distributed.broadcast_object_list(box, group=self.group)
-        if isinstance(box[0], UserError):
-            raise box[0]
-        return box[0]
+                shared = [error]
+        distributed.broadcast_object_list(shared, group=self.group)
+        if isinstance(shared[0], UserError):
+            raise shared[0]
+        return shared[0]
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """Return `module` with gradients averaged over all processes and the weights of the first process.
-
-        The mask head gets no gradients in a step without masks, hence ``find_unused_parameters``.
-        """
+        """Return `module` with gradients averaged over all processes and the weights of the first process."""
         if self.size == 1:
             return module
-        wrapped = DistributedDataParallel(module, find_unused_parameters=True)
+        wrapped = DistributedDataParallel(module, find_unused_parameters=True)  # a step may lack masks
         # `average` synchronises the buffers that matter. Set after construction: newer torch renamed the argument.
         wrapped.broadcast_buffers = False
         return wrapped

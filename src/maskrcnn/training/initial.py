@@ -24,10 +24,7 @@ def open_initial(name: str) -> Predictor:
 
 
 def inherit_model(settings: Settings, initial: Predictor) -> Settings:
-    """Take the model settings of `initial`, except those that the user set.
-
-    ``min_scale`` goes with ``image_size``: it is not inherited if the user set the size.
-    """
+    """Take the open model settings from `initial`; ``min_scale`` is inherited only together with ``image_size``."""
     inherited = initial.config.model.model_dump()
     if not settings.is_open("model.image_size"):
         inherited["min_scale"] = 0.0
@@ -37,8 +34,7 @@ def inherit_model(settings: Settings, initial: Predictor) -> Settings:
 def take_over(model: MaskRCNN, initial: Predictor, class_names: list[str]) -> str:
     """Copy the weights of `initial` into `model`, which is on the CPU, and return a sentence about it.
 
-    Class layers are kept if the class names are the same in the same order; otherwise they stay new. Raises `UserError`
-    if the networks differ.
+    Class layers are kept if the class names and their order agree. Raises `UserError` if the networks differ.
     """
     weights = dict(initial.model.state_dict())
     size, min_scale = model.config.image_size, model.config.min_scale
@@ -48,15 +44,12 @@ def take_over(model: MaskRCNN, initial: Predictor, class_names: list[str]) -> st
     if initial.class_names == class_names:
         report += "; its classes are those of the data, so its class layers are kept"
     else:
+        names = ", ".join(class_names[:5]) + (", ..." if len(class_names) > 5 else "")
         state = model.state_dict()
         weights |= {name: tensor for name, tensor in state.items() if name.startswith(CLASS_LAYERS)}
         report += (
-            f"; its {len(initial.class_names)} classes are replaced by {len(class_names)}: {_first_few(class_names)}. "
+            f"; its {len(initial.class_names)} classes are replaced by {len(class_names)}: {names}. "
             "The last layers of both heads are new"
         )
     load_weights(model, weights, "the initial model")
     return report
-
-
-def _first_few(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -42,8 +42,7 @@ class Step:
 class Learner:
     """A model on its device, with the optimizer and the average of its weights.
 
-    The modules of `model` are replaced by faster ones for training (`fold_frozen_norms`, `winograd`), which share its
-    tensors. Predict with another instance of the network.
+    Modules of `model` are replaced by faster ones for training, which share its tensors. Predict with another instance.
     """
 
     def __init__(self, model: MaskRCNN, config: TrainConfig, world: World) -> None:
@@ -117,10 +116,7 @@ class Learner:
 
 
 def _blank(batch: Batch) -> Batch:
-    """A black image without instances, of the size of the empty `batch`.
-
-    A process without images takes part with it, because the others wait for its gradients.
-    """
+    """A black image of the empty `batch`'s size, for a process without images: the others wait for its gradients."""
     h, w = batch.pixels.shape[1:3]
     no_instances = Targets(
         np.zeros((0, 4), np.float32), np.zeros(0, np.int64), RunTable.of([]), (h, w), Placement((0, 0, w, h), (h, w))

@@ -150,14 +150,11 @@ class _Trainer:
         images = max(images_per_pass(self.data, self.config), self.config.train.epoch_images)
         return math.ceil(images / self.state.step_images)
 
-    # ---- the run --------------------------------------------------------------------------------------------------
-
     def run(self) -> Run:
         state, world = self.state, self.world
         last_step = state.total if state.total is not None else 2**40
         shard = Shard.of(state.step_images, world.rank, world.size)
-        finished, stopping = state.finished, False
-        skipped_in_a_row = 0
+        finished, stopping, skipped_in_a_row = state.finished, False, 0
         saved = time.monotonic()
         folder = self.folder if world.first else None
         exact = deterministic(self.config.train.deterministic)
@@ -195,11 +192,11 @@ class _Trainer:
         return Run(self.folder.path, scores, finished)
 
     def _report_skipped(self, batch: Batch, step: Step, skipped_in_a_row: int) -> None:
-        """Report unreadable images and a step that was skipped. Raises `UserError` after too many of those in a row."""
+        """Report unreadable images and a skipped step. Raises `UserError` after too many skipped steps in a row."""
         state = self.state
-        everywhere = self.world.gather((batch.names, batch.unreadable))
-        names = [name for part, _ in everywhere for name in part]
-        unreadable = [message for _, part in everywhere for message in part]
+        parts = self.world.gather((batch.names, batch.unreadable))
+        names = [name for part, _ in parts for name in part]
+        unreadable = [message for _, part in parts for message in part]
         for message in unreadable:
             if message not in state.unreadable:
                 state.unreadable.append(message)
@@ -218,11 +215,8 @@ class _Trainer:
             )
         if names and not step.losses:
             state.skipped += 1
-            self.display.say(
-                f"step {state.step}: a loss or gradient was not finite; skipped. Images: {', '.join(names)}"
-            )
-
-    # ---- budget ---------------------------------------------------------------------------------------------------
+            images = ", ".join(names)
+            self.display.say(f"step {state.step}: a loss or gradient was not finite; skipped. Images: {images}")
 
     def _elapsed(self) -> float:
         return self.state.seconds + time.monotonic() - self.started
@@ -266,8 +260,6 @@ class _Trainer:
             self.display.say(reason)
         return settings
 
-    # ---- validation and files -------------------------------------------------------------------------------------
-
     def _average_predictor(self) -> Predictor:
         weights = self.learner.average.average if self.config.train.ema else self.model.state_dict()
         self.validator.load_state_dict(weights)
@@ -302,11 +294,11 @@ class _Trainer:
         """`evaluate`, with the images divided among the processes."""
         began = time.monotonic()
         images = range(self.world.rank, len(data), self.world.size)
-        found = find(predictor, data, images, on_image=lambda n: self.display.validating(n, len(images)))
-        everywhere = {i: detections for part in self.world.gather(found) for i, detections in part.items()}
+        share = find(predictor, data, images, on_image=lambda n: self.display.validating(n, len(images)))
+        all_detections = {i: detections for part in self.world.gather(share) for i, detections in part.items()}
 
         def judge() -> dict[str, Any]:
-            self.evaluation = judge_found(predictor, data, everywhere, time.monotonic() - began)
+            self.evaluation = judge_found(predictor, data, all_detections, time.monotonic() - began)
             return self.evaluation.scores
 
         return self.world.from_first(judge)
@@ -353,8 +345,8 @@ class _Trainer:
         self.display.say(f"resumed at step {state.step}" + (f" of {state.total}" if state.total else ""))
 
     def _write_description(self, settings: Settings) -> None:
-        weights = sum(t.numel() * t.element_size() for t in self.model.state_dict().values())
-        require_space(self.folder.path, 10 * weights)
+        model_bytes = sum(t.numel() * t.element_size() for t in self.model.state_dict().values())
+        require_space(self.folder.path, 10 * model_bytes)
         write_text(settings.to_yaml(), self.folder.config)
         classes = [{"id": c, "name": n} for c, n in zip(self.data.class_ids, self.data.class_names, strict=True)]
         write_text(json.dumps(classes, indent=1), self.folder.classes)

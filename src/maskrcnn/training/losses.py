@@ -18,8 +18,7 @@ SMOOTH_L1_BETA = 1 / 9
 
 def image_weights(image_index: Tensor, n_images: int) -> Tensor:
     """Return the weight (S,) of each sample, of image `image_index` (S,), in a mean over `n_images` of image means."""
-    counts = torch.bincount(image_index)
-    return 1.0 / (counts[image_index] * n_images)
+    return 1.0 / (torch.bincount(image_index)[image_index] * n_images)
 
 
 def class_logit_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:

@@ -1,7 +1,4 @@
-"""Match each box with an instance, or with none.
-
-N boxes, G instances
-"""
+"""Match each of N boxes with one of G instances, or with none."""
 
 from __future__ import annotations
 

@@ -74,10 +74,7 @@ def training_bytes(model: MaskRCNN, images: int, side: int) -> float:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Return the free memory of a GPU, or of this machine or container for a CPU; None if it is unknown.
-
-    torchrun's processes on one machine share its memory equally.
-    """
+    """Free memory of a GPU, or for a CPU this process's share of the machine's or container's; None if unknown."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if device.type != "cpu" or not MEMINFO.exists():

@@ -1,9 +1,7 @@
 """The plan: settings that the user left alone are chosen from the data, each with its reason.
 
-The choices run in the order of `CHOICES`, and each sees the results of those before it. A setting that a file, the user
+The choices run in the order of `CHOICES`, and each sees the results of those before it. What a preset, a file, the user
 or an initial model has set stays.
-
-G instances of the whole data set
 """
 
 from __future__ import annotations
@@ -20,6 +18,7 @@ from maskrcnn.data.batch import images_per_pass
 from maskrcnn.data.table import Dataset
 from maskrcnn.detection.anchors import DEFAULT_ANCHOR_SIZES
 from maskrcnn.detection.fit import LARGEST_INPUT, longer_side
+from maskrcnn.detection.select import DEFAULT_DETECTIONS
 from maskrcnn.settings import Origin, Settings
 
 MIN_MEDIAN_SIDE = 32.0
@@ -91,7 +90,7 @@ def _min_scale(settings: Settings, data: Dataset) -> Choice | None:
 
 
 def _working_scale(settings: Settings, data: Dataset) -> Choice | None:
-    """Enlarge the input until small objects are visible; training then takes windows of the default size out of it."""
+    """Enlarge the input until small objects are visible; training then takes windows of the default size from it."""
     if not settings.is_open("model.image_size") or len(data.boxes) == 0:
         return None
     size, median = _fitting_size(data)
@@ -121,15 +120,13 @@ def _anchor_sizes(settings: Settings, data: Dataset) -> Choice | None:
     if settings.config.model.anchor_sizes is not None:
         return None
     if len(data.boxes) == 0:
-        changes = {"model": {"anchor_sizes": DEFAULT_ANCHOR_SIZES}}
-        return changes, "anchor_sizes 16 to 256: the data has no instance to measure"
-    low, high = np.quantile(_sides(settings.config.model, data), [0.1, 0.9])
-    first = float(np.clip(np.round(low), *SMALLEST_ANCHOR))
-    sizes = tuple(first * 2**level for level in range(LEVELS))
-    return {"model": {"anchor_sizes": sizes}}, (
-        f"anchor_sizes {sizes[0]:g} to {sizes[-1]:g}: in the network's input, instances measure {low:.0f} px "
-        f"(10th percentile) to {high:.0f} px (90th)"
-    )
+        sizes, why = DEFAULT_ANCHOR_SIZES, "the data has no instance to measure"
+    else:
+        low, high = np.quantile(_sides(settings.config.model, data), [0.1, 0.9])
+        first = float(np.clip(np.round(low), *SMALLEST_ANCHOR))
+        sizes = tuple(first * 2**level for level in range(LEVELS))
+        why = f"in the network's input, instances measure {low:.0f} px (10th percentile) to {high:.0f} px (90th)"
+    return {"model": {"anchor_sizes": sizes}}, f"anchor_sizes {sizes[0]:g} to {sizes[-1]:g}: {why}"
 
 
 def _mask_size(settings: Settings, data: Dataset) -> Choice | None:
@@ -145,10 +142,9 @@ def _detections(settings: Settings, data: Dataset) -> Choice | None:
     if settings.config.predict.detections is not None:
         return None
     fullest = int(data.counts.max(initial=0))
-    detections = max(100, math.ceil(fullest * DETECTIONS_HEADROOM / 50) * 50)
-    return {
-        "predict": {"detections": detections}
-    }, f"detections {detections}: the fullest image has {fullest} instances"
+    detections = max(DEFAULT_DETECTIONS, math.ceil(fullest * DETECTIONS_HEADROOM / 50) * 50)
+    reason = f"detections {detections}: the fullest image has {fullest} instances"
+    return {"predict": {"detections": detections}}, reason
 
 
 def _box_voting(settings: Settings, data: Dataset) -> Choice | None:
@@ -213,9 +209,8 @@ def _fine_tuning(settings: Settings, data: Dataset) -> Choice | None:
         return None
     train = {"freeze": "3+", "lr": FINE_TUNING_LR * DEFAULT_LR[config.train.optimizer]}
     train = {name: value for name, value in train.items() if settings.is_open(f"train.{name}")}
-    augment = {"crop": DEFAULT_SIZE}
-    if not settings.is_open("augment.crop") or config.model.image_size <= DEFAULT_SIZE:
-        augment = {}
+    crops = settings.is_open("augment.crop") and config.model.image_size > DEFAULT_SIZE
+    augment = {"crop": DEFAULT_SIZE} if crops else {}
     if not train and not augment:
         return None
     values = ", ".join(f"{name} {value}" for name, value in (train | augment).items())
@@ -281,7 +276,7 @@ CHOICES: tuple[Callable[[Settings, Dataset], Choice | None], ...] = (
 
 
 def _sides(model: ModelConfig, data: Dataset) -> np.ndarray:
-    """Square roots (G,) of the boxes' areas, in pixels of the network's input."""
+    """Square root of the area of each box of the data, in pixels of the network's input."""
     boxes = data.boxes
     sizes, size_index = np.unique(data.sizes, axis=0, return_inverse=True)
     scale = np.array([longer_side(hw, model) / max(hw) for hw in sizes.tolist()])

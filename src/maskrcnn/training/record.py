@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from types import TracebackType
 from typing import Any
 
 from maskrcnn.files import named
@@ -25,9 +24,7 @@ class Record:
             self.board = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=self.run_state.step + 1)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self.folder is not None:
             with suppress(OSError) if error is not None else named(self.folder.path / "tensorboard"):
                 self.board.close()
@@ -51,8 +48,7 @@ class Record:
         }
         entry = {"kind": "validation", "step": self.run_state.step, "epoch": epoch, **scores}
         self._write(entry, {**scalars, "kaggle/mean": scores["kaggle"]["mean"]})
-        mark = " (best)" if better else ""
-        self.display.say(f"step {self.run_state.step}: {describe_scores(scores)}{mark}")
+        self.display.say(f"step {self.run_state.step}: {describe_scores(scores)}" + (" (best)" if better else ""))
 
     def _write(self, entry: dict[str, Any], scalars: dict[str, float]) -> None:
         if self.folder is None:

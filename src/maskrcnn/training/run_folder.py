@@ -21,8 +21,10 @@ import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+from torch.optim import Optimizer
 
 from maskrcnn import __version__
+from maskrcnn.checkpoints.load import RUN_FILES
 from maskrcnn.checkpoints.native import write_tensors
 from maskrcnn.data.images import SUFFIXES
 from maskrcnn.data.table import Dataset
@@ -33,10 +35,9 @@ from maskrcnn.files import atomic, named, remove_unfinished
 
 @dataclass
 class RunState:
-    """The counters of a run.
+    """Counters of a run: `step` of `total` steps are done, each of `step_images` images over all processes.
 
-    `step` counts finished steps, each of `step_images` images over all processes. `total` is None until a budget is
-    planned from `step_times`. `data` holds fingerprints. `scaler` is the loss scale of float16.
+    `total` is None until a budget is planned from `step_times`; `data` are fingerprints, `scaler` float16's loss scale.
     """
 
     step_images: int
@@ -61,8 +62,7 @@ class RunFolder:
         self.path = path
         self.config = path / "config.yaml"
         self.classes = path / "classes.json"
-        self.last = path / "last.safetensors"
-        self.best = path / "best.safetensors"
+        self.best, self.last = (path / name for name in RUN_FILES)
         self.metrics = path / "metrics.jsonl"
         self.state = path / "state" / "state.safetensors"
         self.data = path / "state" / "data.json"
@@ -86,11 +86,7 @@ class RunFolder:
             lock.release()
 
     def save_state(
-        self,
-        run_state: RunState,
-        weights: dict[str, Tensor],
-        average: dict[str, Tensor],
-        optimizer: torch.optim.Optimizer,
+        self, run_state: RunState, weights: dict[str, Tensor], average: dict[str, Tensor], optimizer: Optimizer
     ) -> None:
         """Write everything that a resume needs, in one rename. Raises `ValueError` for weights that are not finite."""
         for name, tensor in [*weights.items(), *average.items()]:
@@ -145,7 +141,7 @@ class RunFolder:
             beside.write_text("".join(f"{line}\n" for line in kept), "utf-8")
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+def restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Restore the saved moments. The parameter groups come from the configuration."""
     current = optimizer.state_dict()
     current["state"] = {int(index): values for index, values in state.items()}
@@ -177,11 +173,7 @@ def provenance(data: Dataset, fingerprint: str, step: int, scores: dict[str, Any
             "sha256": fingerprint,
             "names": "name" if Path(data.names[0]).suffix.lower() in SUFFIXES else "stem",
         },
-        "versions": {
-            "maskrcnn": __version__,
-            "torch": str(torch.__version__),
-            "python": platform.python_version(),
-        },
+        "versions": {"maskrcnn": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
     }
     if scores is not None:
         record["validation"] = {key: scores[key] for key in ("box", "mask", "kaggle", "images")}

@@ -32,7 +32,7 @@ def lr_factor(step: int, total: int | None, config: TrainConfig) -> float:
 
 
 def warmup_steps(total: int | None) -> int:
-    """Return the length of the warm-up: `WARMUP_STEPS`, but at most a tenth of the run."""
+    """Return the number of steps of the warm-up: `WARMUP_STEPS`, but at most a tenth of the run."""
     return WARMUP_STEPS if total is None else max(min(WARMUP_STEPS, total // 10), 1)
 
 
@@ -48,11 +48,7 @@ def build_optimizer(model: MaskRCNN, config: TrainConfig) -> torch.optim.Optimiz
         if parameter.requires_grad:
             groups.setdefault((factors.get(id(parameter), 1.0), parameter.ndim > 1), []).append(parameter)
     settings = [
-        {
-            "params": parameters,
-            "peak_lr": peak * factor,
-            "weight_decay": config.weight_decay if is_matrix else 0.0,
-        }
+        {"params": parameters, "peak_lr": peak * factor, "weight_decay": config.weight_decay if is_matrix else 0.0}
         for (factor, is_matrix), parameters in sorted(groups.items())
     ]
     if config.optimizer == "sgd":

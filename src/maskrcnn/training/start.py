@@ -22,10 +22,7 @@ FIRST_TRAINED_STAGE = {"all": 1, "3+": 3, "4+": 4, "5+": 5, "heads": 6}
 
 
 def start(data: Dataset, settings: Settings, say: Callable[[str], None]) -> tuple[Settings, MaskRCNN]:
-    """Settings and network, on the CPU, of a new run. Raises `UserError`.
-
-    The weights come from the whole model that ``init`` names, or else from the backbone's.
-    """
+    """Settings and network of a new run, on the CPU. Weights come from ``init`` or the backbone. Raises `UserError`."""
     if len(data) == 0:
         raise UserError("there are no images to train on")
     for note in settings.notes:
@@ -60,12 +57,9 @@ def restart(data: Dataset, folder: RunFolder) -> tuple[Settings, MaskRCNN]:
 
 
 def build(config: Config, data: Dataset, conventions: Conventions) -> MaskRCNN:
-    """Build the network for the classes of `data` and freeze the stages that ``freeze`` names.
-
-    Batch norm outside the backbone stays frozen if it was pretrained and is trained if it is new.
-    """
+    """Build the network for the classes of `data`; ``freeze`` says which stages train."""
     model = build_model(config.model, len(data.class_ids), conventions, freeze_norm=config.train.freeze_norm)
-    if config.train.init is None:
+    if config.train.init is None:  # batch norm outside the backbone is new, not pretrained: train it
         for part in (model.pyramid, model.box_head, model.mask_head):
             for layer in norms(part):
                 layer.requires_grad_()

@@ -1,6 +1,6 @@
 """Training targets: a sample of anchors, a sample of regions, and the masks inside the regions.
 
-B images, G instances of the fullest image, K anchors, R regions, P positive regions, M mask cells
+B images, G instances of the fullest image, K anchors, S sampled anchors, R sampled regions, P positive regions
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from maskrcnn.config import TrainConfig
 from maskrcnn.detection.boxes import encode_boxes, iou
@@ -43,12 +43,8 @@ class Truth:
         for b, target in enumerate(targets):
             n = len(target)
             boxes[b, :n], labels[b, :n], valid[b, :n] = target.boxes, target.labels, True
-        return cls(
-            torch.from_numpy(boxes).to(device),
-            torch.from_numpy(labels).to(device),
-            torch.from_numpy(valid).to(device),
-            targets,
-        )
+        boxes_t, labels_t, valid_t = (torch.from_numpy(array).to(device) for array in (boxes, labels, valid))
+        return cls(boxes_t, labels_t, valid_t, targets)
 
 
 @dataclass(frozen=True)
@@ -74,22 +70,14 @@ class RegionSample:
 
 @torch.no_grad()
 def sample_anchors(
-    anchors: Tensor,
-    truth: Truth,
-    config: TrainConfig,
-    conventions: Conventions,
-    generators: Sequence[torch.Generator],
+    anchors: Tensor, truth: Truth, config: TrainConfig, conventions: Conventions, generators: Sequence[Generator]
 ) -> AnchorSample:
     """Match all anchors (K, 4) with each image's instances and draw ``rpn_batch`` of them with its generator."""
     columns: list[tuple[Tensor, ...]] = []
     for b in range(len(truth.targets)):
         true_boxes = truth.boxes[b, truth.valid[b]]  # (G, 4)
-        instance, label = match(
-            iou(true_boxes, anchors),
-            positive=config.rpn_positive_iou,
-            negative=config.rpn_negative_iou,
-            best_counts=True,
-        )
+        overlap, positive, negative = iou(true_boxes, anchors), config.rpn_positive_iou, config.rpn_negative_iou
+        instance, label = match(overlap, positive=positive, negative=negative, best_counts=True)
         positives, negatives = sample_labels(label, config.rpn_batch, ANCHOR_POSITIVE_FRACTION, generators[b])
         chosen = torch.cat([positives, negatives])
         deltas = anchors.new_zeros(len(chosen), 4)
@@ -102,28 +90,17 @@ def sample_anchors(
 
 @torch.no_grad()
 def sample_regions(
-    proposals: Proposals,
-    truth: Truth,
-    config: TrainConfig,
-    conventions: Conventions,
-    generators: Sequence[torch.Generator],
+    proposals: Proposals, truth: Truth, config: TrainConfig, conventions: Conventions, generators: Sequence[Generator]
 ) -> RegionSample:
-    """Match the proposals and true boxes of each image with its instances; draw ``roi_batch`` with its generator.
-
-    The true boxes are included so that the heads see good regions from the first step.
-    """
+    """Match the proposals and true boxes of each image with its instances; draw ``roi_batch`` with its generator."""
     proposed_boxes = torch.as_tensor(proposals.boxes, device=truth.boxes.device)
     proposed_images = torch.as_tensor(proposals.image_index, device=truth.boxes.device)
     columns: list[tuple[Tensor, ...]] = []
     for b in range(len(truth.targets)):
         true_boxes = truth.boxes[b, truth.valid[b]]
-        regions = torch.cat([proposed_boxes[proposed_images == b], true_boxes])
-        instance, label = match(
-            iou(true_boxes, regions),
-            positive=config.roi_positive_iou,
-            negative=config.roi_positive_iou,
-            best_counts=False,
-        )
+        regions = torch.cat([proposed_boxes[proposed_images == b], true_boxes])  # good ones from the start
+        threshold = config.roi_positive_iou
+        instance, label = match(iou(true_boxes, regions), positive=threshold, negative=threshold, best_counts=False)
         positives, negatives = sample_labels(label, config.roi_batch, config.roi_positive_fraction, generators[b])
         chosen = torch.cat([positives, negatives])
         boxes, instances = regions[chosen], instance[chosen]
@@ -138,10 +115,7 @@ def sample_regions(
 
 
 def first_of_each_image(rows: Tensor, image_index: Tensor, limit: int) -> Tensor:
-    """The first `limit` of `rows` (P,) of each image; `image_index` (R,) has the image of every region.
-
-    Samples are in random order, so this is a random choice.
-    """
+    """At most `limit` of the `rows` (P,) of each image, which are in random order; `image_index` (R,) is by region."""
     parts = [rows[image_index[rows] == b][:limit] for b in image_index[rows].unique().tolist()]
     return torch.cat(parts) if parts else rows
 
@@ -149,8 +123,7 @@ def first_of_each_image(rows: Tensor, image_index: Tensor, limit: int) -> Tensor
 def mask_targets(boxes_px: Tensor, image_index: Tensor, instance: Tensor, truth: Truth, size: int) -> Tensor:
     """Share (P, size, size) in [0, 1] of each cell of boxes (P, 4), in input pixels, that their instance (P,) covers.
 
-    The cells are laid over the original mask: the box is mapped back through the image's placement, and the sampled
-    grid is mirrored and turned as the image was. No mask is ever rasterised.
+    Boxes are mapped back onto the original runs, and grids mirrored and turned like the image: no mask is rasterised.
     """
     boxes, images, instances = boxes_px.cpu().numpy(), image_index.cpu().numpy(), instance.cpu().numpy()
     result = np.zeros((len(boxes), size, size), np.float32)
@@ -159,7 +132,7 @@ def mask_targets(boxes_px: Tensor, image_index: Tensor, instance: Tensor, truth:
         if len(rows) == 0:
             continue
         source = target.placement.boxes_to_source(boxes[rows])
-        masks = target.masks
-        grids = coverage_of_boxes(masks.runs, masks.offsets, target.source_hw[0], instances[rows], source, size)
+        runs, offsets, height = target.masks.runs, target.masks.offsets, target.source_hw[0]
+        grids = coverage_of_boxes(runs, offsets, height, instances[rows], source, size)
         result[rows] = target.placement.grid_to_input(grids)
     return torch.from_numpy(result).to(boxes_px.device)

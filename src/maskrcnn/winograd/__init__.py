@@ -1,10 +1,10 @@
 """An optional backend: 3x3 convolutions on a CPU with a quarter of the products, by Winograd's algorithm.
 
-Three doors lead in, each with one caller, and nothing else in the package knows of it.
+It has three entry points, each with one caller:
 
     winograd.training.accelerate(model)    replaces the large 3x3 convolutions of a model that trains
     deploy.winograd.split(model)           graphs without these convolutions, and their weights, for a bundle
     winograd.inference.read(path, ...)     completes the graphs of such a bundle
 
-docs/experiments/winograd.md has what it buys on which processor.
+docs/experiments/winograd.md gives the gain on each processor.
 """

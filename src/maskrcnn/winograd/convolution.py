@@ -34,20 +34,13 @@ def convolve(
     relu: bool = False,
     threads: int | None = None,
 ) -> None:
-    """Convolve `maps` (B, M, N, C), padded with zeros, into `out` (B, M, N, C').
-
-    `weights` (36, C, C') come from `transform_weights`; `bias` is (C',). All are float32.
-    """
+    """Zero-padded `maps` (B, M, N, C), `transform_weights` (36, C, C'), bias (C',) -> `out` (B, M, N, C'), float32."""
     run_in_threads(_n_tiles(maps), TILES_A_THREAD, partial(_convolve, maps, weights, bias, relu, out), threads)
 
 
 @one_blas_thread
 def weight_gradient(maps: np.ndarray, gradients: np.ndarray, *, threads: int | None = None) -> np.ndarray:
-    """Return the gradient (C', C, 3, 3) of a convolution's weights.
-
-    `maps` (B, M, N, C) are its input, `gradients` (B, M, N, C') those of its output. The result is bitwise the same for
-    the same number of threads.
-    """
+    """Maps (B, M, N, C), output gradients (B, M, N, C') -> gradient (C', C, 3, 3). Its bits depend on `threads`."""
     parts: dict[int, np.ndarray] = {}
 
     def add_part(start: int, stop: int) -> None:

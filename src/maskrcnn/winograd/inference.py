@@ -25,7 +25,7 @@ from maskrcnn.winograd.transforms import transform_weights
 
 
 def read(path: Path, channels: int) -> Adapter:
-    """Completes the graphs of a bundle with the convolutions in `path`, for maps of `channels`. Raises `UserError`."""
+    """Read the convolutions that complete a bundle's graphs, for maps of `channels`. Raises `UserError`."""
     try:
         return partial(WinogradNetwork, convolutions=Convolutions(load_file(path), channels))
     except (OSError, SafetensorError, ValueError) as error:
@@ -40,17 +40,15 @@ class WinogradNetwork:
         self.convolutions = convolutions
 
     def trunk(self, pixels: np.ndarray, windows: np.ndarray) -> Trunk:
-        """See `Network`. The graph yields the pyramid before its 3x3 convolutions, or the single map."""
+        """The graph yields the pyramid before its 3x3 convolutions, or the single map."""
         maps, objectness, deltas = self.convolutions.trunk(self.graphs.run_trunk(pixels, windows))
         return self.graphs.make_trunk(maps, objectness, deltas, pixels)
 
     def box_head(self, pooled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See `Network`."""
         class_logits, box_deltas = self.graphs.engine.run("box_head", flat_rows(self.convolutions.box(pooled)))
         return class_logits, box_deltas
 
     def mask_head(self, pooled: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """See `Network`."""
         return self.graphs.engine.run("mask_head", self.convolutions.mask(pooled), labels)[0]
 
 
@@ -88,10 +86,10 @@ class Convolutions:
         objectness, deltas = [], []
         for level in levels:
             hidden = self._tower("rpn", level)
-            answers = hidden.reshape(len(hidden), -1, hidden.shape[-1]) @ self.anchor_weight + self.anchor_bias
-            per_cell = answers.shape[-1] // 5
-            objectness.append(answers[..., :per_cell].reshape(len(hidden), -1))
-            deltas.append(answers[..., per_cell:].reshape(len(hidden), -1, 4))
+            outputs = hidden.reshape(len(hidden), -1, hidden.shape[-1]) @ self.anchor_weight + self.anchor_bias
+            per_cell = outputs.shape[-1] // 5
+            objectness.append(outputs[..., :per_cell].reshape(len(hidden), -1))
+            deltas.append(outputs[..., per_cell:].reshape(len(hidden), -1, 4))
         return maps, np.concatenate(objectness, 1), np.concatenate(deltas, 1)
 
     def box(self, pooled: np.ndarray) -> np.ndarray:

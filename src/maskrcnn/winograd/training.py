@@ -16,8 +16,8 @@ from maskrcnn.winograd.convolution import convolve, weight_gradient
 from maskrcnn.winograd.transforms import transform_weights
 
 MIN_OPERATIONS, MIN_CELLS = 4e9, 2048
-"""Smaller convolutions stay torch's. They end before torch's own threads, which spin for some milliseconds after the
-operation before, have left their cores; and with few cells, transforming the weights takes the time."""
+"""Smaller convolutions stay torch's: they end while its threads, which spin for some milliseconds after an operation,
+still hold the cores. With few cells, transforming the weights takes the time."""
 
 
 def accelerate(model: nn.Module) -> None:

@@ -8,9 +8,7 @@ float32 error of a dozen pairs tried, less than half the error of the common +-1
 M(x) = x (x^2 - 1/2) (x^2 - 2), the sum of a point p weights the cells with the coefficients of M(x) / (x - p), and the
 sum of infinity with the coefficients of M.
 
-Each transform works on a block of tiles, which lets threads take different blocks.
-
-    B images of (H, W, C), T tiles in a block, C' output channels
+B images of (H, W, C), T tiles in a block, C' output channels
 """
 
 from math import sqrt

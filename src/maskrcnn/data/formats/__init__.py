@@ -29,17 +29,15 @@ def open_dataset(
     bad: Literal["error", "skip"] = "error",
     say: Callable[[str], None] = _say,
 ) -> Dataset:
-    """Open a CSV of run-length masks and its image folder. `say` is called with each line of a short summary.
+    """Open a CSV of run-length masks and its image folder. Raise `UserError`. `say` gets each line of a short summary.
 
     `images` is the folder, by default the first that has images: ``images``, ``train`` or the CSV's stem beside the
-    CSV, or the CSV's own folder. `columns` names columns that are not recognised: ``{"image": ..., "rle": ...,
-    "class": ..., "height": ..., "width": ...}``. `class_names` maps ids to names, or is a JSON file that does. `order`
-    ("column" or "row"), `origin` (number of the first pixel) and `relative` (each start is an offset from the end of
-    the previous run) describe the runs. `unlisted` images are in the folder but not in the CSV: they are ignored or
-    kept as empty. `bad` rows raise an error that lists them, or are skipped and listed in ``problems``. Unreadable
-    images are always skipped and reported.
-
-    Raises `UserError`.
+    CSV, or the CSV's own folder. `columns` names columns that are not recognised: ``{"image": ..., "rle": ..., "class":
+    ..., "attributes": ..., "height": ..., "width": ...}``. `class_names` maps ids to names, or is a JSON file that
+    does. `order`, `origin` (number of the first pixel) and `relative` (each start is an offset from the end of the
+    previous run) describe the runs. `unlisted` images are in the folder but not in the CSV: they are ignored or kept as
+    empty. `bad` rows raise an error that lists them, or are skipped and listed in ``problems``. Unreadable images are
+    always skipped and listed there.
     """
     source = Path(source)
     if not source.exists():

@@ -1,7 +1,4 @@
-"""Recognise columns by their headers: image, run-length mask, class, attributes, height and width.
-
-Each competition names them differently. The mask column must also look like runs.
-"""
+"""Recognise columns by their headers, which differ between competitions. The mask column must also look like runs."""
 
 from __future__ import annotations
 
@@ -14,52 +11,16 @@ import polars as pl
 
 from maskrcnn.errors import UserError
 
-# Headers by role, lower-case and without separators, in order of preference.
-HEADERS: dict[str, tuple[str, ...]] = {
-    "image": (
-        "imageid",
-        "image",
-        "imagename",
-        "filename",
-        "imagefile",
-        "file",
-        "fileid",
-        "img",
-        "imgid",
-        "name",
-        "path",
-        "id",
-    ),
-    "rle": (
-        "encodedpixels",
-        "rle",
-        "rlemask",
-        "maskrle",
-        "mask",
-        "segmentation",
-        "annotation",
-        "pixels",
-        "encoding",
-        "runs",
-        "label",
-        "labels",
-    ),
-    "class": (
-        "classid",
-        "categoryid",
-        "class",
-        "category",
-        "classname",
-        "categoryname",
-        "labelid",
-        "labelname",
-        "celltype",
-        "label",
-    ),
-    "attributes": ("attributesids", "attributeids", "attributes"),
-    "height": ("height", "imageheight", "imgheight", "h"),
-    "width": ("width", "imagewidth", "imgwidth", "w"),
+HEADERS = {
+    "image": "imageid image imagename filename imagefile file fileid img imgid name path id",
+    "rle": "encodedpixels rle rlemask maskrle mask segmentation annotation pixels encoding runs label labels",
+    "class": "classid categoryid class category classname categoryname labelid labelname celltype label",
+    "attributes": "attributesids attributeids attributes",
+    "height": "height imageheight imgheight h",
+    "width": "width imagewidth imgwidth w",
 }
+"""Headers by role, lower-case and without separators, in order of preference."""
+
 COMBINED_HEADERS = ("imageidclassid", "imageclassid", "imageidcategoryid", "imagelabel", "imageidlabel", "imageclass")
 NO_OBJECT = ("", "-1", "nan", "null", "none", "na", "n/a")
 RUNS_PATTERN = re.compile(r"^\s*-?\d+(\s+-?\d+)+\s*$|^\s*-1?\s*$")
@@ -78,8 +39,8 @@ class Columns:
     combined: bool
 
     def __str__(self) -> str:
-        parts = [f"images from {self.image!r}" + (" (ending in _class)" if self.combined else "")]
-        parts.append(f"masks from {self.rle!r}")
+        ending = " (ending in _class)" if self.combined else ""
+        parts = [f"images from {self.image!r}{ending}", f"masks from {self.rle!r}"]
         if self.class_:
             parts.append(f"classes from {self.class_!r}")
         if self.attributes:
@@ -90,10 +51,7 @@ class Columns:
 
 
 def find_columns(table: pl.DataFrame, source: Path, column_of_role: dict[str, str]) -> Columns:
-    """Recognise the columns of `table` by their headers. `column_of_role` takes precedence.
-
-    Raises `UserError` for an unknown role or column, or if there is no image or mask column.
-    """
+    """Recognise columns by header, after those in `column_of_role`. Raise `UserError` for unknown or missing ones."""
     for role, name in column_of_role.items():
         if role not in HEADERS:
             raise UserError(f"columns: unknown role {role!r}; the roles are {', '.join(HEADERS)}")
@@ -105,14 +63,14 @@ def find_columns(table: pl.DataFrame, source: Path, column_of_role: dict[str, st
     def find(role: str, accepts: Callable[[str], bool] | None = None) -> str | None:
         if role in column_of_role:
             return column_of_role[role]
-        for header in HEADERS[role]:
+        for header in HEADERS[role].split():
             name = by_header.get(header)
             if name is not None and name not in used and (accepts is None or accepts(name)):
                 used.add(name)
                 return name
         return None
 
-    has_image = "image" in column_of_role or any(h in by_header for h in HEADERS["image"])
+    has_image = "image" in column_of_role or any(h in by_header for h in HEADERS["image"].split())
     combined = None if has_image else next((by_header[h] for h in COMBINED_HEADERS if h in by_header), None)
     used |= {combined} if combined else set()
     image = combined or find("image")

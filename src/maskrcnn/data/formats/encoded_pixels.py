@@ -18,9 +18,9 @@ import numpy as np
 import polars as pl
 
 from maskrcnn.data.formats.columns import NO_OBJECT, Columns, find_columns
-from maskrcnn.data.images import SUFFIXES, ImageError, read_sizes
+from maskrcnn.data.images import SUFFIXES, read_sizes
 from maskrcnn.data.table import Dataset, Problem
-from maskrcnn.errors import UserError
+from maskrcnn.errors import ImageError, UserError
 from maskrcnn.files import atomic
 from maskrcnn.kernels.runs import transpose_runs
 from maskrcnn.rle import RLE, BadRuns, RunTable, parse_column
@@ -66,13 +66,12 @@ def read(
     is_object = (~texts.str.to_lowercase().is_in(NO_OBJECT)).to_numpy()
     usable_image = np.array([f is not None for f in files], bool) & (sizes[:, 0] > 0)
     rows = np.flatnonzero(is_object & usable_image[row_image])
-    n_pixels = sizes[row_image[rows]].prod(1)
-    masks, bad_runs, hint = _parse_masks(texts.gather(rows), n_pixels, origin, relative)
+    hw = sizes[row_image[rows]]
+    masks, bad_runs, hint = _parse_masks(texts.gather(rows), hw.prod(1), origin, relative)
     for item in bad_runs:
         row = int(rows[item.index])
         problems.append(Problem(f"{source}, row {row + 2}", f"{layout.rle} of {names[row_image[row]]}: {item.message}"))
     if order == "row":
-        hw = sizes[row_image[rows]]
         masks = RunTable.of(transpose_runs(masks[i], int(hw[i, 0]), int(hw[i, 1])) for i in range(len(masks)))
         notes.append("runs are read along the rows")
 
@@ -84,9 +83,7 @@ def read(
     _report_problems(problems, unreadable, bad, hint, source, notes)
 
     images = np.flatnonzero(usable_image)
-    new_index = np.full(len(names), -1, np.int64)
-    new_index[images] = np.arange(len(images))
-    image_index = new_index[row_image[rows]]
+    image_index = (np.cumsum(usable_image) - 1)[row_image[rows]]
     selected = np.flatnonzero(usable)
     selected = selected[np.argsort(image_index[selected], kind="stable")]
     if len(images) == 0:
@@ -117,7 +114,7 @@ def read(
 def write(path: str | Path, rows: Sequence[tuple[str, RLE | None, Any]], with_class: bool) -> None:
     """Write ImageId,EncodedPixels[,ClassId] with one row per (image, mask or None, class id).
 
-    Each mask is parsed back from its text and compared before the file is written.
+    Raise `RuntimeError`, and write nothing, if a mask changes when it is encoded and decoded.
     """
     lines: list[list[Any]] = [["ImageId", "EncodedPixels"] + ["ClassId"] * with_class]
     for image, mask, class_id in rows:
@@ -215,12 +212,7 @@ def _find_folder(source: Path, folder: Path | None) -> Path:
         if not folder.is_dir():
             raise UserError(f"{folder}: there is no such folder of images")
         return folder
-    for guess in (
-        source.parent / "images",
-        source.parent / "train",
-        source.parent / source.stem,
-        source.parent,
-    ):
+    for guess in (source.parent / "images", source.parent / "train", source.parent / source.stem, source.parent):
         if guess.is_dir() and _image_files(guess):
             return guess
     raise UserError(f"no folder of images was found beside {source}; pass --images FOLDER")
@@ -241,8 +233,7 @@ def _locate(
         relative = path.relative_to(folder)
         for key in {relative.as_posix(), relative.with_suffix("").as_posix(), path.name, path.stem}:
             by_key.setdefault(_to_nfc(key), []).append(path)
-    first_row = np.full(len(names), -1, np.int64)
-    first_row[row_image[::-1]] = np.arange(len(row_image))[::-1]
+    first_row = np.unique(row_image, return_index=True)[1]
     files: list[Path | None] = []
     used: set[Path] = set()
     for name, row in zip(names, first_row.tolist(), strict=True):
@@ -273,9 +264,9 @@ def _checked_sizes(
     source: Path,
     problems: list[Problem],
 ) -> tuple[np.ndarray, list[Problem]]:
-    """Return the (height, width) of each image, (n_images, 2), and the unreadable images.
+    """Return the (height, width) of each image from its header, 0 0 if unusable, and the unreadable images.
 
-    Sizes come from the image headers and are 0 0 for unusable images. A different size in the CSV is a problem.
+    A different size in the CSV is a problem.
     """
     sizes = np.zeros((len(files), 2), np.int64)
     located = [i for i, f in enumerate(files) if f is not None]
@@ -287,30 +278,18 @@ def _checked_sizes(
             sizes[i] = size
     if not (layout.height and layout.width):
         return sizes, unreadable
-    csv_sizes = np.stack(
-        [
-            table[c].str.strip_chars().cast(pl.Float64, strict=False).fill_null(-1).to_numpy()
-            for c in (layout.height, layout.width)
-        ],
-        1,
-    )
-    # Blank cells are not compared.
-    is_blank = np.stack(
-        [table[c].fill_null("").str.strip_chars().is_in(NO_OBJECT).to_numpy() for c in (layout.height, layout.width)], 1
-    )
+    columns = [table[name].str.strip_chars() for name in (layout.height, layout.width)]
+    csv_sizes = np.stack([c.cast(pl.Float64, strict=False).fill_null(-1).to_numpy() for c in columns], 1)
+    is_blank = np.stack([c.fill_null("").is_in(NO_OBJECT).to_numpy() for c in columns], 1)  # not compared
     readable = (sizes[:, 0] > 0)[row_image]
     mismatched = np.flatnonzero(readable & ((csv_sizes != sizes[row_image]) & ~is_blank).any(1))
     _, first_of_image = np.unique(row_image[mismatched], return_index=True)
     for row in mismatched[np.sort(first_of_image)].tolist():
         h, w = sizes[row_image[row]].tolist()
         cells = ", ".join(repr(table[c][row]) for c in (layout.height, layout.width))
-        problems.append(
-            Problem(
-                f"{source}, row {row + 2}",
-                f"{layout.height}, {layout.width} are {cells}, "
-                f"but the image {files[row_image[row]]} is {h} high and {w} wide",
-            )
-        )
+        image = f"the image {files[row_image[row]]} is {h} high and {w} wide"
+        message = f"{layout.height}, {layout.width} are {cells}, but {image}"
+        problems.append(Problem(f"{source}, row {row + 2}", message))
     sizes[np.unique(row_image[mismatched])] = 0
     return sizes, unreadable
 
@@ -321,7 +300,7 @@ def _checked_sizes(
 def _parse_masks(
     texts: pl.Series, n_pixels: np.ndarray, origin: Literal[0, 1], relative: bool
 ) -> tuple[RunTable, list[BadRuns], str]:
-    """Return the masks, the malformed texts, and a hint if another option would make every row valid."""
+    """Return the masks, the malformed texts, and a hint if another option makes every row valid."""
     raw = np.frombuffer(texts.str.join("").item().encode() if len(texts) else b"", np.uint8)
     offsets = np.concatenate([[0], np.cumsum(texts.str.len_bytes().to_numpy(), dtype=np.int64)])
     masks, bad = parse_column(raw, offsets, n_pixels, origin=origin, relative=relative)
@@ -346,8 +325,7 @@ def _report_problems(
         )
     for kind, items in (("problem", problems), ("unreadable image", unreadable)):
         if items:
-            plural = "s" if len(items) > 1 else ""
-            notes.append(f"skipped {len(items):,} {kind}{plural}, such as {items[0]}")
+            notes.append(f"skipped {len(items):,} {kind}{'s' if len(items) > 1 else ''}, such as {items[0]}")
 
 
 def _join_names(names: Sequence[str], max_names: int = 12) -> str:

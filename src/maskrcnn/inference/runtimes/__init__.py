@@ -55,21 +55,18 @@ class ExportedNetwork:
         self.padding = None if conventions.black_padding else pixel_mean
 
     def trunk(self, pixels: np.ndarray, windows: np.ndarray) -> Trunk:
-        """See `Network`."""
         *maps, objectness, deltas = self.run_trunk(pixels, windows)
         return self.make_trunk(maps, objectness, deltas, pixels)
 
     def box_head(self, pooled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See `Network`."""
         class_logits, box_deltas = self.engine.run("box_head", pooled if self.config.box_convs else flat_rows(pooled))
         return class_logits, box_deltas
 
     def mask_head(self, pooled: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        """See `Network`."""
         return self.engine.run("mask_head", pooled, labels)[0]
 
     def run_trunk(self, pixels: np.ndarray, windows: np.ndarray) -> list[np.ndarray]:
-        """Outputs of the first graph for pixels (B, H, W, 3), of which `windows` (B, 4) are picture."""
+        """Outputs of the trunk's graph for pixels (B, H, W, 3) with pictures in `windows` (B, 4)."""
         return self.engine.run("trunk", fill_padding(pixels, windows, self.padding))
 
     def make_trunk(
@@ -87,10 +84,7 @@ Adapter = Callable[[ExportedNetwork], Network]
 
 
 class ExportedRuntime(Runtime):
-    """An export that OpenVINO or ONNX Runtime runs on a CPU, in any thread.
-
-    `graphs` are a folder or graphs in memory, by name. Raises `ValueError` for an unknown `name`.
-    """
+    """An export that OpenVINO or ONNX Runtime runs: `graphs` of a folder or by name. `ValueError`: unknown `name`."""
 
     def __init__(
         self,
@@ -107,7 +101,6 @@ class ExportedRuntime(Runtime):
         self._network = adapter(self.exported) if adapter else self.exported
 
     def network(self) -> Network:
-        """The network, completed by the adapter if there is one."""
         return self._network
 
 
@@ -124,12 +117,12 @@ def _engine(name: str, graphs: dict[str, Any] | Path) -> Engine:
 
 
 def flat_rows(pooled: np.ndarray) -> np.ndarray:
-    """(R, S, S, C) -> (R, S*S*C), which also holds for no rows at all."""
+    """(R, S, S, C) -> (R, S*S*C), also if R is 0."""
     return pooled.reshape(len(pooled), math.prod(pooled.shape[1:]))
 
 
 def fill_padding(pixels: np.ndarray, windows: np.ndarray, mean: tuple[float, ...] | None) -> np.ndarray:
-    """Float32 inputs with `mean` outside `windows`, which the graph turns into zero. None leaves the padding black."""
+    """Float32 inputs with `mean` outside `windows`, which becomes zero in the graph. None leaves the padding black."""
     result = pixels.astype(np.float32)
     if mean is not None:
         for image, (x1, y1, x2, y2) in zip(result, windows, strict=True):

@@ -25,7 +25,6 @@ class OnnxEngine:
         }
 
     def run(self, name: str, *inputs: np.ndarray) -> list[Any]:
-        """See `Engine`."""
         session = self.sessions[name]
         return session.run(None, {i.name: value for i, value in zip(session.get_inputs(), inputs, strict=True)})
 

@@ -27,15 +27,12 @@ class OpenVinoEngine:
         settings = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1}
         with ThreadPoolExecutor(1) as pool:
             # Compiling takes half a second, and so does the first call of a numba kernel, which loads what all need.
-            compiling = {
-                name: pool.submit(core.compile_model, graph, "CPU", settings) for name, graph in graphs.items()
-            }
+            compiling = {name: pool.submit(core.compile_model, g, "CPU", settings) for name, g in graphs.items()}
             _call_a_kernel()
             self.compiled = {name: graph.result() for name, graph in compiling.items()}
         self._of_thread = threading.local()
 
     def run(self, name: str, *inputs: np.ndarray) -> list[Any]:
-        """See `Engine`."""
         if not hasattr(self._of_thread, "requests"):
             self._of_thread.requests = {name: graph.create_infer_request() for name, graph in self.compiled.items()}
         results = self._of_thread.requests[name].infer(inputs, share_inputs=True, share_outputs=True)

@@ -6,8 +6,5 @@ import sys
 
 
 def refuse_telemetry() -> None:
-    """Make them find their telemetry package missing, so that they stay silent.
-
-    Call this before they are first imported. A program that imported them earlier keeps its own choice.
-    """
+    """Hide their telemetry package. Call this before their first import: an earlier import keeps its choice."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from maskrcnn.model.mask_rcnn import MaskRCNN
 
 
 def pick_device(name: str) -> torch.device:
-    """The device that "auto" or a name of torch's stands for. Raises `UserError` if it cannot be used."""
+    """The device for "auto" or one of torch's names. Raises `UserError` if it cannot be used."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -42,7 +42,6 @@ class TorchRuntime(Runtime):
 
     @torch.no_grad()
     def trunk(self, pixels: np.ndarray, windows: np.ndarray) -> Trunk:
-        """See `Network`."""
         windows_on_device = torch.from_numpy(windows).to(self.device)
         images = self.model.normalize(torch.from_numpy(pixels).to(self.device), windows_on_device)
         if self.model.conventions.planar:
@@ -52,13 +51,11 @@ class TorchRuntime(Runtime):
 
     @torch.no_grad()
     def box_head(self, pooled: Array) -> tuple[Array, Array]:
-        """See `Network`."""
         class_logits, box_deltas = self.model.box_head(self._channels_first(pooled))
         return on_host(class_logits), on_host(box_deltas)
 
     @torch.no_grad()
     def mask_head(self, pooled: Array, labels: Array) -> Array:
-        """See `Network`."""
         return on_host(self.model.mask_head(self._channels_first(pooled), torch.as_tensor(labels, device=self.device)))
 
     def _channels_first(self, pooled: Array) -> Tensor:
