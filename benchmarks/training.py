@@ -41,10 +41,10 @@ from maskrcnn.data.dataset import read_pixels, targets_of
 from maskrcnn.data.synthetic import write_shapes
 from maskrcnn.data.table import Dataset
 from maskrcnn.detection.conventions import NATIVE
-from maskrcnn.detection.fit import place, stack, whole_picture
+from maskrcnn.detection.fit import fitted_hw, place, stack
 from maskrcnn.model.mask_rcnn import MaskRCNN, build_model
 from maskrcnn.settings import Settings
-from maskrcnn.structures import Targets
+from maskrcnn.structures import Placement, Targets
 from maskrcnn.training.allocator import freed_memory_kept
 from maskrcnn.training.criterion import LOSSES, Criterion
 from maskrcnn.training.distributed import World
@@ -71,7 +71,8 @@ def samples_of(data: Dataset, count: int) -> list[Sample]:
     step = max(len(square) // count, 1)
     samples = []
     for i in map(int, square[::step][:count]):
-        placement = whole_picture(data.hw(i), Config().model)
+        h, w = data.hw(i)
+        placement = Placement((0, 0, w, h), fitted_hw((h, w), NATIVE, Config().model))
         samples.append((place(read_pixels(data, i), placement), targets_of(data, i, placement)))
     return samples
 

@@ -39,6 +39,9 @@ def test_mistakes_are_named(tmp_path):
     file.write_text("set_by: user\nmodel: {channels: 64}")
     with pytest.raises(UserError, match=r"wrong\.yaml: set_by must list"):
         Settings.build("lite", file)
+    file.write_text("set_by: {user: [train.seed]}\ntrain: 3")
+    with pytest.raises(UserError, match=r"wrong\.yaml: train = 3"):
+        Settings.build("lite", file)
     with pytest.raises(UserError, match="there is no preset 'large'; there are lite"):
         Settings.build("large")
 

@@ -90,12 +90,13 @@ def _names(values: Mapping[str, Any]) -> list[str]:
     return [f"{group}.{name}" for group, entries in values.items() if isinstance(entries, Mapping) for name in entries]
 
 
-def _chosen(values: Mapping[str, Any], is_chosen: Callable[[str], bool]) -> dict[str, dict[str, Any]]:
-    """The values of a nested mapping whose names, "group.name", are chosen."""
+def _chosen(values: Mapping[str, Any], is_chosen: Callable[[str], bool]) -> dict[str, Any]:
+    """The values of a nested mapping whose names, "group.name", are chosen. A group that is no mapping is kept."""
     return {
         group: {name: value for name, value in entries.items() if is_chosen(f"{group}.{name}")}
-        for group, entries in values.items()
         if isinstance(entries, Mapping)
+        else entries
+        for group, entries in values.items()
     }
 
 

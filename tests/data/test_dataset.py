@@ -10,7 +10,8 @@ from maskrcnn.config import Config, ModelConfig
 from maskrcnn.data.augment import draw_placement
 from maskrcnn.data.batch import Shard, batches, image_order, images_per_pass, make_batch
 from maskrcnn.data.dataset import swapped_labels, targets_of
-from maskrcnn.detection.fit import place, whole_picture
+from maskrcnn.detection.conventions import NATIVE
+from maskrcnn.detection.fit import fitted_hw, place
 from maskrcnn.structures import Placement
 
 SMALL = Config().changed(model={"image_size": 96})
@@ -101,7 +102,7 @@ def test_placements_stay_within_image_and_input(rng):
         assert 0 <= y1 < y2 <= hw[0]
         assert min(placement.hw) >= 1
         assert max(placement.hw) <= 512
-    assert whole_picture((100, 50), ModelConfig()).hw == (512, 256)
+    assert fitted_hw((100, 50), NATIVE, ModelConfig()) == (512, 256)
 
 
 def test_a_crop_keeps_the_scale_that_prediction_has(rng):

@@ -10,7 +10,7 @@ import torch
 from maskrcnn import RLE, UserError, import_checkpoint
 from maskrcnn.detection.conventions import DETECTRON2
 from maskrcnn.detection.finish import paste_masks
-from maskrcnn.detection.fit import _rounded_sides, resize
+from maskrcnn.detection.fit import _resize_shortest_edge, resize
 from maskrcnn.detection.pool import assign_levels, pool
 from parity.comparison import apart, network_stages, same_detections
 from parity.recipe import make_weights
@@ -120,7 +120,7 @@ def test_unit_cases(folder):
     """Sizes, levels, pooling and pasting of functions.npz."""
     expected = np.load(folder / "functions.npz")
     for case in json.loads(str(expected["cases_json"]))["resize_shortest_edge"]:
-        assert _rounded_sides((case["h"], case["w"]), case["min"], case["max"]) == tuple(case["out"])
+        assert _resize_shortest_edge((case["h"], case["w"]), case["min"], case["max"]) == tuple(case["out"])
     for hw in ((64, 90), (23, 33)):
         assert np.array_equal(resize(expected["resize_in"], hw), expected[f"resize_out_{hw[0]}_{hw[1]}"])
     levels = assign_levels(expected["level_boxes"], [(0, 0)] * 4, 4, DETECTRON2)

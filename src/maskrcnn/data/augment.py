@@ -8,17 +8,22 @@ from __future__ import annotations
 import numpy as np
 
 from maskrcnn.config import AugmentConfig, ModelConfig
-from maskrcnn.detection.fit import longer_side
+from maskrcnn.detection.conventions import NATIVE, Conventions
+from maskrcnn.detection.fit import fitted_hw
 from maskrcnn.structures import Placement
 
 
 def draw_placement(
-    hw: tuple[int, int], model: ModelConfig, config: AugmentConfig, rng: np.random.Generator
+    hw: tuple[int, int],
+    model: ModelConfig,
+    config: AugmentConfig,
+    rng: np.random.Generator,
+    conventions: Conventions = NATIVE,
 ) -> Placement:
     """Draw a crop at about the scale of prediction, at most `config.crop` pixels a side, by default ``image_size``."""
     h, w = hw
     low, high = np.log(config.scale)
-    scale = longer_side(hw, model) / max(h, w) * float(np.exp(rng.uniform(low, high)))
+    scale = max(fitted_hw(hw, conventions, model)) / max(h, w) * float(np.exp(rng.uniform(low, high)))
     size = config.crop or model.image_size
     window_h, window_w = min(h, max(int(size / scale), 1)), min(w, max(int(size / scale), 1))
     x1 = int(rng.integers(0, w - window_w + 1))

@@ -20,6 +20,7 @@ import numpy as np
 from maskrcnn.config import Config
 from maskrcnn.data.dataset import generator, training_placement, training_sample
 from maskrcnn.data.table import Dataset
+from maskrcnn.detection.conventions import NATIVE, Conventions
 from maskrcnn.detection.fit import stack
 from maskrcnn.errors import ImageError
 from maskrcnn.structures import Targets
@@ -97,13 +98,13 @@ def _left_out_of_a_pass(data: Dataset, config: Config) -> int:
     return max(len(data) - with_instances - empty_shown, 0)
 
 
-def make_batch(data: Dataset, step: int, config: Config, shard: Shard) -> Batch:
+def make_batch(data: Dataset, step: int, config: Config, shard: Shard, conventions: Conventions = NATIVE) -> Batch:
     """Read the images of `shard` in step `step` (0-based), padded to the largest image of all shards of the step.
 
     Anchors cover the padding too, so the sampled anchors do not depend on how the step is divided.
     """
     placements = (
-        training_placement(data, *shown(data, step * shard.images + position, config), config)[0]
+        training_placement(data, *shown(data, step * shard.images + position, config), config, conventions)[0]
         for position in range(shard.images)
     )
     heights, widths = zip(*(placement.input_hw for placement in placements), strict=True)
@@ -112,7 +113,7 @@ def make_batch(data: Dataset, step: int, config: Config, shard: Shard) -> Batch:
         number = step * shard.images + position
         i, pass_number = shown(data, number, config)
         try:
-            pixels, target = training_sample(data, i, pass_number, config)
+            pixels, target = training_sample(data, i, pass_number, config, conventions)
         except ImageError as error:
             unreadable.append(str(error))
             continue
@@ -124,11 +125,11 @@ def make_batch(data: Dataset, step: int, config: Config, shard: Shard) -> Batch:
 
 
 def batches(
-    data: Dataset, first_step: int, last_step: int, config: Config, shard: Shard
+    data: Dataset, first_step: int, last_step: int, config: Config, shard: Shard, conventions: Conventions = NATIVE
 ) -> Generator[Batch, None, None]:
     """Yield the images of `shard` in steps ``first_step <= step < last_step``, in order, prepared ahead."""
     if config.train.workers == 0:
-        yield from (make_batch(data, step, config, shard) for step in range(first_step, last_step))
+        yield from (make_batch(data, step, config, shard, conventions) for step in range(first_step, last_step))
         return
     with ThreadPoolExecutor(config.train.workers, thread_name_prefix="maskrcnn-data") as pool:
         waiting: deque[Future[Batch]] = deque()
@@ -136,7 +137,7 @@ def batches(
         try:
             while step < last_step or waiting:
                 while step < last_step and len(waiting) < 2 * config.train.workers:
-                    waiting.append(pool.submit(make_batch, data, step, config, shard))
+                    waiting.append(pool.submit(make_batch, data, step, config, shard, conventions))
                     step += 1
                 yield waiting.popleft().result()
         finally:

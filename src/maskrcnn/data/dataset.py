@@ -8,6 +8,7 @@ from maskrcnn.config import AugmentConfig, Config
 from maskrcnn.data.augment import draw_placement, vary_colors
 from maskrcnn.data.images import read_image
 from maskrcnn.data.table import Dataset
+from maskrcnn.detection.conventions import NATIVE, Conventions
 from maskrcnn.detection.fit import place
 from maskrcnn.errors import ImageError, UserError
 from maskrcnn.kernels.runs import window_runs
@@ -45,16 +46,18 @@ def targets_of(data: Dataset, i: int, placement: Placement, labels: np.ndarray |
 
 
 def training_placement(
-    data: Dataset, i: int, pass_number: int, config: Config
+    data: Dataset, i: int, pass_number: int, config: Config, conventions: Conventions = NATIVE
 ) -> tuple[Placement, np.random.Generator]:
     """Draw the placement of image i in pass `pass_number`. Also return the generator, for the colours."""
     rng = generator(config.train.seed, 1, pass_number, i)
-    return draw_placement(data.hw(i), config.model, config.augment, rng), rng
+    return draw_placement(data.hw(i), config.model, config.augment, rng, conventions), rng
 
 
-def training_sample(data: Dataset, i: int, pass_number: int, config: Config) -> tuple[np.ndarray, Targets]:
+def training_sample(
+    data: Dataset, i: int, pass_number: int, config: Config, conventions: Conventions = NATIVE
+) -> tuple[np.ndarray, Targets]:
     """Return image i as pass `pass_number` shows it, (h, w, 3) uint8, and its targets. Raise `ImageError`."""
-    placement, rng = training_placement(data, i, pass_number, config)
+    placement, rng = training_placement(data, i, pass_number, config, conventions)
     pixels = vary_colors(place(read_pixels(data, i), placement), config.augment.color, rng)
     labels = data.labels[data.instances(i)]
     if placement.mirrored:

@@ -1,6 +1,6 @@
 """Fit: a picture of any size -> network input, by the rule of ``Conventions.resize``, and inputs -> one padded batch.
 
-"longer"          scale the longer side to `longer_side`, averaging where it shrinks (ours)
+"longer"          scale the longer side to ``image_size`` or by ``min_scale``, averaging where it shrinks (ours)
 "shorter"         scale the shorter side to a length and limit the longer; plain bilinear on floats (torchvision)
 "shorter-pillow"  the same lengths, rounded, with Pillow's averaging filter on bytes (Detectron2)
 "square"          enlarge at most to the shorter side's length and centre on a black square (Matterport)
@@ -29,15 +29,39 @@ STRIDE = 32
 """Inputs are padded at right and bottom to a multiple of the backbone's largest stride."""
 
 
-def longer_side(hw: tuple[int, int], config: ModelConfig) -> int:
-    """Longer side of the input for a picture of height and width `hw`: ``image_size``, or more under ``min_scale``."""
-    return max(config.image_size, round(min(config.min_scale * max(hw), LARGEST_INPUT)))
+def fitted_hw(hw: tuple[int, int], conventions: Conventions, config: ModelConfig) -> tuple[int, int]:
+    """Height and width that a picture of `hw` is scaled to, before padding, in prediction and in training."""
+    rule, size, shorter_side = conventions.resize, config.image_size, conventions.shorter_side
+    if rule == "longer":
+        scale = max(size, round(min(config.min_scale * max(hw), LARGEST_INPUT))) / max(hw)
+    elif rule == "shorter":
+        scale = min(shorter_side / min(hw), size / max(hw))
+        return max(int(hw[0] * scale), 1), max(int(hw[1] * scale), 1)
+    elif rule == "shorter-pillow":
+        return _resize_shortest_edge(hw, shorter_side, size)
+    elif rule == "none":
+        return hw
+    else:
+        scale = max(1.0, shorter_side / min(hw), conventions.smallest_scale)
+        if rule == "square" and round(max(hw) * scale) > size:
+            scale = size / max(hw)
+    return max(round(hw[0] * scale), 1), max(round(hw[1] * scale), 1)
 
 
-def whole_picture(hw: tuple[int, int], config: ModelConfig) -> Placement:
-    """The placement of an uncropped picture under the rule "longer"."""
-    scale = longer_side(hw, config) / max(hw)
-    return Placement((0, 0, hw[1], hw[0]), (max(round(hw[0] * scale), 1), max(round(hw[1] * scale), 1)))
+def fit_picture(image: np.ndarray, conventions: Conventions, config: ModelConfig) -> Fitted:
+    """Turn an image (H, W, 3) uint8 into network input. Raises `ImageError` if rule "none" does not allow its size."""
+    h, w = fitted_hw((image.shape[0], image.shape[1]), conventions, config)
+    if conventions.resize == "none" and (h % 64 or w % 64):
+        raise ImageError(
+            f"a picture of {w} x {h} pixels does not fit: this model does not resize pictures, and both sides must be "
+            "multiples of 64"
+        )
+    if conventions.resize in ("square", "pad64"):
+        scaled = image if image.shape[:2] == (h, w) else resize_fading(image, (h, w))
+        square = conventions.resize == "square"
+        return _centred(scaled, (config.image_size,) * 2 if square else (-(-h // 64) * 64, -(-w // 64) * 64))
+    pixels = resize_bilinear(image, h, w) if conventions.resize == "shorter" else resize(image, (h, w))
+    return Fitted(np.ascontiguousarray(pixels), (0, 0, w, h))
 
 
 def place(image: np.ndarray, placement: Placement) -> np.ndarray:
@@ -46,32 +70,6 @@ def place(image: np.ndarray, placement: Placement) -> np.ndarray:
     if placement.mirrored:
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(np.rot90(pixels, placement.turns))
-
-
-def fit_picture(image: np.ndarray, conventions: Conventions, config: ModelConfig) -> Fitted:
-    """Turn an image (H, W, 3) uint8 into network input. Raises `ImageError` if rule "none" does not allow its size."""
-    hw = (image.shape[0], image.shape[1])
-    rule, size = conventions.resize, config.image_size
-    if rule == "longer":
-        return _unpadded(place(image, whole_picture(hw, config)))
-    if rule == "shorter":
-        return _unpadded(_resize_floats(image, min(conventions.shorter_side / min(hw), size / max(hw))))
-    if rule == "shorter-pillow":
-        return _unpadded(resize(image, _rounded_sides(hw, conventions.shorter_side, size)))
-    if rule == "none":
-        if hw[0] % 64 or hw[1] % 64:
-            raise ImageError(
-                f"a picture of {hw[1]} x {hw[0]} pixels does not fit: this model does not resize pictures, and both "
-                "sides must be multiples of 64"
-            )
-        return _unpadded(image)
-    scale = max(1.0, conventions.shorter_side / min(hw), conventions.smallest_scale)
-    if rule == "square" and round(max(hw) * scale) > size:
-        scale = size / max(hw)
-    if scale != 1:
-        image = resize_fading(image, (max(round(hw[0] * scale), 1), max(round(hw[1] * scale), 1)))
-    canvas_hw = (size, size) if rule == "square" else tuple(-(-side // 64) * 64 for side in image.shape[:2])
-    return _centred(image, canvas_hw)
 
 
 def padded_hw(pixels: np.ndarray) -> tuple[int, int]:
@@ -105,10 +103,6 @@ def resize(image: np.ndarray, hw: tuple[int, int], window: Window | None = None)
     return np.asarray(rows.resize((hw[1], hw[0]), rule))
 
 
-def _unpadded(pixels: np.ndarray) -> Fitted:
-    return Fitted(pixels, (0, 0, pixels.shape[1], pixels.shape[0]))
-
-
 def _centred(image: np.ndarray, canvas_hw: tuple[int, ...]) -> Fitted:
     h, w = image.shape[:2]
     top, left = (canvas_hw[0] - h) // 2, (canvas_hw[1] - w) // 2
@@ -117,13 +111,7 @@ def _centred(image: np.ndarray, canvas_hw: tuple[int, ...]) -> Fitted:
     return Fitted(canvas, (left, top, left + w, top + h))
 
 
-def _resize_floats(image: np.ndarray, scale: float) -> np.ndarray:
-    """torchvision's rule: one factor for both sides, sizes rounded down but at least 1; float32 (h, w, 3)."""
-    h, w = image.shape[:2]
-    return resize_bilinear(image, max(int(h * scale), 1), max(int(w * scale), 1))
-
-
-def _rounded_sides(hw: tuple[int, int], shorter_side: int, longest: int) -> tuple[int, int]:
+def _resize_shortest_edge(hw: tuple[int, int], shorter_side: int, longest: int) -> tuple[int, int]:
     """Detectron2's ResizeShortestEdge: the shorter side exact, both cut to the limit, then rounded, at least 1."""
     scale = shorter_side / min(hw)
     sides = [float(shorter_side) if side == min(hw) else scale * side for side in hw]

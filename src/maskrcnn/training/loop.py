@@ -19,7 +19,7 @@ from maskrcnn.config import Config, seconds
 from maskrcnn.data.batch import Batch, Shard, batches, images_per_pass
 from maskrcnn.data.dataset import swapped_labels
 from maskrcnn.data.table import Dataset
-from maskrcnn.detection.fit import whole_picture
+from maskrcnn.detection.fit import fitted_hw
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation import Evaluation, evaluate, find, judge_found, require_common_classes
 from maskrcnn.files import write_text
@@ -160,7 +160,7 @@ class _Trainer:
         exact = deterministic(self.config.train.deterministic)
         kept = freed_memory_kept(self.device)
         with stop_on_signals() as stop, Record(folder, state, self.display) as record, exact, kept:
-            stream = batches(self.data, state.step, last_step, self.config, shard)
+            stream = batches(self.data, state.step, last_step, self.config, shard, self.model.conventions)
             while not finished and not stopping:
                 began = time.monotonic()
                 batch = next(stream)
@@ -245,7 +245,8 @@ class _Trainer:
         """Estimate the seconds of a validation from a few of its images, small to large."""
         if self.val_data is None or len(self.val_data) == 0:
             return 0.0
-        pixels = np.array([math.prod(whole_picture(hw, self.config.model).hw) for hw in self.val_data.sizes.tolist()])
+        sizes, conventions = self.val_data.sizes.tolist(), self.model.conventions
+        pixels = np.array([math.prod(fitted_hw(hw, conventions, self.config.model)) for hw in sizes])
         timed = across_sizes(pixels)
         predictor, times = self._average_predictor(), []
         for i in [timed[0], *timed]:  # the first call compiles kernels

@@ -17,7 +17,8 @@ from maskrcnn.config import DEFAULT_LR, LEVELS, ModelConfig
 from maskrcnn.data.batch import images_per_pass
 from maskrcnn.data.table import Dataset
 from maskrcnn.detection.anchors import DEFAULT_ANCHOR_SIZES
-from maskrcnn.detection.fit import LARGEST_INPUT, longer_side
+from maskrcnn.detection.conventions import NATIVE
+from maskrcnn.detection.fit import LARGEST_INPUT, fitted_hw
 from maskrcnn.detection.select import DEFAULT_DETECTIONS
 from maskrcnn.settings import Origin, Settings
 
@@ -279,5 +280,5 @@ def _sides(model: ModelConfig, data: Dataset) -> np.ndarray:
     """Square root of the area of each box of the data, in pixels of the network's input."""
     boxes = data.boxes
     sizes, size_index = np.unique(data.sizes, axis=0, return_inverse=True)
-    scale = np.array([longer_side(hw, model) / max(hw) for hw in sizes.tolist()])
+    scale = np.array([max(fitted_hw(hw, NATIVE, model)) / max(hw) for hw in sizes.tolist()])
     return np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1)) * scale[size_index.reshape(-1)[data.image_index]]
