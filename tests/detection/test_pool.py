@@ -151,3 +151,21 @@ def test_it_is_a_well_registered_op(pooling, rng):
 def test_levels_follow_the_papers_rule():
     boxes = torch.tensor([[0.0, 0, 224, 224], [0, 0, 112, 112], [0, 0, 448, 448], [0, 0, 5, 5], [0, 0, 2000, 2000]])
     assert assign_levels(boxes.numpy(), [(0, 0)] * 4, 4, NATIVE).tolist() == [2, 1, 3, 0, 3]
+
+
+@pytest.mark.parametrize("conventions", [NATIVE, MATTERPORT], ids=lambda c: c.name)
+def test_maps_of_another_type_take_the_path_of_a_gpu(conventions):
+    """Torch's operations level by level, here in double precision, give what our kernel gives, box by box."""
+    generator = torch.Generator().manual_seed(3)
+    features = [torch.randn(2, 6, 64 // 2**k, 48 // 2**k, generator=generator) for k in range(4)]
+    corner = torch.rand(40, 2, generator=generator) * 120
+    boxes = torch.cat([corner, corner + torch.rand(40, 2, generator=generator) ** 3 * 500 + 1], 1)
+    boxes = boxes / 640 if conventions.normalized_boxes else boxes
+    image_index = torch.randint(0, 2, (40,), generator=generator)
+    levels = assign_levels(boxes.numpy(), [f.shape[2:] for f in features], 4, conventions)
+    assert len(set(levels.tolist())) > 1
+    settings = {"size": 7, "strides": STRIDES, "conventions": conventions}
+    ours = pool(features, boxes, image_index, **settings)
+    theirs = pool([f.double() for f in features], boxes, image_index, **settings)
+    assert theirs.dtype == torch.float64
+    assert (ours - theirs).abs().max() < 1e-4
