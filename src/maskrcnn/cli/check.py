@@ -38,11 +38,11 @@ def check(
     """
     import dataclasses
 
-    from maskrcnn.data.doctor import examine
+    from maskrcnn.data.doctor import find_problems
 
     opened = dataclasses.replace(options or DataOptions(), bad="skip").open(data)
     with progress_bar(len(opened), "checking") as set_done:
-        problems = [*opened.problems, *examine(opened, decode=decode, on_image=set_done)]
+        problems = [*opened.problems, *find_problems(opened, decode=decode, on_image=set_done)]
     statistics = {**opened.statistics(), "problems": len(problems)}
     if json:
         print_json({**statistics, "found": opened.notes, "problem_list": [str(p) for p in problems]})

@@ -15,7 +15,7 @@ from maskrcnn.kernels.runs import window_runs
 from maskrcnn.rle import RunTable
 from maskrcnn.structures import Placement, Targets
 
-MIN_SIDE = 2.0
+MIN_VISIBLE_SIDE = 2.0
 """A crop drops an instance whose visible part is narrower or lower than this, in input pixels."""
 
 
@@ -40,7 +40,7 @@ def targets_of(data: Dataset, i: int, placement: Placement, labels: np.ndarray |
     visible = RunTable.of(window_runs(runs[k], hw[0], x1, y1, x2, y2) for k in range(len(runs)))
     boxes = placement.boxes_to_input(visible.boxes(y2 - y1) + np.array([x1, y1, x1, y1]))
     sides = (boxes[:, 2:] - boxes[:, :2]).min(1, initial=np.inf)
-    min_side = min(MIN_SIDE, float(placement.scale_wh.min()))
+    min_side = min(MIN_VISIBLE_SIDE, float(placement.scale_wh.min()))
     kept = np.flatnonzero((visible.areas > 0) & (sides >= min_side - 1e-6))
     return Targets(boxes[kept].astype(np.float32), labels[kept], runs.take(kept), hw, placement)
 

@@ -18,7 +18,9 @@ MAX_MASK_FRACTION = 0.99
 """Masks that cover more of their image are usually inverted."""
 
 
-def examine(data: Dataset, *, decode: bool = True, on_image: Callable[[int], None] | None = None) -> list[Problem]:
+def find_problems(
+    data: Dataset, *, decode: bool = True, on_image: Callable[[int], None] | None = None
+) -> list[Problem]:
     """Find repeated, tiny, overlapping and image-filling masks and, with `decode`, damaged images."""
     problems: list[Problem] = []
     for i in range(len(data)):

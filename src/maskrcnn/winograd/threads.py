@@ -39,7 +39,7 @@ def run_in_threads(total: int, min_size: int, work: Callable[[int, int], None], 
 @cache
 def _pool(process: int) -> ThreadPoolExecutor:
     """Return the pool of this process: threads do not survive a fork."""
-    return ThreadPoolExecutor(THREADS, "maskrcnn-share")
+    return ThreadPoolExecutor(THREADS, "maskrcnn-winograd")
 
 
 class _OneBlasThread(ContextDecorator):
