@@ -1,4 +1,4 @@
-"""Fixtures that several folders of tests share."""
+"""Fixtures shared by several test folders."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # A process that has exported and quantised crashes in native code when it then catches SIGTERM, which the tests of
-    # interrupted runs do: they go first.
+    # Deployment tests run last: after export and quantisation, a process that catches SIGTERM crashes in native code,
+    # and the tests of interrupted runs catch SIGTERM.
     items.sort(key=lambda item: "deploy" in item.path.parts)
     if SHARED.exists():
         return

@@ -9,7 +9,7 @@ import maskrcnn
 
 ROOT = Path(maskrcnn.__file__).parent
 
-# Design, section 4: a module imports from its own floor and from those before it.
+# A module imports only from its own floor and from earlier floors.
 FLOORS = [
     {"kernels", "config", "settings", "errors", "files"},
     {"rle"},
@@ -20,9 +20,8 @@ FLOORS = [
     {"inference", "winograd"},
     {"checkpoints"},
     {"evaluation"},
-    {"deploy", "inspection", "scale"},
+    {"deploy", "inspection"},
     {"training"},
-    {"serving", "labelling"},
     {"cli"},
 ]
 HEAVY = {"torch", "torchvision", "timm", "numba", "polars", "faster_coco_eval", "PIL", "numpy"}
@@ -34,17 +33,17 @@ def modules_after(code: str) -> set[str]:
     return {line.partition(".")[0] for line in out.splitlines()}
 
 
-def test_all_is_exact():
+def test_all_lists_the_public_names():
     assert sorted(maskrcnn.__all__) == sorted(maskrcnn._HOME)
     for name in maskrcnn.__all__:
         assert getattr(maskrcnn, name) is not None
 
 
-def test_an_import_loads_nothing_heavy():
+def test_import_loads_no_heavy_modules():
     assert not modules_after("import maskrcnn") & HEAVY
 
 
-def test_help_loads_nothing_heavy():
+def test_help_loads_no_heavy_modules():
     code = "from maskrcnn.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass"
     assert not modules_after(code) & HEAVY
 
@@ -57,11 +56,11 @@ def test_masks_need_no_torch():
     }
 
 
-def test_a_report_needs_no_torch():
+def test_report_needs_no_torch():
     assert not modules_after("import maskrcnn.inspection.report") & {"torch", "torchvision", "timm"}
 
 
-def test_the_steps_of_detection_need_no_torch():
+def test_detection_steps_need_no_torch():
     assert not modules_after("import maskrcnn.detection.detect, maskrcnn.inference.bundle") & {
         "torch",
         "torchvision",
@@ -69,8 +68,8 @@ def test_the_steps_of_detection_need_no_torch():
     }
 
 
-def test_importing_the_package_changes_nothing_for_others():
-    """No warnings filter, no blocked module, no umask: such effects belong to the functions that need them."""
+def test_import_has_no_side_effects():
+    """Only the functions that need it set a warnings filter, block a module or change the umask."""
     code = """
 import os, sys, warnings
 import numpy, PIL.Image
@@ -94,17 +93,19 @@ def imported_by(path: Path) -> set[str]:
     return names
 
 
-def test_imports_point_one_way():
+def test_imports_follow_the_floors():
     floor = {name: i for i, names in enumerate(FLOORS) for name in names}
-    wrong = []
+    violations = []
     for path in ROOT.rglob("*.py"):
-        home = path.relative_to(ROOT).parts[0].removesuffix(".py")
-        if home in ("__init__", "__main__"):
+        importer = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        if importer in ("__init__", "__main__"):
             continue
-        wrong += [f"{path.relative_to(ROOT)} -> {name}" for name in imported_by(path) if floor[name] > floor[home]]
-    assert wrong == []
+        violations += [
+            f"{path.relative_to(ROOT)} -> {name}" for name in imported_by(path) if floor[name] > floor[importer]
+        ]
+    assert violations == []
 
 
-def test_every_module_says_what_it_is():
-    silent = [str(p) for p in ROOT.rglob("*.py") if not ast.get_docstring(ast.parse(p.read_text("utf-8")))]
-    assert silent == []
+def test_every_module_has_a_docstring():
+    undocumented = [str(p) for p in ROOT.rglob("*.py") if not ast.get_docstring(ast.parse(p.read_text("utf-8")))]
+    assert undocumented == []

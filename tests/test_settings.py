@@ -1,4 +1,4 @@
-"""Settings: what wins over what, who set which value, and what an earlier run's file does to a new run."""
+"""Settings: precedence, the origin of each value, and reuse of an earlier run's file."""
 
 import pytest
 import yaml
@@ -9,7 +9,7 @@ from maskrcnn.config import PRESETS
 from maskrcnn.settings import Origin, Settings
 
 
-def test_the_user_wins_over_the_file_and_the_file_over_the_preset(tmp_path):
+def test_user_overrides_file_and_file_overrides_preset(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("model: {channels: 64, box_channels: 300}\ntrain: {seed: 3}\n")
     settings = Settings.build("resnet50", file, Config().changed(model={"channels": 32}))
@@ -31,7 +31,7 @@ def test_only_open_settings_are_filled_in():
     assert settings.config.model.mask_size == 28
 
 
-def test_mistakes_are_named(tmp_path):
+def test_invalid_settings_are_named(tmp_path):
     file = tmp_path / "wrong.yaml"
     file.write_text("model: {chanels: 64}")
     with pytest.raises(UserError, match=r"wrong\.yaml: there is no setting 'model\.chanels'; did you mean 'channels'"):
@@ -48,7 +48,7 @@ def test_mistakes_are_named(tmp_path):
 
 @pytest.fixture(scope="module")
 def run(shapes, tmp_path_factory):
-    """The folder of a short run in which the user set five things and the data decided the rest."""
+    """Return the folder of a short run in which the user set seven settings and the plan chose others."""
     user = Config().changed(
         model={"backbone": "test_resnet", "weights": "none", "image_size": 64},
         train={"epochs": 1, "epoch_images": 2, "roi_batch": 8, "rpn_batch": 16},
@@ -58,7 +58,7 @@ def run(shapes, tmp_path_factory):
     return folder
 
 
-def test_a_run_records_who_set_what(run):
+def test_run_records_the_origin_of_each_setting(run):
     set_by = yaml.safe_load((run / "config.yaml").read_text())["set_by"]
     assert "model.image_size" in set_by["user"]
     assert "model.anchor_sizes" in set_by["plan"]
@@ -66,8 +66,8 @@ def test_a_run_records_who_set_what(run):
     assert Config.load(run / "config.yaml").predict.box_voting
 
 
-def test_an_earlier_runs_file_leaves_the_plan_on(run):
-    """What the user had chosen is kept; what the data had decided is decided again, and a sentence says so."""
+def test_file_of_an_earlier_run_keeps_only_user_settings(run):
+    """The plan chooses the other settings again, and a note says so."""
     settings = Settings.build("lite", run / "config.yaml")
     assert settings.config.model.image_size == 64
     assert settings.origins["model.image_size"] == Origin.FILE
@@ -78,7 +78,7 @@ def test_an_earlier_runs_file_leaves_the_plan_on(run):
     assert "the others are chosen again" in note
 
 
-def test_a_file_that_sets_everything_says_so(tmp_path):
+def test_file_that_sets_everything_gets_a_note(tmp_path):
     file = tmp_path / "all.yaml"
     file.write_text(Config().to_yaml())
     settings = Settings.build("lite", file)

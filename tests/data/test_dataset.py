@@ -18,7 +18,7 @@ SMALL = Config().changed(model={"image_size": 96})
 TWO = Shard.of(2)
 
 
-def test_split_is_by_image_complete_and_repeatable(shapes):
+def test_split_covers_every_image_once_and_is_repeatable(shapes):
     train, val = shapes.split(0.25, seed=1)
     assert len(val) == 3
     assert sorted(train.names + val.names) == sorted(shapes.names)
@@ -28,15 +28,15 @@ def test_split_is_by_image_complete_and_repeatable(shapes):
 
 
 def test_split_keeps_the_share_of_a_rare_class(shapes):
-    """Of twenty copies, five marked as rare: each fifth of the images gets one of them."""
-    many = shapes.take(np.zeros(20, int))
-    labels = many.labels.copy()
+    """Five of 20 images hold the rare class, so a validation split of four images gets one."""
+    copies = shapes.take(np.zeros(20, int))
+    labels = copies.labels.copy()
     for i in range(5):
-        labels[many.instances(i)] = 4
-    labels[many.instances(5).start :] = 1
+        labels[copies.instances(i)] = 4
+    labels[copies.instances(5).start :] = 1
     import dataclasses
 
-    _, val = dataclasses.replace(many, labels=labels).split(0.2, seed=0)
+    _, val = dataclasses.replace(copies, labels=labels).split(0.2, seed=0)
     rare = [4 in val.labels[val.instances(i)] for i in range(len(val))]
     assert sum(rare) == 1
 
@@ -51,7 +51,7 @@ def test_split_by_names(shapes):
         shapes.split_by_names(shapes.names)
 
 
-def test_dots_in_names_are_no_suffixes(shapes):
+def test_dots_in_image_names_are_not_suffixes(shapes):
     import dataclasses
 
     named = dataclasses.replace(shapes.take([0, 1]), names=["img.v1", "img.v2"])
@@ -60,7 +60,7 @@ def test_dots_in_names_are_no_suffixes(shapes):
         named.named(["img.v3"])
 
 
-def test_every_instance_has_the_box_of_its_mask(shapes):
+def test_boxes_enclose_their_masks(shapes):
     for i in range(len(shapes)):
         for box, rle in zip(shapes.boxes[shapes.instances(i)], shapes.rles(i), strict=True):
             mask = rle.to_mask()
@@ -70,12 +70,12 @@ def test_every_instance_has_the_box_of_its_mask(shapes):
 
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("turns", range(4))
-def test_boxes_go_where_the_pixels_go(rng, mirrored, turns):
+def test_placement_moves_boxes_like_pixels(rng, mirrored, turns):
     image = np.zeros((40, 60, 3), np.uint8)
     image[12:20, 22:44] = 255
     placement = Placement((10, 4, 50, 36), (32, 40), mirrored, turns)
-    moved = place(image, placement)[:, :, 0] > 0
-    rows, columns = np.flatnonzero(moved.any(1)), np.flatnonzero(moved.any(0))
+    placed = place(image, placement)[:, :, 0] > 0
+    rows, columns = np.flatnonzero(placed.any(1)), np.flatnonzero(placed.any(0))
     box = placement.boxes_to_input(np.array([[22, 12, 44, 20]]))
     assert box[0].tolist() == [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
     boxes = rng.uniform(0, 30, (5, 4))
@@ -89,8 +89,8 @@ def test_targets_of_a_crop_are_the_visible_parts(shapes):
     targets = targets_of(shapes, i, Placement(window, (140, 140)))
     visible = [r.crop(window) for r in shapes.rles(i)]
     boxes = [np.array(v.box) * 2.0 for v in visible if v.area]
-    wide = [b for b in boxes if (b[2:] - b[:2]).min() >= 2]
-    assert np.allclose(targets.boxes, wide)
+    non_degenerate = [b for b in boxes if (b[2:] - b[:2]).min() >= 2]
+    assert np.allclose(targets.boxes, non_degenerate)
 
 
 def test_placements_stay_within_image_and_input(rng):
@@ -105,7 +105,7 @@ def test_placements_stay_within_image_and_input(rng):
     assert fitted_hw((100, 50), NATIVE, ModelConfig()) == (512, 256)
 
 
-def test_a_crop_keeps_the_scale_that_prediction_has(rng):
+def test_crops_have_the_scale_of_prediction(rng):
     config = Config.parse({"augment": {"crop": 128, "scale": (1.0, 1.0), "rotate": False}}, "test").augment
     for model, scale in ((ModelConfig(image_size=800), 2), (ModelConfig(image_size=200, min_scale=1.5), 1.5)):
         placement = draw_placement((200, 400), model, config, rng)
@@ -113,30 +113,30 @@ def test_a_crop_keeps_the_scale_that_prediction_has(rng):
         assert np.allclose(placement.scale_wh, scale, rtol=0.01)
 
 
-def test_a_sample_depends_on_seed_pass_and_image_alone(shapes):
+def test_samples_depend_only_on_seed_pass_and_image(shapes):
     for step in (0, 3, 40):
         first, second = make_batch(shapes, step, SMALL, TWO), make_batch(shapes, step, SMALL, TWO)
         assert np.array_equal(first.pixels, second.pixels)
         assert all(np.array_equal(a.boxes, b.boxes) for a, b in zip(first.targets, second.targets, strict=True))
-    other = SMALL.changed(train={"seed": 5})
-    assert not np.array_equal(make_batch(shapes, 0, SMALL, TWO).pixels, make_batch(shapes, 0, other, TWO).pixels)
+    other_seed = SMALL.changed(train={"seed": 5})
+    assert not np.array_equal(make_batch(shapes, 0, SMALL, TWO).pixels, make_batch(shapes, 0, other_seed, TWO).pixels)
 
 
-def test_batches_do_not_depend_on_threads_or_on_where_they_start(shapes):
-    alone = list(batches(shapes, 0, 9, SMALL.changed(train={"workers": 0}), TWO))
+def test_batches_do_not_depend_on_workers_or_first_step(shapes):
+    serial = list(batches(shapes, 0, 9, SMALL.changed(train={"workers": 0}), TWO))
     threaded = list(batches(shapes, 4, 9, SMALL.changed(train={"workers": 3}), TWO))
-    for a, b in zip(alone[4:], threaded, strict=True):
+    for a, b in zip(serial[4:], threaded, strict=True):
         assert a.names == b.names
         assert np.array_equal(a.pixels, b.pixels)
 
 
-def test_a_pass_shows_every_image_once(shapes):
+def test_each_pass_shows_every_image_once(shapes):
     shown = [name for batch in batches(shapes, 0, len(shapes) // 2, SMALL, TWO) for name in batch.names]
     assert sorted(shown) == sorted(shapes.names)
     assert not np.array_equal(image_order(shapes, 0, SMALL), image_order(shapes, 1, SMALL))
 
 
-def test_a_pass_takes_some_of_the_images_without_instances(shapes):
+def test_each_pass_shows_a_fraction_of_the_empty_images(shapes):
     with_instances = np.flatnonzero(shapes.counts)[:6]
     data = shapes.take(with_instances)
     data = dataclasses.replace(
@@ -155,19 +155,19 @@ def test_a_pass_takes_some_of_the_images_without_instances(shapes):
     assert images_per_pass(data, SMALL) == 36
     assert images_per_pass(data, SMALL.changed(train={"empty": 0})) == 6
     assert images_per_pass(data.take([0, *range(6, 36)]), config) == 2
-    nothing = data.take(range(6, 36))
-    assert images_per_pass(nothing, config) == 30
+    all_empty = data.take(range(6, 36))
+    assert images_per_pass(all_empty, config) == 30
 
 
-def test_an_unreadable_image_is_left_out_of_its_batch_and_named(shapes, tmp_path):
+def test_unreadable_images_are_left_out_and_reported(shapes, tmp_path):
     files = [tmp_path / "gone.png", *shapes.files[1:]]
-    broken = dataclasses.replace(shapes, files=files)
-    steps = list(batches(broken, 0, 6, SMALL, TWO))
+    data = dataclasses.replace(shapes, files=files)
+    steps = list(batches(data, 0, 6, SMALL, TWO))
     assert sum(len(b) for b in steps) == 11
     assert [m for b in steps for m in b.unreadable] == [f"{tmp_path / 'gone.png'}: there is no such file"]
 
 
-def test_classes_trade_places_in_a_mirrored_image():
+def test_mirroring_swaps_paired_classes():
     config = Config().augment.model_copy(update={"swap_on_flip": ("left=right",)})
     assert swapped_labels(["left", "other", "right"], config).tolist() == [0, 3, 2, 1]
     with pytest.raises(UserError, match="'left'"):

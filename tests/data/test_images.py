@@ -1,4 +1,4 @@
-"""Decoding: orientation, depth, modes, and files that lie."""
+"""Decoding images: orientation, bit depth, colour modes and invalid files."""
 
 import io
 
@@ -38,25 +38,25 @@ def test_exif_orientation_is_applied(tmp_path, rng, orientation):
     assert read_size(path) == (6, 10)
 
 
-def test_a_turned_tiff_has_one_size(tmp_path, rng):
+def test_tiff_orientation_applies_to_image_and_size(tmp_path, rng):
     exif = Image.Exif()
     exif[images.ORIENTATION] = 6
     path = saved(Image.fromarray(rng.integers(0, 255, (6, 10, 3), np.uint8)), tmp_path / "a.tif", exif=exif)
     assert read_image(path).shape[:2] == read_size(path) == (10, 6)
 
 
-def test_sixteen_bits_are_scaled_not_cut(tmp_path):
+def test_sixteen_bit_images_are_scaled_to_eight_bits(tmp_path):
     ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
     path = saved(Image.fromarray(ramp), tmp_path / "a.png")
     assert np.array_equal(read_image(path)[:, :, 0].ravel(), np.arange(256))
 
 
-def test_twelve_bits_in_sixteen_use_the_full_range():
+def test_twelve_bit_images_use_the_full_range():
     image = read_image(np.array([[0, 2048], [3000, 4095]], np.uint16))
     assert image[:, :, 0].tolist() == [[0, 128], [187, 255]]
 
 
-def test_an_eight_bit_picture_in_sixteen_bits_is_the_same_picture(rng):
+def test_eight_bit_values_survive_sixteen_bit_storage(rng):
     eight = rng.integers(0, 256, (20, 20), np.uint8)
     eight[0, 0] = 255
     assert np.array_equal(read_image(eight.astype(np.uint16) * 257)[:, :, 0], eight)
@@ -74,7 +74,7 @@ def test_every_mode_becomes_rgb(tmp_path, rng, mode):
         assert np.array_equal(array, np.asarray(image.convert("RGB")))
 
 
-def test_sources_of_every_kind_agree(tmp_path, rng):
+def test_all_source_types_give_the_same_image(tmp_path, rng):
     array = rng.integers(0, 255, (9, 7, 3), np.uint8)
     path = saved(Image.fromarray(array), tmp_path / "a.png")
     for source in (path, str(path), path.read_bytes(), Image.open(path), array):
@@ -105,7 +105,7 @@ def test_truncated_corrupt_and_missing_files_are_named(tmp_path, rng):
         read_image(tmp_path / "absent.png")
 
 
-def test_a_decompression_bomb_is_refused_unread(tmp_path, monkeypatch):
+def test_decompression_bombs_are_refused_before_decoding(tmp_path, monkeypatch):
     path = saved(Image.new("1", (4000, 3000)), tmp_path / "bomb.png")
     monkeypatch.setattr(images, "PIXEL_LIMIT", 1_000_000)
     for read in (read_image, read_size):
@@ -114,7 +114,7 @@ def test_a_decompression_bomb_is_refused_unread(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("shape", [(3,), (4, 4, 2), (0, 4, 3), (2, 3, 4, 3)])
-def test_arrays_of_other_shapes_are_refused(shape):
+def test_arrays_of_invalid_shape_are_refused(shape):
     with pytest.raises(ImageError, match="shape"):
         read_image(np.zeros(shape, np.uint8))
 
@@ -124,12 +124,12 @@ def test_nan_is_refused():
         read_image(np.array([[np.nan, 1.0]]))
 
 
-def test_resize_takes_a_window(rng):
+def test_resize_crops_to_the_window(rng):
     array = rng.integers(0, 255, (20, 30, 3), np.uint8)
     assert np.array_equal(resize(array, (5, 6), (3, 4, 9, 9)), array[4:9, 3:9])
     assert resize(array, (10, 15)).shape == (10, 15, 3)
 
 
-def test_bytes_that_are_no_picture():
+def test_invalid_image_bytes_are_refused():
     with pytest.raises(ImageError, match="the image: not a picture"):
         read_image(io.BytesIO(b"abc").getvalue())

@@ -1,4 +1,4 @@
-"""Bundles give what the model gives, with no torch in sight; int8 is measured, and refused when it costs too much."""
+"""Bundles agree with the model and need no torch; an int8 export that costs too much AP is refused."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ VARIANTS = {
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnx"])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_bundle_gives_what_the_model_gives(variant, runtime, tmp_path, rng):
+def test_bundle_agrees_with_the_model(variant, runtime, tmp_path, rng):
     conventions, changes = VARIANTS[variant]
     model = predictor(conventions, **changes)
     maskrcnn.export(model, tmp_path / "bundle", runtime=runtime)
@@ -46,25 +46,25 @@ def test_a_bundle_gives_what_the_model_gives(variant, runtime, tmp_path, rng):
         counts.append(len(ours))
     assert max(counts) > 5
     images = [rng.integers(0, 256, (128, 128, 3), np.uint8) for _ in range(6)]
-    alone = [bundle.predict(image).boxes for image in images]
+    serial = [bundle.predict(image).boxes for image in images]
     with ThreadPoolExecutor(3) as pool:
-        together = [found.boxes for found in pool.map(bundle.predict, images)]
-    batched = [found.boxes for found in bundle.predict_many(images, batch_size=3)]
-    for boxes, others, of_batch in zip(alone, together, batched, strict=True):
-        assert np.array_equal(boxes, others)
-        # scores that differ by 1e-5 may trade places
-        assert np.abs(boxes[:, None] - of_batch).max(2).min(1).max(initial=0) < 0.05
-    nothing = bundle.changed(score_threshold=1.0).predict(image)
-    assert len(nothing) == 0
+        threaded = [detections.boxes for detections in pool.map(bundle.predict, images)]
+    batched = [detections.boxes for detections in bundle.predict_many(images, batch_size=3)]
+    for boxes, threaded_boxes, batched_boxes in zip(serial, threaded, batched, strict=True):
+        assert np.array_equal(boxes, threaded_boxes)
+        # detections whose scores differ by 1e-5 may swap
+        assert np.abs(boxes[:, None] - batched_boxes).max(2).min(1).max(initial=0) < 0.05
+    empty = bundle.changed(score_threshold=1.0).predict(image)
+    assert len(empty) == 0
 
 
 @pytest.mark.parametrize("box_convs", [0, 1])
-def test_no_proposals_are_no_detections(box_convs, tmp_path, rng):
+def test_no_proposals_give_no_detections(box_convs, tmp_path, rng):
     model = predictor(box_convs=box_convs)
     model.runtime.detector.conventions = NATIVE.changed(smallest_proposal=1e4)
     maskrcnn.export(model, tmp_path / "bundle")
-    for able in (model, maskrcnn.load(tmp_path / "bundle")):
-        assert len(able.predict(rng.integers(0, 256, (128, 128, 3), np.uint8))) == 0
+    for tested in (model, maskrcnn.load(tmp_path / "bundle")):
+        assert len(tested.predict(rng.integers(0, 256, (128, 128, 3), np.uint8))) == 0
 
 
 NO_TORCH = """
@@ -80,7 +80,7 @@ main(sys.argv[1:])
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnx"])
-def test_a_bundle_predicts_without_torch(runtime, shapes, shapes_csv, tmp_path):
+def test_bundle_predicts_without_torch(runtime, shapes, shapes_csv, tmp_path):
     model = predictor()
     maskrcnn.export(model, tmp_path / "bundle", runtime=runtime)
     picture = str(shapes.files[0])
@@ -97,32 +97,32 @@ def test_a_bundle_predicts_without_torch(runtime, shapes, shapes_csv, tmp_path):
 
 
 def quantised_convolutions(bundle: Path, runtime: str) -> list[bool]:
-    """Of each convolution of the trunk, from the input on: whether its weights are quantised."""
+    """Return whether each convolution of the trunk has quantised weights, in order from the input."""
     if runtime == "openvino":
         import openvino as ov
 
-        steps = ov.Core().read_model(bundle / "trunk.xml").get_ordered_ops()
-        convolutions = [step for step in steps if step.get_type_name() == "Convolution"]
+        operations = ov.Core().read_model(bundle / "trunk.xml").get_ordered_ops()
+        convolutions = [operation for operation in operations if operation.get_type_name() == "Convolution"]
         return [c.input_value(1).get_node().get_type_name() != "Constant" for c in convolutions]
     import onnx
 
     nodes = onnx.load(bundle / "trunk.onnx").graph.node
-    made_by = {output: node.op_type for node in nodes for output in node.output}
-    return [made_by.get(node.input[1]) == "DequantizeLinear" for node in nodes if node.op_type == "Conv"]
+    producers = {output: node.op_type for node in nodes for output in node.output}
+    return [producers.get(node.input[1]) == "DequantizeLinear" for node in nodes if node.op_type == "Conv"]
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnx"])
-def test_int8_is_measured_before_it_is_written(runtime, shapes, tmp_path, monkeypatch):
-    said = []
+def test_int8_bundle_is_written_only_if_its_ap_holds(runtime, shapes, tmp_path, monkeypatch):
+    messages = []
     settings = {"runtime": runtime, "precision": "int8", "calibrate": shapes}
-    scores = maskrcnn.export(predictor(), tmp_path / "small", **settings, most_loss=100, say=said.append)
+    scores = maskrcnn.export(predictor(), tmp_path / "small", **settings, most_loss=100, say=messages.append)
     assert set(scores) == {"images", "fp32", "int8"}
     assert scores["images"] == len(shapes) - len(shapes) // 2
-    described = json.loads((tmp_path / "small" / "model.json").read_text())
-    assert described["precision"] == "int8"
-    assert described["scores"] == scores
+    description = json.loads((tmp_path / "small" / "model.json").read_text())
+    assert description["precision"] == "int8"
+    assert description["scores"] == scores
     assert not (tmp_path / "small" / "convolutions.safetensors").exists()
-    assert any(line.startswith("int8: box AP") for line in said)
+    assert any(line.startswith("int8: box AP") for line in messages)
     maskrcnn.export(predictor(), tmp_path / "large", runtime=runtime)
     sizes = [
         sum(f.stat().st_size for f in (tmp_path / name).iterdir() if f.suffix in (".bin", ".onnx"))
@@ -134,20 +134,20 @@ def test_int8_is_measured_before_it_is_written(runtime, shapes, tmp_path, monkey
     assert not quantised[0], "the stem stays in fp32"
     assert any(quantised)
 
-    measured = iter([0.5, 0.1])
+    ap_values = iter([0.5, 0.1])
 
-    def falling(*args):
-        ap = next(measured)
+    def evaluate_with_falling_ap(*args):
+        ap = next(ap_values)
         return {"box": {"AP": ap}, "mask": {"AP": ap}}
 
-    monkeypatch.setattr(export_module, "evaluate", falling)
+    monkeypatch.setattr(export_module, "evaluate", evaluate_with_falling_ap)
     with pytest.raises(UserError, match=r"int8 costs 40\.00 points .* nothing was written"):
         maskrcnn.export(predictor(), tmp_path / "poor", **settings)
     assert not (tmp_path / "poor").exists()
 
 
-@pytest.mark.parametrize(("groups", "kept"), [(1, 1), (8, 12)])
-def test_the_first_blocks_of_a_network_of_depthwise_convolutions_stay_in_fp32(groups, kept):
+@pytest.mark.parametrize(("groups", "n_fp32"), [(1, 1), (8, 12)])
+def test_first_depthwise_blocks_stay_in_fp32(groups, n_fp32):
     from onnx import TensorProto, helper
 
     values = [helper.make_tensor_value_info(f"v{k}", TensorProto.FLOAT, None) for k in range(21)]
@@ -157,10 +157,10 @@ def test_the_first_blocks_of_a_network_of_depthwise_convolutions_stay_in_fp32(gr
     ]
     graph = helper.make_model(helper.make_graph(convolutions, "trunk", values[:1], values[-2:]))
     names = set(layers_in_fp32("trunk", graph))
-    assert names - {"conv18", "conv19"} == {f"conv{k}" for k in range(kept)}
+    assert names - {"conv18", "conv19"} == {f"conv{k}" for k in range(n_fp32)}
 
 
-def test_mistakes(tmp_path, shapes):
+def test_invalid_exports_and_damaged_bundles_are_refused(tmp_path, shapes):
     with pytest.raises(UserError, match="needs images with masks to calibrate on"):
         maskrcnn.export(predictor(), tmp_path / "a", precision="int8")
     (tmp_path / "there").mkdir()

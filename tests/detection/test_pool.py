@@ -1,4 +1,4 @@
-"""Our pooling against torchvision's, forward and backward."""
+"""Region pooling compared with torchvision, forward and backward."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ STRIDES = (4, 8, 16, 32)
 
 
 def pool(features, boxes, image_index, *, size, strides, conventions):
-    """`detection.pool.pool` for channels-first maps."""
+    """Call `detection.pool.pool` with channels-first maps."""
     maps = [f.permute(0, 2, 3, 1) for f in features]
     return pool_module.pool(maps, boxes, image_index, size, strides, conventions).permute(0, 3, 1, 2)
 
@@ -25,15 +25,15 @@ def reference(features, boxes, image_index, size, samples, aligned):
     out = torch.zeros(len(boxes), features[0].shape[1], size, size, dtype=torch.float64)
     for level, feature in enumerate(features):
         rows = (levels == level).nonzero()[:, 0]
-        part = torchvision.ops.roi_align(feature, rois[rows], size, 1 / STRIDES[level], samples, aligned)
-        out = out.index_put((rows,), part)
+        pooled = torchvision.ops.roi_align(feature, rois[rows], size, 1 / STRIDES[level], samples, aligned)
+        out = out.index_put((rows,), pooled)
     return out
 
 
 @pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize("samples", [0, 1, 2, 3])
 @pytest.mark.parametrize(("channels", "size"), [(3, 7), (40, 14)])
-def test_pooling_is_torchvisions(aligned, samples, channels, size):
+def test_pooling_matches_torchvision(aligned, samples, channels, size):
     generator = torch.Generator().manual_seed(samples)
     features = [
         torch.randn(2, channels, 96 // 2**k, 80 // 2**k, generator=generator).requires_grad_() for k in range(4)
@@ -56,7 +56,7 @@ def test_pooling_is_torchvisions(aligned, samples, channels, size):
 
 
 def bilinear(feature, y, x):
-    """The (C,) features at a point of a map (M, N, C) by the definition; beyond one cell off the map there is nothing."""
+    """Interpolate the (C,) features at a point of a map (M, N, C); points more than one cell outside give zeros."""
     limits = np.array(feature.shape[:2])
     if min(y, x) < -1 or y > limits[0] or x > limits[1]:
         return np.zeros(feature.shape[2])
@@ -86,18 +86,18 @@ def averaged_bins(feature, box, size, scale, samples, aligned):
 
 @pytest.mark.parametrize("aligned", [True, False])
 @pytest.mark.parametrize("samples", [0, 2, 3])
-def test_the_kernel_is_the_definition(aligned, samples, rng):
+def test_kernel_matches_the_definition(aligned, samples, rng):
     feature = rng.standard_normal((18, 25, 5)).astype(np.float32)
     corner = rng.uniform(-10, 90, (12, 2))
     boxes = np.concatenate([corner, corner + rng.uniform(0.5, 70, (12, 2))], 1).astype(np.float32)
     pooled = np.empty((12, 7, 7, 5), np.float32)
     zeros, pooling = np.zeros(12, np.int64), "aligned" if aligned else "shifted"
     pool_arrays([feature[None]], boxes, zeros, zeros, pooled, (4,), samples, pooling)
-    for box, found in zip(boxes.astype(np.float64), pooled, strict=True):
-        assert np.abs(found - averaged_bins(feature, box, 7, 1 / 4, samples, aligned)).max() < 1e-5
+    for box, actual in zip(boxes.astype(np.float64), pooled, strict=True):
+        assert np.abs(actual - averaged_bins(feature, box, 7, 1 / 4, samples, aligned)).max() < 1e-5
 
 
-def test_a_linear_ramp_is_sampled_exactly():
+def test_linear_ramp_is_sampled_exactly():
     _, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
     ramp = (x + 0.5) * 4  # the value at a cell's centre is its x coordinate in pixels
     box = torch.tensor([[20.0, 24.0, 76.0, 80.0]])
@@ -121,8 +121,8 @@ def test_no_boxes_give_no_features():
     assert (feature.grad == 0).all()
 
 
-def test_corner_pooling_forward_and_backward():
-    """The kernel against the plain gather, on boxes that also leave the map and end exactly on its last cell."""
+def test_corner_pooling_matches_a_plain_gather():
+    """Forward and backward, on boxes that leave the map or end exactly on its last cell."""
     generator = torch.Generator().manual_seed(5)
     features = [torch.randn(2, 20, 24, 40, generator=generator).requires_grad_()]
     boxes = torch.rand(50, 4, generator=generator) * 1.1
@@ -138,9 +138,9 @@ def test_corner_pooling_forward_and_backward():
 
 
 @pytest.mark.parametrize("pooling", ["aligned", "corners"])
-@pytest.mark.filterwarnings("ignore:The .grad attribute")  # asked for by the check itself
-def test_it_is_a_well_registered_op(pooling, rng):
-    """With its gradient, its shapes without numbers, and no hidden effects."""
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # opcheck reads it
+def test_roi_align_passes_opcheck(pooling, rng):
+    """opcheck covers the schema, the gradient and the shapes of fake tensors."""
     features = [torch.randn(2, 8, 16 // k, 12 // k, requires_grad=True) for k in (1, 2)]
     corner = rng.uniform(0, 30, (6, 2))
     boxes = torch.from_numpy(np.concatenate([corner, corner + rng.uniform(1, 18, (6, 2))], 1).astype(np.float32))
@@ -148,14 +148,14 @@ def test_it_is_a_well_registered_op(pooling, rng):
     torch.library.opcheck(roi_align, (features, boxes, image_index, levels, 7, [4, 8], 1, pooling))
 
 
-def test_levels_follow_the_papers_rule():
+def test_assign_levels_follows_the_fpn_paper():
     boxes = torch.tensor([[0.0, 0, 224, 224], [0, 0, 112, 112], [0, 0, 448, 448], [0, 0, 5, 5], [0, 0, 2000, 2000]])
     assert assign_levels(boxes.numpy(), [(0, 0)] * 4, 4, NATIVE).tolist() == [2, 1, 3, 0, 3]
 
 
 @pytest.mark.parametrize("conventions", [NATIVE, MATTERPORT], ids=lambda c: c.name)
-def test_maps_of_another_type_take_the_path_of_a_gpu(conventions):
-    """Torch's operations level by level, here in double precision, give what our kernel gives, box by box."""
+def test_torch_pooling_matches_the_kernel(conventions):
+    """Maps in double precision take the GPU's path of torch operations, level by level."""
     generator = torch.Generator().manual_seed(3)
     features = [torch.randn(2, 6, 64 // 2**k, 48 // 2**k, generator=generator) for k in range(4)]
     corner = torch.rand(40, 2, generator=generator) * 120

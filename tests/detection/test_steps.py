@@ -28,8 +28,8 @@ def random_boxes(rng, n, side=100.0):
 
 
 def plain_iou(a, b):
-    shared = np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0))
-    return shared / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - shared)
+    intersection = np.prod(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0))
+    return intersection / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - intersection)
 
 
 def plain_nms(boxes, groups, threshold):
@@ -44,7 +44,7 @@ def plain_nms(boxes, groups, threshold):
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.3, 0.7, 1.0])
-def test_nms_is_the_plain_one(rng, threshold):
+def test_nms_matches_plain_python(rng, threshold):
     boxes, groups = random_boxes(rng, 200), rng.integers(0, 3, 200)
     expected = plain_nms(boxes, groups, threshold)
     assert nms(boxes, groups, np.float32(threshold), 1000).tolist() == expected
@@ -53,16 +53,16 @@ def test_nms_is_the_plain_one(rng, threshold):
 
 
 @pytest.mark.parametrize("threshold", [0.2, 0.8])
-def test_boxes_are_means_of_their_votes(rng, threshold):
+def test_voting_averages_boxes_weighted_by_score(rng, threshold):
     boxes = np.concatenate([random_boxes(rng, 100), np.tile(random_boxes(rng, 20), (5, 1))])
     boxes[100:] += rng.normal(0, 1, (100, 4)).astype(np.float32)
-    boxes[7, 2:] = boxes[7, :2]  # a box of no area overlaps nothing, and has its own vote
+    boxes[7, 2:] = boxes[7, :2]  # a box without area overlaps nothing and has only its own vote
     scores, groups = rng.uniform(0.1, 1, 200).astype(np.float32), rng.integers(0, 2, 200)
     kept = np.append(rng.permutation(200)[:50], 7)
     expected = []
     for i in kept:
-        alike = [j for j in range(200) if j != i and groups[j] == groups[i]]
-        votes = [i, *(j for j in alike if plain_iou(boxes[i], boxes[j]) > threshold)]
+        same_group = [j for j in range(200) if j != i and groups[j] == groups[i]]
+        votes = [i, *(j for j in same_group if plain_iou(boxes[i], boxes[j]) > threshold)]
         expected.append(np.average(boxes[votes].astype(float), axis=0, weights=scores[votes]))
     assert np.abs(np.array(expected) - boxes[kept]).max() > 0.3
     assert np.abs(vote_boxes(boxes, scores, groups, kept, threshold) - expected).max() < 1e-3
@@ -70,8 +70,8 @@ def test_boxes_are_means_of_their_votes(rng, threshold):
     assert np.abs(tensors.numpy() - expected).max() < 1e-3
 
 
-def test_the_threshold_of_detections_does_not_move_boxes(rng):
-    """Candidates below it still vote."""
+def test_score_threshold_does_not_move_boxes(rng):
+    """Candidates below the score threshold still vote."""
     boxes = np.repeat(random_boxes(rng, 10), 8, axis=0)
     logits, deltas = rng.normal(0, 2, (80, 3)).astype(np.float32), rng.normal(0, 0.3, (80, 3, 4)).astype(np.float32)
     proposals, bounds = Proposals(boxes, logits[:, 0], np.arange(80) % 2), np.float32([[0, 0, 150, 150]] * 2)
@@ -88,7 +88,7 @@ def test_the_threshold_of_detections_does_not_move_boxes(rng):
 
 
 @pytest.mark.parametrize("n", [1, 300, 1500])
-def test_suppression_is_torchvisions(rng, n):
+def test_suppress_matches_torchvision(rng, n):
     boxes, groups = random_boxes(rng, n), rng.integers(0, 4, n)
     scores, one_image = rng.permutation(n).astype(np.float32), np.zeros(n, np.int64)
     theirs = batched_nms(*(torch.from_numpy(v) for v in (boxes, scores, groups)), 0.5)
@@ -96,8 +96,8 @@ def test_suppression_is_torchvisions(rng, n):
 
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy], ids=["arrays", "tensors"])
-def test_images_are_suppressed_apart(rng, kind):
-    """Each image keeps its own boxes and limit, image by image, best first; an image without boxes keeps none."""
+def test_suppress_treats_each_image_separately(rng, kind):
+    """The limit holds per image. Rows come image by image, best first; an image without boxes gives none."""
     boxes, groups, scores = random_boxes(rng, 200), rng.integers(0, 2, 200), rng.permutation(200).astype(np.float32)
     images = rng.integers(0, 2, 200) * 2  # image 1 has no boxes
     kept = suppress(*map(kind, (boxes, scores, groups, images)), 3, 0.3, 20)
@@ -111,13 +111,13 @@ def test_images_are_suppressed_apart(rng, kind):
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy], ids=["arrays", "tensors"])
 @pytest.mark.parametrize("limit", [1, 7, 40, 100])
-def test_the_top_rows_come_in_order_and_ties_in_theirs(rng, kind, limit):
+def test_top_rows_are_sorted_and_ties_keep_their_order(rng, kind, limit):
     values = rng.integers(0, 10, (3, 40)).astype(np.float32)
     expected = [sorted(range(40), key=lambda k, row=row: (-row[k], k))[:limit] for row in values]
     assert top_rows(kind(values), limit).tolist() == expected
 
 
-def test_decoding_arrays_is_decoding_tensors(rng):
+def test_decoding_agrees_for_arrays_and_tensors(rng):
     anchors, deltas = random_boxes(rng, 500), rng.normal(0, 2, (500, 4)).astype(np.float32)
     weights, clip = (10.0, 10.0, 5.0, 5.0), 4.135
     window = np.float32([[0, 0, 120, 110]])
@@ -129,7 +129,7 @@ def test_decoding_arrays_is_decoding_tensors(rng):
 
 
 @pytest.mark.parametrize("hw", [(17, 23), (40, 31), (100, 90)])
-def test_scaling_is_torchs(rng, hw):
+def test_resize_matches_torch(rng, hw):
     image = rng.integers(0, 256, (40, 31, 3), np.uint8)
     theirs = torch.nn.functional.interpolate(
         torch.from_numpy(image.astype(np.float32)).permute(2, 0, 1)[None], hw, mode="bilinear", align_corners=False
@@ -139,8 +139,8 @@ def test_scaling_is_torchs(rng, hw):
 
 @pytest.mark.parametrize("conventions", [NATIVE, TORCHVISION, DETECTRON2, MATTERPORT], ids=lambda c: c.name)
 @pytest.mark.parametrize(("floor", "voting"), [(-np.inf, False), (0.0, False), (-np.inf, True)])
-def test_tensors_take_the_path_of_arrays(conventions, floor, voting, monkeypatch):
-    """What a GPU would compute: the same steps with tensors throughout, here on the CPU."""
+def test_tensor_path_matches_array_path(conventions, floor, voting, monkeypatch):
+    """Run the GPU's path, which uses tensors in every step, on the CPU."""
     monkeypatch.setattr(select_module, "VOTING_IOU", 0.3)  # a random network has no candidates that overlap by 0.8
     torch.manual_seed(1)
     config = ModelConfig(
@@ -169,25 +169,25 @@ def test_tensors_take_the_path_of_arrays(conventions, floor, voting, monkeypatch
     assert np.abs(arrays.masks - raw.masks.numpy()).max() < 1e-4
 
 
-def test_scores_take_in_how_sure_masks_are():
+def test_mask_scoring_multiplies_scores_by_mask_confidence():
     masks = np.zeros((4, 4, 4), np.float32)
-    masks[0, :2], masks[0, 2:] = 0.6, 0.4  # unsure: 0.6 over the cells that are mask
+    masks[0, :2], masks[0, 2:] = 0.6, 0.4  # mean probability 0.6 inside the mask
     masks[1, 1:3] = 1.0
-    masks[2] = 0.49  # no mask at all
+    masks[2] = 0.49  # below 0.5 everywhere: an empty mask
     masks[3] = 0.5
-    found = RawDetections(
+    raw = RawDetections(
         boxes=np.arange(16, dtype=np.float32).reshape(4, 4),
         scores=np.array([0.9, 0.7, 1.0, 0.6], np.float32),
         labels=np.array([1, 2, 3, 4]),
         image_index=np.array([0, 0, 0, 1]),
         masks=masks,
     )
-    scored = score_by_masks(found, 0.2)
+    scored = score_by_masks(raw, 0.2)
     assert scored.labels.tolist() == [2, 1, 4]
     assert scored.image_index.tolist() == [0, 0, 1]
     assert scored.scores.tolist() == pytest.approx([0.7, 0.54, 0.3])
-    assert np.array_equal(scored.boxes, found.boxes[[1, 0, 3]])
+    assert np.array_equal(scored.boxes, raw.boxes[[1, 0, 3]])
     assert np.array_equal(scored.masks, masks[[1, 0, 3]])
-    assert score_by_masks(found, 0.6).labels.tolist() == [2]
-    nothing = RawDetections(*(a[:0] for a in (found.boxes, found.scores, found.labels, found.image_index, masks)))
-    assert len(score_by_masks(nothing, 0.5).scores) == 0
+    assert score_by_masks(raw, 0.6).labels.tolist() == [2]
+    empty = RawDetections(*(a[:0] for a in (raw.boxes, raw.scores, raw.labels, raw.image_index, masks)))
+    assert len(score_by_masks(empty, 0.5).scores) == 0

@@ -1,4 +1,4 @@
-"""A convolution that takes its frozen norm's part gives the same maps and the same gradients."""
+"""Folding frozen norms into convolutions keeps maps, gradients and tensor names."""
 
 import copy
 
@@ -14,7 +14,7 @@ NAMES = ["test_resnet", "tf_efficientnet_lite0", "resnetv2_50", "densenet121"]
 
 
 def body(name: str) -> nn.Module:
-    """A network in evaluation mode, its norms as if it had been trained."""
+    """Return a backbone in evaluation mode with random norms, like a trained one."""
     torch.manual_seed(0)
     network = timm.create_model(name, features_only=True, pretrained=False).eval()
     with torch.no_grad():
@@ -32,12 +32,12 @@ def folded(network: nn.Module) -> nn.Module:
     return result
 
 
-def close(a: torch.Tensor, b: torch.Tensor, part: float) -> bool:
-    return bool((a - b).abs().max() <= part * b.abs().max() + 1e-12)
+def close(a: torch.Tensor, b: torch.Tensor, rtol: float) -> bool:
+    return bool((a - b).abs().max() <= rtol * b.abs().max() + 1e-12)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_maps_and_gradients_are_those_of_two_layers(name):
+def test_folding_keeps_maps_and_gradients(name):
     plain = body(name)
     fast = folded(plain).double()
     plain.double()
@@ -53,8 +53,8 @@ def test_maps_and_gradients_are_those_of_two_layers(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_tensors_keep_their_names_and_order(name):
-    """A folded network loads and saves the weights of the plain one."""
+def test_folding_keeps_tensor_names_and_order(name):
+    """A folded network loads and saves the plain network's weights."""
     plain = body(name)
     before, after = plain.state_dict(), folded(plain).state_dict()
     assert list(before) == list(after)
@@ -66,9 +66,7 @@ def test_tensors_keep_their_names_and_order(name):
 
 
 class Branches(nn.Module):
-    """Convolutions whose outputs go past the norm as well, to two norms, through an activation, and to one norm; and
-    one that is called twice.
-    """
+    """Convolutions that feed a norm and a sum, two norms, an activation, and one norm; the last is called twice."""
 
     pretrained_cfg = {"input_size": (3, 16, 16)}  # noqa: RUF012
 
@@ -78,19 +76,19 @@ class Branches(nn.Module):
         self.norms = nn.ModuleList(nn.BatchNorm2d(3) for _ in range(7))
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        past, twice, active = (conv(x) for conv in self.convs[:3])
+        summed, twice, activated = (conv(x) for conv in self.convs[:3])
         return [
-            past + self.norms[0](past),
+            summed + self.norms[0](summed),
             self.norms[1](twice),
             self.norms[2](twice),
-            self.norms[3](active.relu_()),
+            self.norms[3](activated.relu_()),
             self.norms[4](self.convs[3](x)),
             self.norms[5](self.convs[4](x)),
             self.norms[6](self.convs[4](x + 1)),
         ]
 
 
-def test_only_a_norm_that_takes_a_convolution_alone_is_folded():
+def test_only_a_convolution_with_a_single_norm_is_folded():
     network = Branches()
     assert foldable_pairs(network) == [("convs.3", "norms.4")]
 

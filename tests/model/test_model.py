@@ -1,4 +1,4 @@
-"""Each part of the network alone, and properties of every network."""
+"""Each part of the network on its own, and properties of all networks."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def random_boxes(n: int, generator: torch.Generator) -> torch.Tensor:
     return torch.cat([corner, corner + torch.rand(n, 2, generator=generator) * 60 + 0.5], 1)
 
 
-def test_box_coding_has_an_exact_inverse():
+def test_decode_boxes_inverts_encode_boxes():
     generator = torch.Generator().manual_seed(0)
     boxes, anchors = random_boxes(200, generator), random_boxes(200, generator)
     decoded = decode_boxes(encode_boxes(boxes, anchors, WEIGHTS), anchors, WEIGHTS, clip=10.0)
@@ -43,14 +43,14 @@ def test_box_coding_has_an_exact_inverse():
     assert torch.isfinite(encode_boxes(boxes[:1], at_zero - 2, WEIGHTS)).all()
 
 
-def test_box_coding_is_the_papers():
+def test_box_coding_follows_the_paper():
     deltas = encode_boxes(
         torch.tensor([[12.0, 10.0, 32.0, 50.0]]), torch.tensor([[10.0, 10.0, 20.0, 30.0]]), (1, 1, 1, 1)
     )
     assert torch.allclose(deltas, torch.tensor([[0.7, 0.5, np.log(2), np.log(2)]], dtype=torch.float32))
 
 
-def test_clipping_and_overlap():
+def test_clip_boxes_and_iou():
     boxes = torch.tensor([[[-5.0, -5, 200, 50], [10, 10, 20, 20]]])
     assert clip_boxes(boxes, torch.tensor([0.0, 0, 100, 40]))[0, 0].tolist() == [0, 0, 100, 40]
     overlap = iou(torch.tensor([[0.0, 0, 10, 10]]), torch.tensor([[5.0, 0, 15, 10], [20, 20, 30, 30]]))
@@ -59,7 +59,7 @@ def test_clipping_and_overlap():
 
 @pytest.mark.parametrize("hw", [(70, 66), (8, 8)])
 @pytest.mark.parametrize("norm", [False, True])
-def test_gradients_of_a_convolution_are_torchs(hw, norm):
+def test_convolution_gradients_match_torch(hw, norm):
     torch.manual_seed(0)
     ours = convolution(8, 12, 3, norm=norm)
     conv = ours[0] if norm else ours
@@ -75,7 +75,7 @@ def test_gradients_of_a_convolution_are_torchs(hw, norm):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-3)
 
 
-def test_anchors_keep_area_and_ratio():
+def test_cell_anchors_have_their_area_and_ratio():
     anchors = cell_anchors((12.0, 24.0), (0.5, 1.0, 2.0), rounded=False)
     wh = anchors[:, 2:] - anchors[:, :2]
     assert np.allclose(np.sqrt(wh.prod(1)), [12.0, 24.0] * 3)
@@ -88,7 +88,7 @@ def test_grid_anchors_are_centred_in_their_cells():
     grid = model.anchors(((32, 24), (16, 12), (8, 6), (4, 3), (2, 2)), (128, 96))
     center = (grid[:, :2] + grid[:, 2:]) / 2
     assert center[0].tolist() == pytest.approx([2, 2])
-    assert center[3].tolist() == pytest.approx([6, 2])  # one column on, three anchors a cell
+    assert center[3].tolist() == pytest.approx([6, 2])  # the next column; each cell has three anchors
     assert grid.shape == ((32 * 24 + 16 * 12 + 8 * 6 + 4 * 3 + 2 * 2) * 3, 4)
 
 
@@ -118,8 +118,8 @@ def test_every_variant_runs_on_any_size(changes):
     assert class_logits.shape == (len(boxes), 4)
     assert box_deltas.shape == (len(boxes), 4, 4)
     assert masks.shape == (10, model.config.mask_size, model.config.mask_size)
-    nothing = torch.zeros(0, model.config.channels, model.config.mask_size // 2, model.config.mask_size // 2)
-    assert model.mask_head(nothing, torch.zeros(0, dtype=torch.int64)).shape == (0, *masks.shape[1:])
+    no_features = torch.zeros(0, model.config.channels, model.config.mask_size // 2, model.config.mask_size // 2)
+    assert model.mask_head(no_features, torch.zeros(0, dtype=torch.int64)).shape == (0, *masks.shape[1:])
     assert (boxes <= windows[index][:, [2, 3, 2, 3]]).all()
     assert set(index.tolist()) == {0, 1}
     level = rpn.class_probabilities(0)
@@ -139,7 +139,7 @@ def test_every_variant_runs_on_any_size(changes):
         "swin_tiny_patch4_window7_224",  # accepts only 224 x 224 by default
     ],
 )
-def test_other_backbones(backbone):
+def test_other_backbones_give_five_levels(backbone):
     model = build_model(tiny(backbone=backbone), 1).eval()
     model.backbone.require_any_size()
     with torch.no_grad():
@@ -148,14 +148,14 @@ def test_other_backbones(backbone):
 
 
 @pytest.mark.parametrize(
-    ("backbone", "complaint"), [("hiera_tiny_224", "pictures of any size"), ("inception_v4", "cut off the border")]
+    ("backbone", "message"), [("hiera_tiny_224", "pictures of any size"), ("inception_v4", "cut off the border")]
 )
-def test_a_backbone_that_does_not_fit_is_refused(backbone, complaint):
-    with pytest.raises(UserError, match=complaint):
+def test_unsupported_backbones_are_refused(backbone, message):
+    with pytest.raises(UserError, match=message):
         build_model(tiny(backbone=backbone), 1).backbone.require_any_size()
 
 
-def test_channels_come_first_even_where_there_are_as_many_rows():
+def test_channels_come_first_when_rows_are_as_many():
     backbone = build_model(tiny(backbone="swin_tiny_patch4_window7_224"), 1).eval().backbone
     with torch.no_grad():
         maps = backbone(torch.zeros(1, 3, 384, 64))
@@ -167,7 +167,7 @@ def test_a_misspelt_backbone_is_named():
         build_model(tiny(backbone="resnet5O"), 1)
 
 
-def test_imagenet_weights_of_the_lite_preset_come_with_the_package():
+def test_imagenet_weights_of_the_lite_preset_ship_with_the_package():
     model = build_model(ModelConfig(), 1)
     before = model.backbone.body.state_dict()["conv_stem.weight"].clone()
     assert "installed with the package" in model.backbone.load_weights("imagenet")
@@ -175,7 +175,7 @@ def test_imagenet_weights_of_the_lite_preset_come_with_the_package():
 
 
 @pytest.mark.parametrize(("stage", "names"), [(3, {"layer2", "layer3", "layer4"}), (5, {"layer4"}), (6, set())])
-def test_freezing_by_stage(stage, names):
+def test_freeze_below_freezes_earlier_stages(stage, names):
     model = build_model(tiny(), 1, freeze_norm=False)
     model.backbone.freeze_below(stage)
     training = {n.partition(".")[0] for n, p in model.backbone.body.named_parameters() if p.requires_grad}
@@ -188,33 +188,33 @@ def test_frozen_norm_stays_in_evaluation_mode():
     norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert norms
     assert not any(m.training for m in norms)
-    free = build_model(tiny(), 1, freeze_norm=False).train()
-    assert all(m.training for m in free.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    unfrozen = build_model(tiny(), 1, freeze_norm=False).train()
+    assert all(m.training for m in unfrozen.modules() if isinstance(m, torch.nn.BatchNorm2d))
 
 
 @pytest.mark.parametrize("n_convs", [1, 2])
-def test_few_anchors_give_what_the_whole_map_gives(n_convs):
+def test_rpn_at_matches_the_full_map(n_convs):
     torch.manual_seed(0)
     model = build_model(tiny(rpn_convs=n_convs), 1)
     features = [torch.randn(2, 16, 32 // 2**k, 24 // 2**k, requires_grad=True) for k in range(5)]
-    whole = model.rpn(features)
-    n = sum(level.shape[1] for level in whole.objectness_logits)
+    full = model.rpn(features)
+    n = sum(level.shape[1] for level in full.objectness_logits)
     image, anchor = torch.randint(0, 2, (200,)), torch.randint(0, n, (200,))
     dense = (
-        torch.cat(whole.objectness_logits, 1)[image, anchor],
-        torch.cat(whole.anchor_deltas, 1)[image, anchor],
+        torch.cat(full.objectness_logits, 1)[image, anchor],
+        torch.cat(full.anchor_deltas, 1)[image, anchor],
     )
     sparse = model.rpn.at(features, image, anchor)
     for a, b in zip(dense, sparse, strict=True):
         assert torch.allclose(a, b, atol=1e-5)
-    parts = [*features, *model.rpn.parameters()]
-    grads = [torch.autograd.grad(o[0].square().sum() + o[1].sum(), parts) for o in (dense, sparse)]
+    inputs = [*features, *model.rpn.parameters()]
+    grads = [torch.autograd.grad(o[0].square().sum() + o[1].sum(), inputs) for o in (dense, sparse)]
     for a, b in zip(*grads, strict=True):
         assert torch.allclose(a, b, atol=1e-3)
 
 
-def test_gradients_of_few_anchors_are_the_same_every_time():
-    """A resumed run must match: indexing would add gradients in thread order."""
+def test_gradients_of_rpn_at_are_deterministic():
+    """Resumed runs must match, but plain indexing adds gradients in thread order."""
     torch.manual_seed(0)
     model = build_model(tiny(channels=128), 1)
     features = [torch.randn(2, 128, 32 // 2**k, 32 // 2**k, requires_grad=True) for k in range(5)]
@@ -230,8 +230,8 @@ def test_gradients_of_few_anchors_are_the_same_every_time():
 
 
 @pytest.fixture(scope="module")
-def sure_predictor() -> Predictor:
-    """A random network with a scaled-up class layer, which gives detections of high score."""
+def confident_predictor() -> Predictor:
+    """Return a random network with a scaled-up class layer, which gives confident detections."""
     torch.manual_seed(4)
     config = Config(model=tiny(), predict={"score_threshold": 0.2, "detections": 30})
     model = build_model(config.model, 2)
@@ -241,32 +241,32 @@ def sure_predictor() -> Predictor:
     return Predictor(TorchRuntime(model), config, [5, "x"], ["five", "ex"])
 
 
-def test_a_batch_gives_what_single_pictures_give(sure_predictor, rng):
+def test_batched_prediction_matches_single_images(confident_predictor, rng):
     pictures = [
         rng.integers(0, 255, (h, w, 3), np.uint8) for h, w in ((90, 128), (128, 60), (96, 120), (128, 128), (95, 128))
     ]
-    alone = [sure_predictor.predict(p) for p in pictures]
-    together = list(sure_predictor.predict_many(pictures, batch_size=4))
-    assert sum(len(d) for d in alone) > 5
-    for a, b in zip(alone, together, strict=True):
+    single = [confident_predictor.predict(p) for p in pictures]
+    batched = list(confident_predictor.predict_many(pictures, batch_size=4))
+    assert sum(len(d) for d in single) > 5
+    for a, b in zip(single, batched, strict=True):
         assert np.allclose(a.boxes, b.boxes, atol=1e-3)
         assert np.allclose(a.scores, b.scores, atol=1e-5)
         assert a.class_names == b.class_names
         assert a.hw == b.hw
 
 
-def test_detections_lie_in_their_picture(sure_predictor, rng):
+def test_detections_lie_within_the_image(confident_predictor, rng):
     for hw in ((37, 211), (300, 40), (5, 5)):
-        found = sure_predictor.predict(rng.integers(0, 255, (*hw, 3), np.uint8))
-        assert (found.boxes[:, 2:] <= np.array([hw[1], hw[0]]) + 1e-3).all()
-        assert (found.boxes[:, :2] >= 0).all()
-        assert all(r.hw == hw for r in found.rles)
-        assert found.masks.shape == (len(found), *hw)
+        detections = confident_predictor.predict(rng.integers(0, 255, (*hw, 3), np.uint8))
+        assert (detections.boxes[:, 2:] <= np.array([hw[1], hw[0]]) + 1e-3).all()
+        assert (detections.boxes[:, :2] >= 0).all()
+        assert all(r.hw == hw for r in detections.rles)
+        assert detections.masks.shape == (len(detections), *hw)
 
 
-def test_no_detection_is_an_ordinary_result(sure_predictor, rng):
-    nothing = sure_predictor.changed(score_threshold=1.0).predict(rng.integers(0, 255, (50, 60, 3), np.uint8))
-    assert len(nothing) == 0
-    assert nothing.masks.shape == (0, 50, 60)
-    assert nothing.to_coco(1) == []
-    assert nothing.encoded_pixels() == []
+def test_empty_detections_convert_to_every_format(confident_predictor, rng):
+    empty = confident_predictor.changed(score_threshold=1.0).predict(rng.integers(0, 255, (50, 60, 3), np.uint8))
+    assert len(empty) == 0
+    assert empty.masks.shape == (0, 50, 60)
+    assert empty.to_coco(1) == []
+    assert empty.encoded_pixels() == []

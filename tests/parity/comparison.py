@@ -1,4 +1,4 @@
-"""What the tests against other programs compare with, and how detections are matched."""
+"""Intermediate outputs and detection matching for the tests against other implementations."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def network_stages(predictor: Predictor, image: np.ndarray) -> Stages:
 
 
 def stages_of(predictor: Predictor, images: torch.Tensor, windows: np.ndarray) -> Stages:
-    """The same for normalised images (1, 3, H, W)."""
+    """Run the steps on normalised images (1, 3, H, W)."""
     model = predictor.model
     features, rpn = model(images)
     trunk = model.trunk(features, rpn, (images.shape[-2], images.shape[-1]))
@@ -44,31 +44,31 @@ def stages_of(predictor: Predictor, images: torch.Tensor, windows: np.ndarray) -
     return Stages(features, rpn, model.anchors(trunk.maps_hw, trunk.input_hw), proposals)
 
 
-def same_detections(
-    found: Detections, boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, rles: list[RLE], *, off: set[int]
+def compare_detections(
+    ours: Detections, boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, rles: list[RLE], *, skip: set[int]
 ) -> dict[str, float]:
-    """Pair each of ours with the nearest of theirs of its class, one to one; the largest differences.
+    """Match our detections one to one with the nearest reference of their class; return the largest differences.
 
-    Neighbours of equal score can swap by rounding, so order is not compared. `off` are theirs whose masks hang on a
-    rounding in the reference itself.
+    The order is not compared: rounding can swap equal scores. `skip` are indices of reference detections whose
+    masks depend on rounding in the reference itself.
     """
-    assert len(found) == len(boxes) > 0
-    distance = np.abs(found.boxes[:, None] - boxes[None]).max(2).astype(float)
-    distance[found.class_ids[:, None] != classes[None]] = np.inf
-    partner = distance.argmin(1)
-    assert sorted(partner) == list(range(len(boxes)))
+    assert len(ours) == len(boxes) > 0
+    distance = np.abs(ours.boxes[:, None] - boxes[None]).max(2).astype(float)
+    distance[ours.class_ids[:, None] != classes[None]] = np.inf
+    matches = distance.argmin(1)
+    assert sorted(matches) == list(range(len(boxes)))
     ious = [
-        float(iou_matrix([mine], [rles[k]])[0, 0])
-        for mine, k in zip(found.rles, partner, strict=True)
-        if k not in off and (mine.area or rles[k].area)
+        float(iou_matrix([rle], [rles[k]])[0, 0])
+        for rle, k in zip(ours.rles, matches, strict=True)
+        if k not in skip and (rle.area or rles[k].area)
     ]
     return {
         "box": float(distance.min(1).max()),
-        "score": float(np.abs(found.scores - scores[partner]).max()),
+        "score": float(np.abs(ours.scores - scores[matches]).max()),
         "mask iou": min(ious),
     }
 
 
-def apart(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Largest difference in units of the reference's standard deviation."""
+def relative_error(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Return the largest difference in standard deviations of the reference."""
     return float(np.abs(ours - theirs).max() / theirs.std())

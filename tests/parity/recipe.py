@@ -1,6 +1,6 @@
-"""Weights that are a function of their names, as the reference outputs beside the checkout were made with them.
+"""Weights generated from tensor names, as for the recorded reference outputs.
 
-The recipe: numpy's default_rng seeded with the CRC-32 of the name draws in float64 in the tensor's own layout; kernels are
+Recipe: numpy's default_rng seeded with the CRC-32 of the name draws in float64 in the tensor's own layout; kernels are
 centred over all but the output axis and scaled by sqrt(gain / fan_in), biases by 0.02, norms vary by 0.1.
 """
 
@@ -19,8 +19,8 @@ def make_tensor(key: str, entry: dict) -> np.ndarray:
     if kind == "kernel":
         value = rng.standard_normal(shape)
         if entry["zero_sum"]:
-            others = tuple(i for i in range(len(shape)) if i != entry["out_axis"])
-            value = value - value.mean(axis=others, keepdims=True)
+            reduced_axes = tuple(i for i in range(len(shape)) if i != entry["out_axis"])
+            value = value - value.mean(axis=reduced_axes, keepdims=True)
         value = value * np.sqrt(entry["gain"] / entry["fan_in"])
     elif kind == "bias":
         value = 0.02 * rng.standard_normal(shape)
@@ -34,7 +34,7 @@ def make_tensor(key: str, entry: dict) -> np.ndarray:
 
 
 def make_weights(folder: Path, table: str, overrides: str) -> dict[str, np.ndarray]:
-    """All tensors of ``folder/table``, checked against its sums, with the `overrides` of that network in place."""
+    """Return the tensors of ``folder/table`` with the `overrides` applied, checked against the recorded sums."""
     entries = json.loads((folder / table).read_text())
     replaced = json.loads((folder / "overrides.json").read_text())[overrides]
     weights = {}

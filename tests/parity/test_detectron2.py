@@ -1,4 +1,4 @@
-"""Detectron2's own outputs, recorded beside the checkout, against ours with the same weights, stage by stage."""
+"""Stage-by-stage comparison with recorded outputs of Detectron2 under the same weights."""
 
 import json
 import pickle
@@ -12,7 +12,7 @@ from maskrcnn.detection.conventions import DETECTRON2
 from maskrcnn.detection.finish import paste_masks
 from maskrcnn.detection.fit import _resize_shortest_edge, resize
 from maskrcnn.detection.pool import assign_levels, pool
-from parity.comparison import apart, network_stages, same_detections
+from parity.comparison import compare_detections, network_stages, relative_error
 from parity.recipe import make_weights
 
 CASES = ["R50_256_astro", "R50_256_synth", "R50_512_synth", "R50_s3x3_256_astro", "R50_s3x3_256_synth"]
@@ -45,7 +45,7 @@ def load_case(name, folder, weights):
 @pytest.mark.shared
 @pytest.mark.parametrize("name", CASES)
 @torch.no_grad()
-def test_stages(name, folder, weights):
+def test_stages_match_detectron2(name, folder, weights):
     model, expected = load_case(name, folder, weights)
     fitted = model.prepare(expected["image_rgb"]).fitted
     assert np.array_equal(fitted.pixels[..., ::-1], expected["resized_bgr"])
@@ -53,9 +53,9 @@ def test_stages(name, folder, weights):
     for level, feature in enumerate(stages.features, 2):
         step = expected[f"p{level}_stride"]
         ours = feature[0, :: step[0], :: step[1], :: step[2]].numpy()
-        assert apart(ours, expected[f"p{level}_slice"]) < 5e-4
-    every = int(expected["rpn_stride"])
-    logits, deltas = (torch.cat(t, 1)[0, ::every] for t in (stages.rpn.objectness_logits, stages.rpn.anchor_deltas))
+        assert relative_error(ours, expected[f"p{level}_slice"]) < 5e-4
+    stride = int(expected["rpn_stride"])
+    logits, deltas = (torch.cat(t, 1)[0, ::stride] for t in (stages.rpn.objectness_logits, stages.rpn.anchor_deltas))
     assert np.abs(logits.numpy() - expected["rpn_logits"]).max() < 1e-3
     assert np.abs(deltas.numpy() - expected["rpn_deltas"]).max() < 1e-3
     grid = stages.anchors
@@ -63,36 +63,36 @@ def test_stages(name, folder, weights):
     assert np.abs(grid[-1000:] - expected["anchors_last"]).max() < 1e-4
 
     proposals = torch.from_numpy(expected["proposals"])
-    mine = torch.from_numpy(stages.proposals.boxes)
-    assert len(mine) == len(proposals)
-    assert (torch.cdist(mine, proposals, p=float("inf")).amin(1) < 0.05).float().mean() > 0.99
-    first = torch.zeros(len(proposals), dtype=torch.int64)
-    class_logits, box_deltas = model.model.classify(stages.features, proposals, first)
+    our_boxes = torch.from_numpy(stages.proposals.boxes)
+    assert len(our_boxes) == len(proposals)
+    assert (torch.cdist(our_boxes, proposals, p=float("inf")).amin(1) < 0.05).float().mean() > 0.99
+    image_index = torch.zeros(len(proposals), dtype=torch.int64)
+    class_logits, box_deltas = model.model.classify(stages.features, proposals, image_index)
     assert np.abs(class_logits.roll(-1, 1).numpy() - expected["cls_logits"]).max() < 1e-3
     assert np.abs(box_deltas[:, 1:].flatten(1).numpy() - expected["box_deltas"]).max() < 1e-3
     boxes, classes = torch.from_numpy(expected["pred_boxes"]), torch.from_numpy(expected["classes"])
-    masks = model.model.segment(stages.features, boxes, first[: len(boxes)], classes + 1).sigmoid()
+    masks = model.model.segment(stages.features, boxes, image_index[: len(boxes)], classes + 1).sigmoid()
     assert np.abs(masks.numpy() - expected["mask_probs"]).max() < 1e-3
 
 
 @pytest.mark.shared
 @pytest.mark.parametrize("name", CASES + DEFAULT_CASES)
-def test_detections(name, folder, weights):
+def test_detections_match_detectron2(name, folder, weights):
     model, expected = load_case(name, folder, weights)
-    found = model.predict(expected["image_rgb"])
+    detections = model.predict(expected["image_rgb"])
     rles = [RLE.from_coco(r) for r in json.loads(str(expected["res_masks_rle_json"]))]
-    worst = same_detections(
-        found, expected["res_boxes"], expected["res_scores"], expected["res_classes"], rles, off=set()
+    differences = compare_detections(
+        detections, expected["res_boxes"], expected["res_scores"], expected["res_classes"], rles, skip=set()
     )
-    assert worst["box"] < 0.05
-    assert worst["score"] < 5e-4
-    print(name, worst)  # pytest -rP shows it
-    assert worst["mask iou"] >= 0.98
+    assert differences["box"] < 0.05
+    assert differences["score"] < 5e-4
+    print(name, differences)  # pytest -rP shows it
+    assert differences["mask iou"] >= 0.98
 
 
 @pytest.mark.shared
-def test_a_zoo_pickle(folder, weights, tmp_path):
-    """The zoo's format, with the constants that its old files repeat."""
+def test_model_zoo_pickle_is_imported(folder, weights, tmp_path):
+    """Old files of the model zoo also contain constants: anchors and the pixel mean."""
     anchors = {f"proposal_generator.anchor_generator.cell_anchors.{k}": np.zeros((3, 4), np.float32) for k in range(5)}
     content = {"model": {**weights, **anchors, "pixel_mean": np.zeros((3, 1, 1), np.float32)}, "__author__": "zoo"}
     (tmp_path / "zoo.pkl").write_bytes(pickle.dumps(content))
@@ -101,14 +101,14 @@ def test_a_zoo_pickle(folder, weights, tmp_path):
     assert model.provenance["unused"] == sorted([*anchors, "pixel_mean"])
     assert model.class_ids == list(range(6))
     torch.save({"model": {k: torch.from_numpy(v) for k, v in weights.items()}, "iteration": 3}, tmp_path / "own.pth")
-    again = import_checkpoint(tmp_path / "own.pth").model.state_dict()
-    assert all(torch.equal(again[name], tensor) for name, tensor in model.model.state_dict().items())
+    weights_of_pth = import_checkpoint(tmp_path / "own.pth").model.state_dict()
+    assert all(torch.equal(weights_of_pth[name], tensor) for name, tensor in model.model.state_dict().items())
     with pytest.raises(UserError, match=r"rpn_head\.conv2"):
         import_checkpoint({**weights, "proposal_generator.rpn_head.conv2.weight": np.zeros(1)})
 
 
 @pytest.mark.shared
-def test_the_deeper_network(folder):
+def test_resnet101_is_recognised(folder):
     deep = make_weights(folder, "weights_R101.json", "101")
     model = import_checkpoint(deep)
     assert model.config.model.backbone == "resnet101"
@@ -116,8 +116,8 @@ def test_the_deeper_network(folder):
 
 
 @pytest.mark.shared
-def test_unit_cases(folder):
-    """Sizes, levels, pooling and pasting of functions.npz."""
+def test_functions_match_detectron2(folder):
+    """Compare resizing, level assignment, pooling and pasting with functions.npz."""
     expected = np.load(folder / "functions.npz")
     for case in json.loads(str(expected["cases_json"]))["resize_shortest_edge"]:
         assert _resize_shortest_edge((case["h"], case["w"]), case["min"], case["max"]) == tuple(case["out"])
@@ -134,8 +134,8 @@ def test_unit_cases(folder):
         for samples in (0, 2):
             conventions = DETECTRON2.changed(pooling=kind, roi_samples=samples)
             rois = torch.from_numpy(expected["ra_rois"])
-            map_ = torch.from_numpy(expected["ra_map"]).permute(0, 2, 3, 1)
-            ours = pool([map_], rois[:, 1:], rois[:, 0].long(), 7, (8,), conventions).permute(0, 3, 1, 2)
+            feature_map = torch.from_numpy(expected["ra_map"]).permute(0, 2, 3, 1)
+            ours = pool([feature_map], rois[:, 1:], rois[:, 0].long(), 7, (8,), conventions).permute(0, 3, 1, 2)
             theirs = expected[f"ra_aligned{aligned}_sr{samples}"]
             assert np.abs(ours.numpy() - theirs).max() < 1e-5
     shape = tuple(expected["paste_shape"])

@@ -1,4 +1,4 @@
-"""Matterport's own outputs, recorded beside the checkout, against ours with the same weights, stage by stage."""
+"""Stage-by-stage comparison with recorded outputs of Matterport under the same weights."""
 
 import json
 
@@ -14,11 +14,11 @@ from maskrcnn.detection.conventions import MATTERPORT
 from maskrcnn.detection.finish import paste_masks
 from maskrcnn.detection.fit import fit_picture, resize_fading
 from maskrcnn.detection.pool import pool
-from parity.comparison import apart, network_stages, same_detections
+from parity.comparison import compare_detections, network_stages, relative_error
 from parity.recipe import make_weights
 
-# On the edge of the map, where one rounding in the reference blanks a row of a mask.
-KNIFE_EDGE = {"resnet50_256_synth": {2}, "resnet50_256_astro": {43}, "resnet50_512_synth": set()}
+# Detections at the edge of the map, where rounding in the reference blanks a row of the mask.
+ROUNDING_CASES = {"resnet50_256_synth": {2}, "resnet50_256_astro": {43}, "resnet50_512_synth": set()}
 
 
 def xy(boxes: np.ndarray) -> np.ndarray:
@@ -51,9 +51,9 @@ def load_case(name, folder, weights):
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("name", KNIFE_EDGE)
+@pytest.mark.parametrize("name", ROUNDING_CASES)
 @torch.no_grad()
-def test_stages(name, folder, weights):
+def test_stages_match_matterport(name, folder, weights):
     model, expected = load_case(name, folder, weights)
     fitted = model.prepare(expected["image"]).fitted
     assert np.array_equal(fitted.pixels, expected["molded_uint8"])
@@ -62,46 +62,48 @@ def test_stages(name, folder, weights):
     for level, feature in enumerate(stages.features, 2):
         step = expected[f"P{level}_stride"]
         ours = feature[0].permute(1, 2, 0)[:: step[0], :: step[1], :: step[2]].numpy()
-        assert apart(ours, expected[f"P{level}_slice"]) < 5e-4
-    every = int(expected["rpn_stride"])
-    logits, deltas = (torch.cat(t, 1)[0, ::every] for t in (stages.rpn.objectness_logits, stages.rpn.anchor_deltas))
-    two = expected["rpn_class_logits"]
-    assert np.abs(logits.numpy() - (two[:, 1] - two[:, 0])).max() < 1e-3
+        assert relative_error(ours, expected[f"P{level}_slice"]) < 5e-4
+    stride = int(expected["rpn_stride"])
+    logits, deltas = (torch.cat(t, 1)[0, ::stride] for t in (stages.rpn.objectness_logits, stages.rpn.anchor_deltas))
+    both_logits = expected["rpn_class_logits"]
+    assert np.abs(logits.numpy() - (both_logits[:, 1] - both_logits[:, 0])).max() < 1e-3
     assert np.abs(deltas.numpy() - xy(expected["rpn_bbox"])).max() < 1e-3
     grid = stages.anchors
     assert np.abs(grid[:1000] - xy(expected["anchors_norm_first"])).max() < 1e-6
     assert np.abs(grid[-1000:] - xy(expected["anchors_norm_last"])).max() < 1e-6
 
     proposals = torch.from_numpy(xy(expected["rpn_rois"]))
-    mine = torch.from_numpy(stages.proposals.boxes)
-    assert len(mine) == len(proposals)
-    assert (torch.cdist(mine, proposals, p=float("inf")).amin(1) < 1e-4).float().mean() > 0.99
-    first = torch.zeros(len(proposals), dtype=torch.int64)
-    class_logits, box_deltas = model.model.classify(stages.features, proposals, first)
+    our_boxes = torch.from_numpy(stages.proposals.boxes)
+    assert len(our_boxes) == len(proposals)
+    assert (torch.cdist(our_boxes, proposals, p=float("inf")).amin(1) < 1e-4).float().mean() > 0.99
+    image_index = torch.zeros(len(proposals), dtype=torch.int64)
+    class_logits, box_deltas = model.model.classify(stages.features, proposals, image_index)
     assert np.abs(class_logits.numpy() - expected["mrcnn_class_logits"]).max() < 1e-3
     assert np.abs(box_deltas.numpy() - xy(expected["mrcnn_bbox"])).max() < 1e-3
     detections = expected["detections"][expected["detections"][:, 4] > 0]
     boxes, classes = torch.from_numpy(xy(detections[:, :4])), torch.from_numpy(detections[:, 4]).long()
-    masks = model.model.segment(stages.features, boxes, first[: len(boxes)], classes).sigmoid().numpy()
+    masks = model.model.segment(stages.features, boxes, image_index[: len(boxes)], classes).sigmoid().numpy()
     assert np.abs(masks - expected["mrcnn_mask_selected"][: len(masks)]).max() < 1e-3
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("name", KNIFE_EDGE)
-def test_detections(name, folder, weights):
+@pytest.mark.parametrize("name", ROUNDING_CASES)
+def test_detections_match_matterport(name, folder, weights):
     model, expected = load_case(name, folder, weights)
-    found = model.predict(expected["image"])
+    detections = model.predict(expected["image"])
     rles = [RLE.from_coco(r) for r in json.loads(str(expected["res_masks_rle_json"]))]
     boxes = xy(expected["res_rois"])
-    worst = same_detections(found, boxes, expected["res_scores"], expected["res_class_ids"], rles, off=KNIFE_EDGE[name])
-    assert worst["box"] <= 1  # whole pixels: a corner on the edge of rounding moves by one
-    assert worst["score"] < 5e-4
-    print(name, worst)  # pytest -rP shows it
-    assert worst["mask iou"] >= 0.98
+    differences = compare_detections(
+        detections, boxes, expected["res_scores"], expected["res_class_ids"], rles, skip=ROUNDING_CASES[name]
+    )
+    assert differences["box"] <= 1  # boxes are whole pixels; rounding can move a corner by one
+    assert differences["score"] < 5e-4
+    print(name, differences)  # pytest -rP shows it
+    assert differences["mask iou"] >= 0.98
 
 
 def write_h5(path, weights, *, extra=()):
-    """As Keras saves weights: a group for each layer, in it layer/weight:0; the RPN's three layers share a group."""
+    """Write weights as Keras does: a group per layer that holds layer/weight:0; the RPN's three layers share one."""
     with h5py.File(path, "w") as file:
         for key, value in [*weights.items(), *extra]:
             layer = key.rpartition("/")[0]
@@ -110,7 +112,7 @@ def write_h5(path, weights, *, extra=()):
 
 
 @pytest.mark.shared
-def test_an_h5_file(folder, weights, tmp_path):
+def test_h5_file_is_imported(folder, weights, tmp_path):
     write_h5(tmp_path / "mask_rcnn.h5", weights, extra=[("anchors/Variable", np.zeros((2, 4), np.float32))])
     model = import_checkpoint(tmp_path / "mask_rcnn.h5")
     direct = import_checkpoint(weights, "matterport").model.state_dict()
@@ -123,16 +125,16 @@ def test_an_h5_file(folder, weights, tmp_path):
 
 
 @pytest.mark.shared
-def test_the_deeper_network(folder):
+def test_resnet101_is_recognised(folder):
     model = import_checkpoint(make_weights(folder, "weights_resnet101.json", "resnet101"))
     assert model.config.model.backbone == "resnet101"
 
 
 @pytest.mark.shared
-def test_mistakes_are_named(weights, tmp_path):
-    short = {k: v for k, v in weights.items() if k != "mrcnn_class_bn1/gamma"}
+def test_invalid_checkpoints_and_options_are_named(weights, tmp_path):
+    incomplete = {k: v for k, v in weights.items() if k != "mrcnn_class_bn1/gamma"}
     with pytest.raises(UserError, match="mrcnn_class_bn1"):
-        import_checkpoint(short)
+        import_checkpoint(incomplete)
     with pytest.raises(UserError, match=r"res2a_branch2a has an unknown tensor"):
         import_checkpoint({**weights, "res2a_branch2a/extra": np.zeros(1)})
     with pytest.raises(UserError, match="'flatten_9' has no place"):
@@ -161,7 +163,7 @@ def test_links_out_of_an_h5_file_are_not_followed(tmp_path):
 
 
 @pytest.mark.shared
-def test_pictures_are_fitted_as_there(folder):
+def test_resizing_matches_matterport(folder):
     expected = np.load(folder / "functions.npz")
     for case in json.loads(str(expected["cases_json"]))["resize_image"]:
         if "error" in case or case["mode"] == "crop":
@@ -180,8 +182,8 @@ def test_pictures_are_fitted_as_there(folder):
 
 
 @pytest.mark.shared
-def test_unit_cases(folder):
-    """Resizing, anchors, crop_and_resize, pyramid pooling and unmolding of functions.npz."""
+def test_functions_match_matterport(folder):
+    """Compare resizing, anchors, crop_and_resize, pyramid pooling and unmolding with functions.npz."""
     expected = np.load(folder / "functions.npz")
     for k in range(4):
         source, theirs = expected[f"resize_in_{k}"], expected[f"resize_out_{k}"]

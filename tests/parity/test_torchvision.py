@@ -1,6 +1,6 @@
-"""The network against torchvision's under copied random weights, stage by stage, then end to end.
+"""Stage-by-stage and end-to-end comparison with torchvision under copied random weights.
 
-Weights are seeded and their statistics randomised; class layers are scaled so that some detections are sure.
+Weights are seeded, batch-norm statistics are random, and the class layer is scaled to give confident detections.
 """
 
 import re
@@ -24,7 +24,7 @@ from maskrcnn.detection.fit import stack
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.runtimes.torch import TorchRuntime
 from maskrcnn.model.mask_rcnn import build_model
-from parity.comparison import same_detections, stages_of
+from parity.comparison import compare_detections, stages_of
 
 # backbone, version of the heads, classes, shorter side, limit of the longer side
 CONFIGURATIONS = {
@@ -39,7 +39,7 @@ SLOW = {"resnext50", "resnet101", "resnet101 v2"}
 
 
 def build(name: str, version: int, classes: int, **settings) -> detection.MaskRCNN:
-    """torchvision's model; version 2 has batch norm in pyramid and heads, two RPN and four box convolutions."""
+    """Build torchvision's model. Version 2 has batch norm in FPN and heads, two RPN and four box convolutions."""
     if version == 1:
         backbone = resnet_fpn_backbone(backbone_name=name, weights=None, trainable_layers=5)
         return detection.MaskRCNN(backbone, classes + 1, **settings)
@@ -73,12 +73,12 @@ def reference(name: str, version: int, classes: int, min_size: int, max_size: in
         model.rpn.head.cls_logits.weight.mul_(30)
         model.rpn.head.bbox_pred.weight.mul_(3)
         model.roi_heads.mask_predictor.mask_fcn_logits.weight.mul_(3)
-        make_sure(model.eval())
+        scale_class_layer(model.eval())
     return model
 
 
-def make_sure(model: detection.MaskRCNN) -> None:
-    """Centre and scale the class layer, so that its logits differ by about three over the proposals of a picture."""
+def scale_class_layer(model: detection.MaskRCNN) -> None:
+    """Centre the class logits over an image's proposals and scale their standard deviation to three."""
     batch, _ = model.transform([torch.from_numpy(picture((256, 256), 99)).permute(2, 0, 1).float() / 255])
     features = model.backbone(batch.tensors)
     proposals, _ = model.rpn(batch, features)
@@ -118,14 +118,14 @@ PICTURES = [picture(hw, seed) for seed, hw in enumerate([(256, 256), (180, 300),
 
 @pytest.mark.parametrize("image", PICTURES, ids=lambda i: f"{i.shape[0]}x{i.shape[1]}")
 @torch.no_grad()
-def test_stages(pair, image):
+def test_stages_match_torchvision(pair, image):
     ours, theirs = pair
     tensor = torch.from_numpy(image).permute(2, 0, 1).float() / 255
     batch, _ = theirs.transform([tensor])
     pixels, windows = stack([ours.prepare(image).fitted.pixels])
     images = ours.model.normalize(torch.from_numpy(pixels), torch.from_numpy(windows))
     assert images.shape == batch.tensors.shape
-    # torch's kernels place samples a rounding apart on processors with and without fused multiply-add.
+    # Sample positions round differently on processors with and without fused multiply-add.
     assert torch.allclose(images, batch.tensors, atol=1e-4)
 
     features = theirs.backbone(batch.tensors)
@@ -145,10 +145,10 @@ def test_stages(pair, image):
     assert torch.equal(torch.from_numpy(stages.anchors), anchors[0])
 
     proposals, _ = theirs.rpn(batch, features)
-    mine = torch.from_numpy(stages.proposals.boxes)
-    assert abs(len(mine) - len(proposals[0])) <= 0.01 * len(mine)
-    # Rounding can swap neighbours of almost equal objectness, so each proposal is looked for among all of theirs.
-    nearest = torch.cdist(mine, proposals[0], p=float("inf")).amin(1)
+    our_boxes = torch.from_numpy(stages.proposals.boxes)
+    assert abs(len(our_boxes) - len(proposals[0])) <= 0.01 * len(our_boxes)
+    # Rounding can swap proposals of almost equal objectness: compare each with its nearest reference proposal.
+    nearest = torch.cdist(our_boxes, proposals[0], p=float("inf")).amin(1)
     assert (nearest < 5e-3).float().mean() >= 0.99
 
     pooled = theirs.roi_heads.box_roi_pool(features, proposals, batch.image_sizes)
@@ -161,72 +161,74 @@ def test_stages(pair, image):
     boxes, labels = proposals[0][:20], torch.arange(20) % len(ours.class_ids) + 1
     pooled = theirs.roi_heads.mask_roi_pool(features, [boxes], batch.image_sizes)
     mask_logits = theirs.roi_heads.mask_predictor(theirs.roi_heads.mask_head(pooled))[torch.arange(20), labels]
-    mine = ours.model.segment(list(features.values()), boxes, index[:20], labels)
-    assert torch.allclose(mine, mask_logits, atol=5e-4, rtol=1e-3)
+    our_masks = ours.model.segment(list(features.values()), boxes, index[:20], labels)
+    assert torch.allclose(our_masks, mask_logits, atol=5e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("image", PICTURES, ids=lambda i: f"{i.shape[0]}x{i.shape[1]}")
 @torch.no_grad()
-def test_detections(pair, image):
+def test_detections_match_torchvision(pair, image):
     ours, theirs = pair
     expected = theirs([torch.from_numpy(image).permute(2, 0, 1).float() / 255])[0]
-    found = ours.predict(image)
-    assert len(found) > 3
+    detections = ours.predict(image)
+    assert len(detections) > 3
     rles = [RLE.from_mask(mask) for mask in expected["masks"].numpy()[:, 0] >= 0.5]
-    worst = same_detections(found, *(expected[key].numpy() for key in ("boxes", "scores", "labels")), rles, off=set())
-    print(worst)  # pytest -rP shows it
-    assert worst["box"] < 0.01
-    assert worst["score"] < 1e-5
-    assert worst["mask iou"] >= 0.999
+    differences = compare_detections(
+        detections, *(expected[key].numpy() for key in ("boxes", "scores", "labels")), rles, skip=set()
+    )
+    print(differences)  # pytest -rP shows it
+    assert differences["box"] < 0.01
+    assert differences["score"] < 1e-5
+    assert differences["mask iou"] >= 0.999
 
 
 @torch.no_grad()
-def test_a_turned_photo(pair, tmp_path):
-    """EXIF orientation is applied on reading, as a caller of torchvision would have done."""
+def test_exif_orientation_is_applied(pair, tmp_path):
+    """Reading applies the orientation; callers of torchvision apply it themselves."""
     ours, theirs = pair
     image = PICTURES[1]
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees clockwise to see it upright
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise for display
     Image.fromarray(image).save(tmp_path / "turned.png", exif=exif)
     upright = np.ascontiguousarray(np.rot90(image, -1))
     expected = theirs([torch.from_numpy(upright).permute(2, 0, 1).float() / 255])[0]
-    found = ours.predict(tmp_path / "turned.png")
-    assert found.hw == upright.shape[:2]
-    assert len(found) == len(expected["boxes"]) > 3
-    assert np.abs(found.boxes - expected["boxes"].numpy()).max() < 0.01
+    detections = ours.predict(tmp_path / "turned.png")
+    assert detections.hw == upright.shape[:2]
+    assert len(detections) == len(expected["boxes"]) > 3
+    assert np.abs(detections.boxes - expected["boxes"].numpy()).max() < 0.01
 
 
-def test_the_way_back_is_bit_for_bit(pair):
+def test_round_trip_to_torchvision_is_exact(pair):
     ours, theirs = pair
-    back, state = to_torchvision(ours), theirs.state_dict()
-    assert set(back) == set(state)
-    for name, tensor in back.items():
+    exported, state = to_torchvision(ours), theirs.state_dict()
+    assert set(exported) == set(state)
+    for name, tensor in exported.items():
         assert tensor.dtype == state[name].dtype
         assert torch.equal(tensor, state[name]), name
 
 
-def test_a_file_becomes_a_model_file(pair, tmp_path, capsys):
-    """Through the command line and back: the same tensors, the same settings."""
+def test_commands_import_and_export_a_checkpoint(pair, tmp_path, capsys):
+    """Import and export by command keep the tensors and the image size."""
     from maskrcnn.cli import main
 
     ours, theirs = pair
     torch.save({"model": theirs.state_dict()}, tmp_path / "theirs.pth")
     out = tmp_path / "ours.safetensors"
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exit_info:
         main(["import", str(tmp_path / "theirs.pth"), "-o", str(out), "--min-size", "256", "--max-size", "320"])
-    assert not left.value.code
+    assert not exit_info.value.code
     loaded = maskrcnn.load(out)
     assert loaded.model.conventions.shorter_side == 256
     state = loaded.model.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in ours.model.state_dict().items())
 
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exit_info:
         main(["export", str(out), "-o", str(tmp_path / "back.pth"), "--runtime", "torchvision"])
-    assert not left.value.code
+    assert not exit_info.value.code
     theirs.load_state_dict(torch.load(tmp_path / "back.pth", weights_only=True))
 
 
-def test_what_is_no_known_checkpoint_is_refused():
+def test_unknown_checkpoints_are_refused():
     with pytest.raises(UserError, match="not those of a Mask R-CNN"):
         import_checkpoint({"a": torch.zeros(1)})
     with pytest.raises(UserError, match="there is no source 'mmdetection'"):
@@ -235,11 +237,11 @@ def test_what_is_no_known_checkpoint_is_refused():
         import_checkpoint({})
 
 
-def test_a_missing_or_misshapen_tensor_is_named():
+def test_invalid_tensors_and_options_are_named():
     state = build("resnet18", 1, 2).state_dict()
-    short = {name: tensor for name, tensor in state.items() if name != "rpn.head.bbox_pred.bias"}
+    incomplete = {name: tensor for name, tensor in state.items() if name != "rpn.head.bbox_pred.bias"}
     with pytest.raises(UserError, match=r"missing.*rpn\.deltas\.bias"):
-        import_checkpoint(short)
+        import_checkpoint(incomplete)
     with pytest.raises(UserError, match=r"rpn\.deltas\.bias is \(5,\), the network's is \(12,\)"):
         import_checkpoint({**state, "rpn.head.bbox_pred.bias": torch.zeros(5)})
     with pytest.raises(UserError, match=r"cls_score.bias is no array"):
@@ -254,8 +256,8 @@ def test_a_missing_or_misshapen_tensor_is_named():
         import_checkpoint(state, minsize=3)
 
 
-def test_names_of_old_files_and_of_wrapped_models():
-    """Before 0.11 torchvision's blocks had no sequences around them; DataParallel puts a prefix before everything."""
+def test_old_and_prefixed_tensor_names_are_imported():
+    """torchvision before 0.11 did not nest its blocks in sequences; DataParallel prefixes every name."""
     state = build("resnet18", 1, 2).state_dict()
     old = {
         re.sub(r"mask_head\.(\d)\.0\.", lambda m: f"mask_head.mask_fcn{int(m[1]) + 1}.", name)
@@ -264,13 +266,13 @@ def test_names_of_old_files_and_of_wrapped_models():
         for name, tensor in state.items()
     }
     assert set(old) != set(state)
-    for changed in (old, {f"module.{name}": tensor for name, tensor in state.items()}):
-        back = to_torchvision(import_checkpoint(changed))
-        assert all(torch.equal(back[name], tensor) for name, tensor in state.items())
+    for renamed in (old, {f"module.{name}": tensor for name, tensor in state.items()}):
+        exported = to_torchvision(import_checkpoint(renamed))
+        assert all(torch.equal(exported[name], tensor) for name, tensor in state.items())
 
 
-def test_the_official_tutorials_model():
-    """Fine-tuning there means new predictors, the mask's with a hidden layer of its own width."""
+def test_model_of_the_official_tutorial_is_imported():
+    """The tutorial fine-tunes with new predictors; its mask predictor sets the width of the hidden layer."""
     model = build("resnet18", 1, 90)
     model.roi_heads.box_predictor = FastRCNNPredictor(1024, 2)
     model.roi_heads.mask_predictor = MaskRCNNPredictor(256, 128, 2)
@@ -280,12 +282,12 @@ def test_the_official_tutorials_model():
     assert ours.model.mask_head.deconv.out_channels == 128
 
 
-def test_a_native_model_does_not_go_to_torchvision():
+def test_native_model_cannot_be_exported_to_torchvision():
     model = build_model(ModelConfig(backbone="resnet18", weights="none"), 1)
     with pytest.raises(UserError, match="conventions of native"):
         to_torchvision(Predictor(TorchRuntime(model), Config(), [1], ["a"]))
 
 
-def test_a_tensor_without_a_place_is_named():
+def test_unexpected_tensor_is_named():
     with pytest.raises(UserError, match=r"roi_heads\.keypoint"):
         import_checkpoint({"roi_heads.keypoint_head.0.weight": torch.zeros(1)}, "torchvision")

@@ -41,9 +41,9 @@ def lines(folder: Path, kind: str) -> list[dict]:
     return [entry for entry in entries if entry["kind"] == kind]
 
 
-def assert_same_run(one: Path, two: Path) -> None:
+def assert_same_run(first: Path, second: Path) -> None:
     """Check that two run folders have the same 20 steps, validations and files."""
-    steps = list(zip(lines(one, "step"), lines(two, "step"), strict=True))
+    steps = list(zip(lines(first, "step"), lines(second, "step"), strict=True))
     assert [b["step"] for _, b in steps] == list(range(1, 21))
     for a, b in steps:
         assert a["images"] == b["images"]
@@ -56,16 +56,16 @@ def assert_same_run(one: Path, two: Path) -> None:
             "mrcnn_mask_loss",
         }:
             assert abs(a[name] - b[name]) < 1e-4, (name, a, b)
-    for a, b in zip(lines(one, "validation"), lines(two, "validation"), strict=True):
+    for a, b in zip(lines(first, "validation"), lines(second, "validation"), strict=True):
         assert (a["step"], a["images"], a["instances"]) == (b["step"], b["images"], b["instances"])
-    a, b = (read_model(folder / "last.safetensors").weights for folder in (one, two))
+    a, b = (read_model(folder / "last.safetensors").weights for folder in (first, second))
     assert max(float((a[name].float() - b[name].float()).abs().max()) for name in a) < 1e-2
-    assert {p.name for p in one.iterdir()} == {p.name for p in two.iterdir()}
+    assert {p.name for p in first.iterdir()} == {p.name for p in second.iterdir()}
 
 
 @pytest.fixture(scope="module")
 def csv(shapes_csv, tmp_path_factory):
-    """The shapes with one unreadable training image, so in one step one of two processes has no image."""
+    """The shapes with one unreadable training image, which leaves one of two processes without an image in one step."""
     folder = tmp_path_factory.mktemp("broken")
     for path in (shapes_csv.parent / "images").iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
@@ -77,27 +77,27 @@ def csv(shapes_csv, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def one(csv, tmp_path_factory):
-    out = tmp_path_factory.mktemp("one") / "run"
+def single_run(csv, tmp_path_factory):
+    out = tmp_path_factory.mktemp("single") / "run"
     arguments = [str(csv), "--out", str(out), "--batch-size", "2", *SETTINGS]
     done = subprocess.run(command(1, *arguments), env=ENVIRONMENT, capture_output=True, text=True, timeout=250)
     assert done.returncode == 0, done.stderr
     return out
 
 
-def test_two_processes_train_like_one_after_a_worker_is_killed(csv, one, tmp_path):
-    """torchrun restarts both processes, and they resume from the last state; their joint scores are those of one."""
+def test_two_processes_train_like_one_after_a_worker_is_killed(csv, single_run, tmp_path):
+    """torchrun restarts both processes; they resume from the last state and score like one process."""
     out = tmp_path / "run"
     arguments = [str(csv), "--out", str(out), "--batch-size", "1", *SETTINGS]
     with subprocess.Popen(command(2, *arguments), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as launcher:
         wait_for_step(out, 3)
         os.kill(workers(launcher.pid)[1], signal.SIGKILL)
-        _, words = launcher.communicate(timeout=250)
-    assert launcher.returncode == 0, words
-    assert "resumed at step" in words
-    assert words.count("images to train on") == 2  # once for each start
-    assert "left out (1 so far)" in words
-    assert_same_run(one, out)
+        _, log = launcher.communicate(timeout=250)
+    assert launcher.returncode == 0, log
+    assert "resumed at step" in log
+    assert log.count("images to train on") == 2  # once for each start
+    assert "left out (1 so far)" in log
+    assert_same_run(single_run, out)
     _, val = open_dataset(csv, say=lambda _: None).split(0.25)
     scores = maskrcnn.evaluate(maskrcnn.load(out / "last.safetensors", device="cpu"), val)
     assert {kind: scores[kind] for kind in ("box", "mask", "kaggle")} == {
@@ -105,7 +105,7 @@ def test_two_processes_train_like_one_after_a_worker_is_killed(csv, one, tmp_pat
     }
 
 
-def test_a_signal_to_one_process_stops_all_at_the_same_step(csv, one, tmp_path):
+def test_signal_to_one_process_stops_all_at_the_same_step(csv, single_run, tmp_path):
     """The state is saved, and a different number of processes can resume the run."""
     out = tmp_path / "run"
     arguments = [str(csv), "--out", str(out), "--batch-size", "1", *SETTINGS]
@@ -113,8 +113,8 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(csv, one, tmp_path):
     with subprocess.Popen(no_restart, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as launcher:
         wait_for_step(out, 3)
         os.kill(workers(launcher.pid)[1], signal.SIGTERM)
-        _, words = launcher.communicate(timeout=250)
-    assert "stopped at step" in words
+        _, log = launcher.communicate(timeout=250)
+    assert "stopped at step" in log
     progress, *_ = RunFolder(out).load_state()
     assert progress.step == len(lines(out, "step"))
     assert 3 <= progress.step < 20
@@ -122,7 +122,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(csv, one, tmp_path):
         command(1, "--resume", str(out)), env=ENVIRONMENT, capture_output=True, text=True, timeout=250
     )
     assert resumed.returncode == 0, resumed.stderr
-    assert_same_run(one, out)
+    assert_same_run(single_run, out)
 
 
 def wait_for_step(folder: Path, step: int) -> None:
@@ -144,11 +144,11 @@ def workers(launcher: int) -> list[int]:
                 values = dict(v.split("=", 1) for v in (path.parent / "environ").read_text().split("\0") if "=" in v)
                 pids[int(values["RANK"])] = int(path.parent.name)
         except (OSError, KeyError):
-            continue  # it has ended or is not a worker
+            continue  # the process has ended or is not a worker
     return [pids[rank] for rank in sorted(pids)]
 
 
-def test_accumulated_batches_in_two_processes_are_one_step(csv, tmp_path):
+def test_accumulation_in_two_processes_equals_one_large_batch(csv, tmp_path):
     """The gradients of all batches reach the other process."""
     single, split = tmp_path / "single", tmp_path / "split"
     for n, out, batches in ((1, single, ["4"]), (2, split, ["1", "--accumulate", "2"])):
@@ -160,36 +160,36 @@ def test_accumulated_batches_in_two_processes_are_one_step(csv, tmp_path):
         assert abs(a["loss"] - b["loss"]) < 1e-4
 
 
-def test_a_restart_does_not_resume_an_older_run(one, csv):
+def test_restart_does_not_resume_an_older_run(single_run, csv):
     """torchrun restarts the refused processes; the restart must not take the older run for their own."""
-    before = (one / "last.safetensors").read_bytes(), (one / "metrics.jsonl").read_bytes()
-    arguments = [str(csv), "--out", str(one), "--batch-size", "1", *SETTINGS]
+    before = (single_run / "last.safetensors").read_bytes(), (single_run / "metrics.jsonl").read_bytes()
+    arguments = [str(csv), "--out", str(single_run), "--batch-size", "1", *SETTINGS]
     done = subprocess.run(command(2, *arguments), env=ENVIRONMENT, capture_output=True, text=True, timeout=250)
     assert done.returncode != 0
     assert done.stderr.count("images to train on") == 2  # once for each start
     assert "already holds a run" in done.stderr
     assert "resumed" not in done.stderr
-    assert before == ((one / "last.safetensors").read_bytes(), (one / "metrics.jsonl").read_bytes())
+    assert before == ((single_run / "last.safetensors").read_bytes(), (single_run / "metrics.jsonl").read_bytes())
 
 
-def start_ids(store: Store, size: int, late: int) -> list[str]:
-    """Return the id that each process gets when process `late` comes last."""
+def start_ids(store: Store, size: int, late_rank: int) -> list[str]:
+    """Return the id that each process gets when process `late_rank` comes last."""
     with ThreadPoolExecutor(size) as pool:
-        futures = {rank: pool.submit(agree_on_start_id, store, rank, size) for rank in range(size) if rank != late}
+        futures = {rank: pool.submit(agree_on_start_id, store, rank, size) for rank in range(size) if rank != late_rank}
         time.sleep(0.3)
-        futures[late] = pool.submit(agree_on_start_id, store, late, size)
+        futures[late_rank] = pool.submit(agree_on_start_id, store, late_rank, size)
         return [futures[rank].result(timeout=20) for rank in range(size)]
 
 
-@pytest.mark.parametrize("late", [0, 2])
-def test_processes_agree_on_an_id_that_no_earlier_start_used(late):
+@pytest.mark.parametrize("late_rank", [0, 2])
+def test_processes_agree_on_an_id_that_no_earlier_start_used(late_rank):
     store = HashStore()
-    starts = [start_ids(store, 3, late) for _ in range(3)]
+    starts = [start_ids(store, 3, late_rank) for _ in range(3)]
     assert all(len(set(ids)) == 1 for ids in starts)
     assert len({ids[0] for ids in starts}) == 3
 
 
-def test_a_missing_first_process_times_out(monkeypatch):
+def test_missing_first_process_times_out(monkeypatch):
     store = HashStore()
     store.set("start", "id of a dead process")
     monkeypatch.setattr(processes, "GIVE_UP_SECONDS", 2.0)
@@ -197,7 +197,7 @@ def test_a_missing_first_process_times_out(monkeypatch):
         agree_on_start_id(store, 1, 2)
 
 
-def test_facts_of_an_earlier_process_are_remembered(monkeypatch):
+def test_restarted_process_remembers_facts_of_its_predecessor(monkeypatch):
     """A single process remembers too: torchrun may restart it."""
     with socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -213,7 +213,7 @@ def test_facts_of_an_earlier_process_are_remembered(monkeypatch):
         assert not world.remembers("another run")
 
 
-def test_a_single_process():
+def test_world_of_a_single_process():
     world = World()
     assert world.first
     world.remember("a run")

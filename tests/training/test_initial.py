@@ -1,4 +1,4 @@
-"""Going on from a whole model: what is taken over, what is new, and that a resumed run is still the same network."""
+"""Training from an initial model: inherited settings and weights, new class layers, and resuming the run."""
 
 import json
 
@@ -33,61 +33,63 @@ def predictor(conventions=NATIVE, names=("a", "b")) -> Predictor:
 
 
 @pytest.mark.parametrize("conventions", [NATIVE, TORCHVISION, DETECTRON2, MATTERPORT], ids=lambda c: c.name)
-def test_every_convention_trains_on(conventions, shapes, tmp_path):
-    """The run learns in the conventions of its start, keeps them in its files and goes on in them."""
-    start = predictor(conventions)
-    save(start, tmp_path / "start.safetensors")
+def test_fine_tuning_keeps_the_initial_conventions(conventions, shapes, tmp_path):
+    """The run trains in the initial model's conventions, saves them and resumes with them."""
+    initial = predictor(conventions)
+    save(initial, tmp_path / "start.safetensors")
     config = Config(train=SHORT).changed(train={"init": str(tmp_path / "start.safetensors")})
     train, val = shapes.split(0.3)
     run = maskrcnn.train(train, val, out=tmp_path / "run", config=config)
     assert run.finished
     model = run.model
-    assert model.model.conventions == start.model.conventions
+    assert model.model.conventions == initial.model.conventions
     assert model.config.model.pixel_mean == (100, 110, 120)
     assert model.class_names == train.class_names
-    steps = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert all(0 < entry["loss"] < 50 for entry in steps if entry["kind"] == "step")
-    again = maskrcnn.train(train, val, out=tmp_path / "run", config=config, resume=True)
-    assert again.model.model.conventions == start.model.conventions
+    entries = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert all(0 < entry["loss"] < 50 for entry in entries if entry["kind"] == "step")
+    resumed = maskrcnn.train(train, val, out=tmp_path / "run", config=config, resume=True)
+    assert resumed.model.model.conventions == initial.model.conventions
 
 
-def test_class_layers_stay_only_with_their_classes():
-    start = predictor()
-    before = start.model.state_dict()
+def test_class_layers_are_kept_only_for_the_same_classes():
+    initial = predictor()
+    before = initial.model.state_dict()
     for names, kept in ((["a", "b"], True), (["b", "a"], False)):
         torch.manual_seed(4)
         model = build_model(SMALL, 2)
-        told = take_over(model, start, names)
+        message = take_over(model, initial, names)
         for name, tensor in model.state_dict().items():
             assert torch.equal(tensor, before[name]) == (kept or not name.startswith(CLASS_LAYERS) or "bias" in name)
-        assert ("are kept" in told) == kept
+        assert ("are kept" in message) == kept
 
 
-def test_settings_set_on_purpose_hold_and_must_fit():
-    start = predictor()
+def test_user_settings_override_the_initial_model_and_must_fit():
+    initial = predictor()
 
-    def inherited(initial, **model):
-        return inherit_model(Settings.of(Config().changed(model=model)), initial).config.model
+    def inherited(source, **model):
+        return inherit_model(Settings.of(Config().changed(model=model)), source).config.model
 
-    model = inherited(start, image_size=128)
+    model = inherited(initial, image_size=128)
     assert (model.image_size, model.channels) == (128, 16)
-    large = Predictor(start.runtime, start.config.changed(model={"min_scale": 1.5}), start.class_ids, start.class_names)
-    assert inherited(large).min_scale == 1.5
-    assert inherited(large, image_size=128).min_scale == 0
-    assert inherited(large, image_size=128, min_scale=2).min_scale == 2
+    enlarging = Predictor(
+        initial.runtime, initial.config.changed(model={"min_scale": 1.5}), initial.class_ids, initial.class_names
+    )
+    assert inherited(enlarging).min_scale == 1.5
+    assert inherited(enlarging, image_size=128).min_scale == 0
+    assert inherited(enlarging, image_size=128, min_scale=2).min_scale == 2
     with pytest.raises(UserError, match=r"the initial model: .* the network's is"):
-        take_over(build_model(inherited(start, channels=24), 2), start, ["a", "b"])
+        take_over(build_model(inherited(initial, channels=24), 2), initial, ["a", "b"])
 
 
-def test_a_least_scale_is_refused_where_pictures_are_fitted_otherwise(shapes, tmp_path):
+def test_min_scale_is_refused_with_other_resize_rules(shapes, tmp_path):
     save(predictor(TORCHVISION), tmp_path / "start.safetensors")
     config = Config(train=SHORT).changed(train={"init": str(tmp_path / "start.safetensors")}, model={"min_scale": 1})
     with pytest.raises(UserError, match="Leave --min-scale out"):
         maskrcnn.train(shapes, None, out=tmp_path / "run", config=config)
 
 
-def test_a_run_from_torchvisions_file_goes_back_there(shapes, tmp_path):
-    """New classes replace the last layers, and torchvision can load what was trained."""
+def test_run_from_a_torchvision_checkpoint_exports_to_torchvision(shapes, tmp_path):
+    """New classes replace the last layers, and torchvision loads the trained weights."""
     backbone = resnet_fpn_backbone(backbone_name="resnet18", weights=None, trainable_layers=5)
     torch.save(detection.MaskRCNN(backbone, 91).state_dict(), tmp_path / "theirs.pth")
     config = Config(model=ModelConfig(image_size=64), train=SHORT).changed(
@@ -98,17 +100,17 @@ def test_a_run_from_torchvisions_file_goes_back_there(shapes, tmp_path):
     theirs = detection.MaskRCNN(backbone, len(shapes.class_ids) + 1)
     state = torch.load(tmp_path / "back.pth", weights_only=True)
     theirs.load_state_dict(state)
-    first = run.model.model.box_head.class_logits.weight
-    assert torch.equal(theirs.roi_heads.box_predictor.cls_score.weight, first)
-    assert first.shape[0] == len(shapes.class_ids) + 1
+    class_weight = run.model.model.box_head.class_logits.weight
+    assert torch.equal(theirs.roi_heads.box_predictor.cls_score.weight, class_weight)
+    assert class_weight.shape[0] == len(shapes.class_ids) + 1
 
 
-def test_conventions_travel_through_json():
+def test_conventions_round_trip_through_json():
     for conventions in (NATIVE, TORCHVISION, DETECTRON2, MATTERPORT):
         assert Conventions.from_dict(json.loads(json.dumps(conventions.to_dict()))) == conventions
 
 
-def test_units_and_pixels_are_inverse():
+def test_to_pixels_inverts_to_units():
     boxes = torch.tensor([[0.0, 0, 64, 48], [3.5, 4, 20, 31]])
     units = to_units(boxes, (48, 64), MATTERPORT)
     assert units[0].tolist() == [0, 0, 1, 1]

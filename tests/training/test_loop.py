@@ -1,4 +1,4 @@
-"""Whole runs, small: learning, files, resuming, stopping, and bad luck on the way."""
+"""Small runs from start to finish: learning, files, resuming, stopping and failures."""
 
 import json
 import signal
@@ -37,17 +37,17 @@ def tensors(path):
     return read_model(path).weights
 
 
-def test_two_images_are_learned_by_heart(tmp_path):
+def test_two_images_are_overfitted(tmp_path):
     csv = write_shapes(tmp_path, 4, seed=1, hw=(96, 96))
     data = open_dataset(csv, say=lambda _: None)
-    two = data.take(np.flatnonzero(data.counts > 0)[:2])
+    two_images = data.take(np.flatnonzero(data.counts > 0)[:2])
     config = Config(
         model=ModelConfig(image_size=96, proposals=200, proposals_per_level=200, mask_channels=64, channels=64, box_channels=256),
         train=TrainConfig(epochs=1, epoch_images=320, roi_batch=64, mask_batch=16, ema=0.95, lr=1e-3, backbone_lr=1.0, workers=0),
         augment=AugmentConfig(flip=False, rotate=False, scale=(1.0, 1.0), color=0.0),
     )  # fmt: skip
-    run = maskrcnn.train(two, None, out=tmp_path / "run", config=config)
-    scores = maskrcnn.evaluate(run.model, two)
+    run = maskrcnn.train(two_images, None, out=tmp_path / "run", config=config)
+    scores = maskrcnn.evaluate(run.model, two_images)
     assert scores["mask"]["AP"] > 0.9
 
 
@@ -57,7 +57,7 @@ def run(shapes, tmp_path_factory):
     return maskrcnn.train(*shapes.split(0.3), out=out, config=TINY)
 
 
-def test_a_run_folder_holds_what_it_should(run):
+def test_run_folder_holds_all_files_and_metrics(run):
     names = {p.name for p in run.path.iterdir()}
     assert {
         "config.yaml",
@@ -83,7 +83,7 @@ def test_a_run_folder_holds_what_it_should(run):
     assert (run.path / "best.safetensors").stat().st_mode & 0o444 == 0o444
 
 
-def test_the_report_shows_the_whole_run(run):
+def test_report_covers_all_steps_and_validations(run):
     page = (run.path / "report.html").read_text("utf-8")
     assert "8 steps" in page
     assert "2 validations" in page
@@ -91,9 +91,9 @@ def test_the_report_shows_the_whole_run(run):
     assert "Best and worst images" in page
 
 
-def test_a_report_that_fails_does_not_end_the_run(shapes, tmp_path, monkeypatch):
-    def broken(*arguments, **more):
-        raise RuntimeError("what a page")
+def test_failing_report_does_not_fail_the_run(shapes, tmp_path, monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("the report failed")
 
     monkeypatch.setattr("maskrcnn.inspection.report.write_report", broken)
     done = maskrcnn.train(*shapes.split(0.3), out=tmp_path / "run", config=TINY.changed(train={"epochs": 1}))
@@ -102,97 +102,97 @@ def test_a_report_that_fails_does_not_end_the_run(shapes, tmp_path, monkeypatch)
     assert not (done.path / "report.html").exists()
 
 
-def test_the_model_file_carries_everything(run, shapes):
+def test_model_file_holds_classes_provenance_and_settings(run, shapes):
     model = run.model
     assert model.class_names == ["box", "disc", "star", "triangle"]
     assert model.provenance["data"]["images"] == 8
     assert model.config.predict.detections == 100
-    found = model.changed(score_threshold=0.0).predict(shapes.files[0])
-    assert found.hw == shapes.hw(0)
+    detections = model.changed(score_threshold=0.0).predict(shapes.files[0])
+    assert detections.hw == shapes.hw(0)
 
 
-def test_an_existing_run_is_never_overwritten(run, shapes):
+def test_existing_run_is_not_overwritten_and_missing_run_not_resumed(run, shapes):
     with pytest.raises(UserError, match="already holds a run"):
         maskrcnn.train(shapes, None, out=run.path, config=TINY)
     with pytest.raises(UserError, match="nothing to resume"):
         maskrcnn.train(shapes, None, out=run.path.parent / "other", config=TINY, resume=True)
 
 
-def test_two_processes_cannot_write_one_run(run, shapes):
+def test_second_process_cannot_write_to_a_locked_run(run, shapes):
     with RunFolder(run.path).locked(), pytest.raises(UserError, match="another process"):
         maskrcnn.train(shapes, None, out=run.path, config=TINY, resume=True)
 
 
-def test_a_run_goes_on_with_its_own_data_only(run, shapes):
-    other = shapes.split(0.3, seed=9)
+def test_run_resumes_only_with_its_own_data(run, shapes):
+    other_split = shapes.split(0.3, seed=9)
     with pytest.raises(UserError, match="began with other data"):
-        maskrcnn.train(*other, out=run.path, config=TINY, resume=True)
-    again = maskrcnn.train(*shapes.split(0.3), out=run.path, config=TINY, resume=True)
-    assert again.finished
+        maskrcnn.train(*other_split, out=run.path, config=TINY, resume=True)
+    resumed = maskrcnn.train(*shapes.split(0.3), out=run.path, config=TINY, resume=True)
+    assert resumed.finished
     assert [e["step"] for e in metrics(run.path) if e["kind"] == "step"] == list(range(1, 9))
 
 
-def interrupt_after(monkeypatch, moment):
-    """SIGTERM after step `moment` of runs from now on."""
+def interrupt_after(monkeypatch, stop_step):
+    """Make every later run receive SIGTERM after step `stop_step`."""
     learn = learner.Learner.learn
 
     def interrupting(self, batch, step, total):
         result = learn(self, batch, step, total)
-        if step + 1 == moment:
+        if step + 1 == stop_step:
             signal.raise_signal(signal.SIGTERM)
         return result
 
     monkeypatch.setattr(learner.Learner, "learn", interrupting)
 
 
-@pytest.mark.parametrize("moment", [1, 3, 7])
-def test_an_interrupted_run_ends_where_the_other_did(run, shapes, tmp_path, monkeypatch, moment):
-    """SIGTERM after a step, then resume: the same bytes as the run that was left alone."""
-    parts = shapes.split(0.3)
-    interrupt_after(monkeypatch, moment)
-    first = maskrcnn.train(*parts, out=tmp_path / "two", config=TINY)
-    assert not first.finished
+@pytest.mark.parametrize("stop_step", [1, 3, 7])
+def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_run(run, shapes, tmp_path, monkeypatch, stop_step):
+    """The run stops on SIGTERM after a step and is then resumed."""
+    splits = shapes.split(0.3)
+    interrupt_after(monkeypatch, stop_step)
+    interrupted = maskrcnn.train(*splits, out=tmp_path / "two", config=TINY)
+    assert not interrupted.finished
     monkeypatch.undo()
     with (tmp_path / "two" / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps({"kind": "step", "step": moment + 1}) + "\n" + '{"kind": "st')
-    second = maskrcnn.train(*parts, out=tmp_path / "two", config=TINY, resume=True)
-    assert second.finished
+        file.write(json.dumps({"kind": "step", "step": stop_step + 1}) + "\n" + '{"kind": "st')
+    resumed = maskrcnn.train(*splits, out=tmp_path / "two", config=TINY, resume=True)
+    assert resumed.finished
     for name in ("last.safetensors", "best.safetensors"):
-        a, b = tensors(run.path / name), tensors(second.path / name)
+        a, b = tensors(run.path / name), tensors(resumed.path / name)
         assert all(torch.equal(a[k], b[k]) for k in a)
-    steps = [e["step"] for e in metrics(second.path) if e["kind"] == "step"]
+    steps = [e["step"] for e in metrics(resumed.path) if e["kind"] == "step"]
     assert steps == list(range(1, 9))
 
 
-def test_the_scale_of_float16_goes_on_where_it_was(shapes, tmp_path, monkeypatch):
+def test_resume_restores_the_fp16_loss_scale(shapes, tmp_path, monkeypatch):
     config = TINY.changed(train={"precision": "fp16"})
     interrupt_after(monkeypatch, 3)
     maskrcnn.train(shapes, None, out=tmp_path / "run", config=config)
     monkeypatch.undo()
     before, *_ = RunFolder(tmp_path / "run").load_state()
     assert before.scaler["_growth_tracker"] > 0
-    seen = []
+    states = []
     monkeypatch.setattr(
         learner.Learner,
         "learn",
         lambda self, *a: (
-            seen.append(self.scaler.state_dict()) or signal.raise_signal(signal.SIGTERM) or learner.Step({}, 0.0, 0)
+            states.append(self.scaler.state_dict()) or signal.raise_signal(signal.SIGTERM) or learner.Step({}, 0.0, 0)
         ),
     )
     maskrcnn.train(shapes, None, out=tmp_path / "run", config=config, resume=True)
-    assert seen[0] == before.scaler
+    assert states[0] == before.scaler
 
 
-def test_a_loss_that_is_not_finite_is_skipped_and_counted(shapes, tmp_path, monkeypatch):
+def test_step_with_a_non_finite_loss_is_skipped_and_counted(shapes, tmp_path, monkeypatch):
     forward = learner.Criterion.forward
     calls = []
 
-    def poisoned(self, *arguments):
+    def nan_at_second_step(self, *arguments):
         losses = forward(self, *arguments)
         calls.append(1)
         return {k: v * float("nan") for k, v in losses.items()} if len(calls) == 2 else losses
 
-    monkeypatch.setattr(learner.Criterion, "forward", poisoned)
+    monkeypatch.setattr(learner.Criterion, "forward", nan_at_second_step)
     done = maskrcnn.train(shapes, None, out=tmp_path / "run", config=TINY)
     assert done.finished
     lines = metrics(done.path)
@@ -202,7 +202,7 @@ def test_a_loss_that_is_not_finite_is_skipped_and_counted(shapes, tmp_path, monk
         assert all(torch.isfinite(t).all() for t in tensors(done.path / name).values())
 
 
-def test_losses_that_stay_wrong_end_the_run_with_the_images(shapes, tmp_path, monkeypatch):
+def test_repeated_non_finite_losses_end_the_run_and_name_the_images(shapes, tmp_path, monkeypatch):
     forward = learner.Criterion.forward
     monkeypatch.setattr(
         learner.Criterion,
@@ -213,7 +213,7 @@ def test_losses_that_stay_wrong_end_the_run_with_the_images(shapes, tmp_path, mo
         maskrcnn.train(shapes, None, out=tmp_path / "run", config=TINY)
 
 
-def test_unreadable_images_do_not_stop_a_run(shapes, tmp_path):
+def test_unreadable_images_do_not_stop_the_run(shapes, tmp_path):
     import dataclasses
 
     broken = tmp_path / "broken.png"
@@ -226,7 +226,7 @@ def test_unreadable_images_do_not_stop_a_run(shapes, tmp_path):
     assert "broken.png" in progress.unreadable[0]
 
 
-def test_a_budget_becomes_a_number_of_steps_once(shapes, tmp_path, monkeypatch):
+def test_budget_fixes_the_number_of_steps_after_the_warmup(shapes, tmp_path, monkeypatch):
     monkeypatch.setattr(budget, "WARMUP_STEPS", 4)
     monkeypatch.setattr(budget, "steps_for", lambda *a: 3)
     done = maskrcnn.train(*shapes.split(0.3), out=tmp_path / "run", config=TINY, budget="10m")
@@ -235,7 +235,7 @@ def test_a_budget_becomes_a_number_of_steps_once(shapes, tmp_path, monkeypatch):
     assert progress.total == progress.step == 7
 
 
-def test_a_budget_is_planned_by_the_steps_before_an_interruption_too(shapes, tmp_path, monkeypatch):
+def test_resumed_budget_counts_the_steps_before_the_interruption(shapes, tmp_path, monkeypatch):
     monkeypatch.setattr(budget, "WARMUP_STEPS", 5)
     monkeypatch.setattr(budget, "steps_for", lambda *a: 3)
     interrupt_after(monkeypatch, 4)
@@ -250,15 +250,15 @@ def test_a_budget_is_planned_by_the_steps_before_an_interruption_too(shapes, tmp
     assert after.step_times[:4] == before.step_times
 
 
-def test_what_cannot_work_is_told_before_the_folder_is_taken(shapes, tmp_path):
-    two = write_shapes(tmp_path / "other", 2, seed=2)
-    text = two.read_text()
+def test_invalid_settings_are_refused_before_the_run_folder_is_created(shapes, tmp_path):
+    csv = write_shapes(tmp_path / "other", 2, seed=2)
+    text = csv.read_text()
     for k, name in enumerate(shapes.class_ids):
         text = text.replace(f",{name}\n", f",other{k}\n")
-    two.write_text(text)
-    other = open_dataset(two, say=lambda _: None)
+    csv.write_text(text)
+    other_data = open_dataset(csv, say=lambda _: None)
     with pytest.raises(UserError, match="have nothing in common"):
-        maskrcnn.train(shapes, other, out=tmp_path / "run", config=TINY)
+        maskrcnn.train(shapes, other_data, out=tmp_path / "run", config=TINY)
     with pytest.raises(UserError, match="'left_hand', which is no class; the classes are"):
         maskrcnn.train(
             shapes, None, out=tmp_path / "run", config=TINY.changed(augment={"swap_on_flip": ["left_hand=right_hand"]})
@@ -266,14 +266,14 @@ def test_what_cannot_work_is_told_before_the_folder_is_taken(shapes, tmp_path):
     assert maskrcnn.train(shapes, None, out=tmp_path / "run", config=TINY.changed(train={"epochs": 1})).finished
 
 
-def test_patience_ends_a_run_early(shapes, tmp_path):
+def test_patience_stops_the_run_early(shapes, tmp_path):
     config = TINY.changed(train={"epochs": 50, "patience": 1, "lr": 1e-12})
     done = maskrcnn.train(*shapes.split(0.3), out=tmp_path / "run", config=config)
     assert done.finished
     assert metrics(done.path)[-1]["step"] < 20
 
 
-def test_a_run_works_outside_the_main_thread(shapes, tmp_path):
+def test_train_works_outside_the_main_thread(shapes, tmp_path):
     results = []
     config = TINY.changed(train={"epochs": 1})
     thread = threading.Thread(
@@ -284,7 +284,7 @@ def test_a_run_works_outside_the_main_thread(shapes, tmp_path):
     assert results[0].finished
 
 
-def test_files_that_are_no_models_are_refused(tmp_path, run):
+def test_invalid_model_files_are_refused(tmp_path, run):
     (tmp_path / "a.safetensors").write_bytes(b"hello")
     with pytest.raises(UserError, match="not a readable model file"):
         maskrcnn.load(tmp_path / "a.safetensors")
@@ -294,7 +294,7 @@ def test_files_that_are_no_models_are_refused(tmp_path, run):
         RunFolder(run.path / "state").load_state()
 
 
-def test_a_run_that_is_killed_twice_ends_in_the_same_bytes():
+def test_run_killed_twice_ends_with_the_same_bytes():
     script = Path(__file__).resolve().parents[2] / "benchmarks" / "kills.py"
     arguments = ["--kills", "2", "--steps", "24", "--json"]
     done = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, text=True, timeout=280)
@@ -303,16 +303,16 @@ def test_a_run_that_is_killed_twice_ends_in_the_same_bytes():
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_twenty_times_ends_in_the_same_bytes():
+def test_run_killed_twenty_times_ends_with_the_same_bytes():
     script = Path(__file__).resolve().parents[2] / "benchmarks" / "kills.py"
     done = subprocess.run([sys.executable, str(script), "--kills", "20"], capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-# TensorBoard writes in a thread of its own, whose failure reaches us only as a warning.
+# TensorBoard writes in its own thread; an error there reaches pytest only as a warning.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_disk_that_fills_up_ends_the_run_with_its_state_whole(shapes, tmp_path, monkeypatch):
-    """The system refuses to let any file grow beyond a limit, as a full disk does; then there is room again."""
+def test_full_disk_ends_the_run_with_an_intact_state(shapes, tmp_path, monkeypatch):
+    """A limit on the file size stands in for a full disk. After it is lifted, the run can be resumed."""
     resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     learn = learner.Learner.learn
@@ -324,20 +324,20 @@ def test_a_disk_that_fills_up_ends_the_run_with_its_state_whole(shapes, tmp_path
 
     monkeypatch.setattr(loop, "STATE_SECONDS", 0.0)
     monkeypatch.setattr(learner.Learner, "learn", filling_up)
-    parts = shapes.split(0.3)
+    splits = shapes.split(0.3)
     try:
         with pytest.raises(UserError, match=r"cannot write .*: .*[Ff]ile too large"):
-            maskrcnn.train(*parts, out=tmp_path / "run", config=TINY)
+            maskrcnn.train(*splits, out=tmp_path / "run", config=TINY)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     monkeypatch.undo()
     progress, *_ = RunFolder(tmp_path / "run").load_state()
     assert progress.step == 2
     assert not list((tmp_path / "run").rglob("*.part*"))
-    assert maskrcnn.train(*parts, out=tmp_path / "run", config=TINY, resume=True).finished
+    assert maskrcnn.train(*splits, out=tmp_path / "run", config=TINY, resume=True).finished
 
 
-def test_a_folder_that_cannot_be_written_is_named_at_once(shapes, tmp_path, monkeypatch):
+def test_unwritable_run_folder_is_reported_before_training(shapes, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot be a run folder"):
         maskrcnn.train(shapes, None, out=tmp_path / "file", config=TINY)
@@ -350,9 +350,9 @@ def test_a_folder_that_cannot_be_written_is_named_at_once(shapes, tmp_path, monk
         maskrcnn.train(shapes, None, out=tmp_path / "run", config=TINY)
 
 
-def test_what_a_killed_process_had_begun_to_write_is_cleared_away(run, shapes):
-    left = [run.path / ".last.safetensors.77.part.safetensors", run.path / "state" / ".state.safetensors.77.part"]
-    for path in left:
+def test_partial_files_of_a_killed_process_are_removed(run, shapes):
+    partial = [run.path / ".last.safetensors.77.part.safetensors", run.path / "state" / ".state.safetensors.77.part"]
+    for path in partial:
         path.write_bytes(b"half")
     maskrcnn.train(*shapes.split(0.3), out=run.path, config=TINY, resume=True)
-    assert not any(path.exists() for path in left)
+    assert not any(path.exists() for path in partial)

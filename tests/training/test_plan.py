@@ -1,4 +1,4 @@
-"""What the data decides: each choice of the plan, its reason, and that what was asked for stays."""
+"""The settings that the plan derives from the data, their reasons, and the user's settings, which it keeps."""
 
 import dataclasses
 
@@ -19,12 +19,12 @@ from maskrcnn.training.start import build
 
 
 def planned(config, data):
-    """The configuration after the plan, and its reasons."""
+    """Return the planned configuration and the reasons."""
     settings, reasons = fill_in(Settings.of(config), data)
     return settings.config, reasons
 
 
-def test_the_plan_measures_the_data(shapes):
+def test_plan_fills_in_only_open_settings(shapes):
     config, reasons = planned(Config(), shapes)
     assert len(config.model.anchor_sizes) == 5
     assert config.predict.detections == 100
@@ -34,16 +34,16 @@ def test_the_plan_measures_the_data(shapes):
     assert config.train.epochs == 24
     assert config.augment.rotate
     assert len(reasons) == 6
-    given = Config().changed(
+    user_config = Config().changed(
         train={"epochs": 24, "lr": 1e-3},
         model={"anchor_sizes": (1, 2, 3, 4, 5), "image_size": 512, "mask_size": 28},
         predict={"detections": 7, "mask_scoring": False, "box_voting": False},
     )
-    assert planned(given, shapes) == (given, [])
+    assert planned(user_config, shapes) == (user_config, [])
 
 
-def circles(folder, side, radius, classes=("a",), stretch=1.0):
-    """A data set of one picture with 20 discs of a radius, or of ellipses `stretch` times as high as wide."""
+def write_discs(folder, side, radius, classes=("a",), stretch=1.0):
+    """Write a data set of one image with 20 discs of `radius` px, or ellipses `stretch` times as high as wide."""
     y, x = np.mgrid[:side, :side]
     centers = np.random.default_rng(0).integers(radius, side - radius, (20, 2))
     discs = [RLE.from_mask(((x - a) * stretch) ** 2 + (y - b) ** 2 <= radius**2) for a, b in centers]
@@ -56,35 +56,35 @@ def circles(folder, side, radius, classes=("a",), stretch=1.0):
 @pytest.mark.parametrize(
     ("side", "radius", "size", "crop"),
     [(1024, 20, 896, 512), (1024, 4, 1536, 512), (400, 4, 1152, 512), (512, 40, 512, None)],
-    ids=["small", "tiny", "as far as the pixels go", "large enough"],
+    ids=["small", "tiny", "limited by enlargement", "large"],
 )
-def test_small_objects_raise_the_working_scale(tmp_path, side, radius, size, crop):
-    config, reasons = planned(Config(), circles(tmp_path, side, radius))
+def test_small_objects_raise_image_size_and_set_a_crop(tmp_path, side, radius, size, crop):
+    config, reasons = planned(Config(), write_discs(tmp_path, side, radius))
     assert (config.model.image_size, config.augment.crop) == (size, crop)
     assert any(f"image_size {size}" in reason for reason in reasons) == (size != 512)
 
 
-def test_large_pictures_of_small_objects_are_enlarged(tmp_path):
-    def plan(radius, large=20, side=1024, **model):
-        data = of_two_sizes(tmp_path / f"{radius} {large} {side}", radius, large, side)
+def test_large_images_of_small_objects_get_a_min_scale(tmp_path):
+    def plan(radius, n_large=20, side=1024, **model):
+        data = write_two_sizes(tmp_path / f"{radius} {n_large} {side}", radius, n_large, side)
         return planned(Config().changed(model=model), data)
 
     config, reasons = plan(5)
-    assert (config.model.image_size, config.model.min_scale) == (768, 1.5), "as far as the largest input goes"
+    assert (config.model.image_size, config.model.min_scale) == (768, 1.5), "limited by the largest input"
     assert any("min_scale 1.5" in reason and "above 768 px" in reason for reason in reasons)
-    assert config.model.anchor_sizes[0] == 16, "measured in the input that is then seen"
-    assert plan(12)[0].model.min_scale == 1.25, "as far as they need"
-    assert plan(5, side=1400)[0].model.min_scale == 1, "never less than their own size"
-    assert plan(50)[0].model.min_scale == 0, "large enough as they are"
-    assert plan(5, large=19)[0].model.min_scale == 0, "too few to tell"
-    assert plan(5, image_size=768)[0].model.min_scale == 0, "asked for"
+    assert config.model.anchor_sizes[0] == 16, "measured at the new scale"
+    assert plan(12)[0].model.min_scale == 1.25, "no larger than the objects need"
+    assert plan(5, side=1400)[0].model.min_scale == 1, "never below the original size"
+    assert plan(50)[0].model.min_scale == 0, "the objects are large"
+    assert plan(5, n_large=19)[0].model.min_scale == 0, "too few objects in large images"
+    assert plan(5, image_size=768)[0].model.min_scale == 0, "the user set image_size"
     assert plan(5, min_scale=0)[0].model.min_scale == 0
 
 
-def of_two_sizes(folder, radius, large, large_side=1024):
-    """Discs of a radius, four in each of a dozen pictures of 256 x 256 and `large` in one larger picture."""
+def write_two_sizes(folder, radius, n_large, large_side=1024):
+    """Write discs of `radius` px: four in each of twelve 256 x 256 images and `n_large` in one larger image."""
     rows = []
-    for k, (side, discs, columns) in enumerate([(256, 4, 2)] * 12 + [(large_side, large, 8)]):
+    for k, (side, discs, columns) in enumerate([(256, 4, 2)] * 12 + [(large_side, n_large, 8)]):
         write_image(Image.new("RGB", (side, side)), folder / "images" / f"{k}.png")
         y, x = np.mgrid[:side, :side]
         for n in range(discs):
@@ -94,34 +94,34 @@ def of_two_sizes(folder, radius, large, large_side=1024):
     return open_dataset(folder / "train.csv")
 
 
-def test_a_crop_that_was_asked_for_stays(tmp_path):
-    config, _ = planned(Config().changed(augment={"crop": 256}), circles(tmp_path, 1024, 20))
+def test_plan_keeps_the_users_crop(tmp_path):
+    config, _ = planned(Config().changed(augment={"crop": 256}), write_discs(tmp_path, 1024, 20))
     assert config.augment.crop == 256
 
 
-def test_large_objects_have_finer_masks(tmp_path):
-    config, _ = planned(Config(), circles(tmp_path, 600, 140))
+def test_large_objects_get_a_larger_mask_size(tmp_path):
+    config, _ = planned(Config(), write_discs(tmp_path, 600, 140))
     assert config.model.mask_size == 56
 
 
 @pytest.mark.parametrize(
-    ("classes", "stretch", "turns"), [("a", 1.0, True), ("a", 1.2, True), ("a", 2.0, False), ("abcd", 2.0, True)]
+    ("classes", "stretch", "rotate"), [("a", 1.0, True), ("a", 1.2, True), ("a", 2.0, False), ("abcd", 2.0, True)]
 )
-def test_upright_objects_are_not_turned(tmp_path, classes, stretch, turns):
-    config, reasons = planned(Config(), circles(tmp_path, 400, 40, classes, stretch))
-    assert config.augment.rotate == turns  # five of a class are too few to tell
-    assert any("2.0 times as high as wide" in reason for reason in reasons) == (not turns)
+def test_rotation_is_off_for_upright_objects(tmp_path, classes, stretch, rotate):
+    config, reasons = planned(Config(), write_discs(tmp_path, 400, 40, classes, stretch))
+    assert config.augment.rotate == rotate  # five instances of a class are too few to decide
+    assert any("2.0 times as high as wide" in reason for reason in reasons) == (not rotate)
 
 
-def test_lying_objects_are_not_turned_unless_asked_for(tmp_path):
-    data = circles(tmp_path, 400, 40, stretch=2.0)
+def test_plan_keeps_the_users_rotation(tmp_path):
+    data = write_discs(tmp_path, 400, 40, stretch=2.0)
     assert planned(Config().changed(augment={"rotate": True}), data)[0].augment.rotate
 
 
-def test_mostly_empty_data_shows_a_part_of_its_empty_images(shapes):
-    full = np.flatnonzero(shapes.counts)[:4]
+def test_mostly_empty_data_uses_a_fraction_of_its_empty_images(shapes):
+    non_empty = np.flatnonzero(shapes.counts)[:4]
     data = dataclasses.replace(
-        shapes.take(full), names=list("abcdefgh"), files=shapes.files[:8], sizes=np.tile(shapes.sizes[:1], (8, 1))
+        shapes.take(non_empty), names=list("abcdefgh"), files=shapes.files[:8], sizes=np.tile(shapes.sizes[:1], (8, 1))
     )
     config, reasons = planned(Config(), data)
     assert config.train.empty == 0.25
@@ -131,20 +131,20 @@ def test_mostly_empty_data_shows_a_part_of_its_empty_images(shapes):
 
 
 @pytest.mark.parametrize(("images", "epochs"), [(100, 24), (4000, 12), (100_000, 6)])
-def test_large_data_sets_are_gone_through_fewer_times(shapes, images, epochs):
+def test_large_data_sets_get_fewer_epochs(shapes, images, epochs):
     data = shapes.take(np.zeros(images, int))
     config, _ = planned(Config(), data)
     assert config.train.epochs == epochs
     assert planned(Config().changed(train={"budget": "20m"}), data)[0].train.epochs == 24
 
 
-def test_the_schedule_is_told(shapes):
+def test_plan_explains_the_learning_rate(shapes):
     config, reasons = planned(Config().changed(train={"optimizer": "sgd", "decay": "step"}), shapes)
-    assert config.train.lr is None, "it goes with the optimizer"
+    assert config.train.lr is None, "the optimizer sets the default"
     assert any("lr 0.005: the default of sgd; after warm-up it falls to a tenth" in reason for reason in reasons)
 
 
-def test_going_on_from_a_model_takes_smaller_steps(shapes):
+def test_fine_tuning_freezes_stages_and_lowers_the_learning_rate(shapes):
     config, reasons = planned(Config().changed(train={"init": "nuclei"}), shapes)
     assert (config.train.freeze, config.train.lr) == ("3+", 3e-4)
     assert any("freeze 3+, lr 0.0003" in reason for reason in reasons)
@@ -156,7 +156,7 @@ def test_going_on_from_a_model_takes_smaller_steps(shapes):
 
 
 @pytest.mark.parametrize(
-    ("weights", "train", "backbone", "heads"),
+    ("weights", "train", "backbone_trains", "heads_train"),
     [
         ("imagenet", {}, False, True),
         ("none", {}, True, True),
@@ -166,15 +166,15 @@ def test_going_on_from_a_model_takes_smaller_steps(shapes):
     ],
     ids=str,
 )
-def test_batch_norm_learns_where_it_is_new(shapes, weights, train, backbone, heads):
-    given = Config().changed(model={"backbone": "test_resnet", "weights": weights, "norm": "batch"}, train=train)
-    model = build(planned(given, shapes)[0].changed(train={"freeze": "all"}), shapes, NATIVE).train()
-    assert {layer.training for layer in norms(model.backbone)} == {backbone}
-    assert {layer.training for layer in norms(model.box_head)} | {m.training for m in norms(model.mask_head)} == {heads}
+def test_only_new_batch_norm_is_trained_by_default(shapes, weights, train, backbone_trains, heads_train):
+    user_config = Config().changed(model={"backbone": "test_resnet", "weights": weights, "norm": "batch"}, train=train)
+    model = build(planned(user_config, shapes)[0].changed(train={"freeze": "all"}), shapes, NATIVE).train()
+    assert {layer.training for layer in norms(model.backbone)} == {backbone_trains}
+    assert {m.training for m in norms(model.box_head)} | {m.training for m in norms(model.mask_head)} == {heads_train}
 
 
-def test_left_and_right_trade_places(tmp_path):
-    data = circles(tmp_path, 256, 20, ("Left hand", "right hand", "leftover", "hat"))
+def test_left_and_right_classes_are_swapped_on_flip(tmp_path):
+    data = write_discs(tmp_path, 256, 20, ("Left hand", "right hand", "leftover", "hat"))
     config, reasons = planned(Config(), data)
     assert config.augment.swap_on_flip == ("Left hand=right hand",)
     assert any("Left hand and right hand" in reason for reason in reasons)

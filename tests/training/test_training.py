@@ -33,7 +33,7 @@ CPU = torch.device("cpu")
 GENERATORS = [torch.Generator().manual_seed(n) for n in range(2)]
 
 
-def test_matching():
+def test_match_labels_boxes_by_overlap():
     overlap = torch.tensor([[0.8, 0.5, 0.1, 0.2, 0.0], [0.1, 0.4, 0.1, 0.25, 0.0]])
     index, label = match(overlap, positive=0.7, negative=0.3, best_counts=False)
     assert index[:2].tolist() == [0, 0]
@@ -45,11 +45,11 @@ def test_matching():
         NEGATIVE,
         NEGATIVE,
         NEGATIVE,
-    ]  # the second instance's best is box 1
+    ]  # box 1 is the best match of instance 1
     _, label = match(torch.zeros(0, 5), positive=0.7, negative=0.3, best_counts=True)
     assert (label == NEGATIVE).all()
     _, label = match(torch.zeros(1, 5), positive=0.7, negative=0.3, best_counts=True)
-    assert (label == NEGATIVE).all()  # an instance that no box touches has no best box
+    assert (label == NEGATIVE).all()  # an instance without overlap has no best box
 
 
 def test_sampling_is_balanced_bounded_and_repeatable():
@@ -58,44 +58,44 @@ def test_sampling_is_balanced_bounded_and_repeatable():
     assert (len(positives), len(negatives)) == (8, 24)
     assert (labels[positives] == POSITIVE).all()
     assert (labels[negatives] == NEGATIVE).all()
-    again = sample_labels(labels, 32, 0.25, torch.Generator().manual_seed(0))
-    assert torch.equal(again[0], positives)
+    repeated = sample_labels(labels, 32, 0.25, torch.Generator().manual_seed(0))
+    assert torch.equal(repeated[0], positives)
     few, many = sample_labels(labels[8:], 32, 0.25, torch.Generator().manual_seed(0))
     assert (len(few), len(many)) == (2, 30)
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("turns", [0, 1, 2, 3])
-def test_mask_targets_follow_the_picture(shapes, mirrored, turns):
-    """The mask drawn as a picture, placed like the image, covers each cell as the target from its runs says."""
+def test_mask_targets_match_the_transformed_image(shapes, mirrored, turns):
+    """Targets sampled from runs agree with the mask drawn as an image and placed like the image."""
     i = int(np.argmax(shapes.counts))
     placement = Placement((16, 0, 112, 96), (96, 96), mirrored, turns)
     targets = targets_of(shapes, i, placement)
     truth = Truth.of([targets], CPU)
-    moved = (truth.boxes[0] + torch.tensor([-2.0, 1.0, 1.5, 3.0])).numpy()
-    proposals = Proposals(moved, np.zeros(len(moved), np.float32), np.zeros(len(moved), np.int64))
+    jittered = (truth.boxes[0] + torch.tensor([-2.0, 1.0, 1.5, 3.0])).numpy()
+    proposals = Proposals(jittered, np.zeros(len(jittered), np.float32), np.zeros(len(jittered), np.int64))
     config = TrainConfig(roi_batch=64, roi_positive_fraction=1.0, roi_positive_iou=0.3)
     regions = sample_regions(proposals, truth, config, NATIVE, GENERATORS)
     positive = regions.labels.nonzero()[:, 0]
-    covered = mask_targets(
+    coverage = mask_targets(
         regions.boxes[positive], regions.image_index[positive], regions.instance[positive], truth, 14
     )
     assert len(positive) >= len(targets)
     for k, row in enumerate(positive.tolist()):
         mask = RLE(targets.masks[int(regions.instance[row])], targets.source_hw).to_mask()
-        picture = place(np.repeat(mask[..., None] * np.uint8(255), 3, 2), placement)[:, :, 0] > 0
+        placed = place(np.repeat(mask[..., None] * np.uint8(255), 3, 2), placement)[:, :, 0] > 0
         x1, y1, x2, y2 = regions.boxes[row].tolist()
-        fine = 40
-        xs = np.clip((x1 + (np.arange(14 * fine) + 0.5) / (14 * fine) * (x2 - x1)), -1, 96).astype(int)
-        ys = np.clip((y1 + (np.arange(14 * fine) + 0.5) / (14 * fine) * (y2 - y1)), -1, 96).astype(int)
-        padded = np.pad(picture, ((0, 1), (0, 1)))
-        dense = padded[ys[:, None], xs].reshape(14, fine, 14, fine).mean((1, 3))
+        subsamples = 40
+        xs = np.clip((x1 + (np.arange(14 * subsamples) + 0.5) / (14 * subsamples) * (x2 - x1)), -1, 96).astype(int)
+        ys = np.clip((y1 + (np.arange(14 * subsamples) + 0.5) / (14 * subsamples) * (y2 - y1)), -1, 96).astype(int)
+        padded = np.pad(placed, ((0, 1), (0, 1)))
+        expected = padded[ys[:, None], xs].reshape(14, subsamples, 14, subsamples).mean((1, 3))
         inside = (x1 >= 0) & (y1 >= 0) & (x2 <= 96) & (y2 <= 96)
         if inside:
-            assert np.abs(covered[k].numpy() - dense).max() < 0.08
+            assert np.abs(coverage[k].numpy() - expected).max() < 0.08
 
 
-def test_anchor_samples_point_at_what_they_say(shapes):
+def test_anchor_samples_decode_to_the_ground_truth(shapes):
     model = build_model(TINY.model, 4)
     batch = make_batch(shapes, 0, TINY, Shard.of(2))
     truth = Truth.of(batch.targets, CPU)
@@ -120,7 +120,7 @@ def losses_of(model, batch, config=TINY):
     return criterion(images, windows, Truth.of(batch.targets, CPU), GENERATORS, 2)
 
 
-def test_the_five_losses_and_their_sum(shapes):
+def test_loss_is_the_weighted_sum_of_the_five_losses(shapes):
     torch.manual_seed(0)
     config = TINY.changed(train={"mrcnn_mask_weight": 2.0, "rpn_bbox_weight": 0.0})
     losses = losses_of(build_model(TINY.model, 4), make_batch(shapes, 0, TINY, Shard.of(2)), config)
@@ -132,21 +132,21 @@ def test_the_five_losses_and_their_sum(shapes):
 
 @pytest.mark.parametrize("empty", ["all", "half"])
 def test_images_without_instances_train(shapes, empty):
-    """Zero regression and mask losses where there is nothing to fit, finite gradients everywhere."""
+    """Losses and gradients are finite; regression and mask losses are zero without instances."""
     torch.manual_seed(0)
     model = build_model(TINY.model, 4)
-    full = int(np.argmax(shapes.counts))
-    bare = shapes.take([full, full] if empty == "all" else [full])
+    most_instances = int(np.argmax(shapes.counts))
+    data = shapes.take([most_instances, most_instances] if empty == "all" else [most_instances])
 
     keep = slice(0, 0) if empty == "all" else slice(None)
     if empty == "all":
-        bare = dataclasses.replace(
-            bare, image_index=bare.image_index[keep], labels=bare.labels[keep], rows=bare.rows[keep],
-            masks=bare.masks.take(np.empty(0, int)),
+        data = dataclasses.replace(
+            data, image_index=data.image_index[keep], labels=data.labels[keep], rows=data.rows[keep],
+            masks=data.masks.take(np.empty(0, int)),
         )  # fmt: skip
     else:
-        bare = dataclasses.replace(bare, names=["a", "b"], files=bare.files * 2, sizes=np.repeat(bare.sizes, 2, 0))
-    batch = make_batch(bare, 0, TINY, Shard.of(2))
+        data = dataclasses.replace(data, names=["a", "b"], files=data.files * 2, sizes=np.repeat(data.sizes, 2, 0))
+    batch = make_batch(data, 0, TINY, Shard.of(2))
     losses = losses_of(model, batch)
     losses["loss"].backward()
     assert all(torch.isfinite(v) for v in losses.values())
@@ -157,7 +157,7 @@ def test_images_without_instances_train(shapes, empty):
             assert losses[name].item() == 0
 
 
-def test_the_learning_rate_rises_and_falls():
+def test_learning_rate_warms_up_and_decays():
     config = TrainConfig()
     factors = [lr_factor(step, 1000, config) for step in range(1000)]
     assert factors[0] < 0.02
@@ -168,7 +168,7 @@ def test_the_learning_rate_rises_and_falls():
     assert lr_factor(500, None, config) == 1.0
 
 
-def test_parameter_groups(shapes):
+def test_parameter_groups_set_learning_rate_and_weight_decay(shapes):
     model = build_model(TINY.model, 1)
     model.backbone.freeze_below(4)
     optimizer = build_optimizer(model, TrainConfig(lr=0.1, backbone_lr=0.5))
@@ -179,7 +179,7 @@ def test_parameter_groups(shapes):
         assert all((p.ndim > 1) == (group["weight_decay"] > 0) for p in group["params"])
 
 
-def test_the_average_follows_the_weights():
+def test_weight_average_converges_to_the_weights():
     layer = torch.nn.Linear(2, 2)
     average = WeightAverage(layer, 0.9)
     with torch.no_grad():
@@ -190,8 +190,8 @@ def test_the_average_follows_the_weights():
 
 
 @pytest.mark.parametrize(("decay", "expected"), [(0.998, [0.9, 0.9 * 2 / 11]), (0.15, [0.9, 0.135]), (0.0, [1.0, 0.0])])
-def test_the_average_forgets_the_beginning_first(decay, expected):
-    """It keeps (1 + step) / (10 + step) of itself, up to its decay."""
+def test_weight_average_decays_faster_at_the_start(decay, expected):
+    """The average keeps min(decay, (1 + step) / (10 + step)) of its value."""
     layer = torch.nn.Linear(1, 1)
     with torch.no_grad():
         layer.weight.fill_(0.0)
@@ -205,23 +205,23 @@ def test_the_average_forgets_the_beginning_first(decay, expected):
 @pytest.mark.parametrize(
     ("text", "expected"), [("20m", 1200), ("1h30m", 5400), ("90s", 90), ("45", 45), ("0.5h", 1800)]
 )
-def test_budgets(text, expected):
+def test_budget_is_parsed_to_seconds(text, expected):
     assert seconds(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "soon", "0m", "-5m", "5 minutes"])
-def test_budgets_that_make_no_sense(text):
+def test_invalid_budgets_are_refused(text):
     with pytest.raises(UserError, match=r"train\.budget"):
         Config().changed(train={"budget": text})
 
 
-def test_a_budget_buys_steps_and_their_validations():
+def test_budget_covers_steps_and_validations():
     assert steps_for(1000, 2.0, 0.0, 100) == 500
     assert steps_for(1000, 2.0, 100.0, 50) == 250
-    assert steps_for(600, 2.0, 100.0, 1000) == 250, "one validation, after the last step"
-    assert steps_for(600, 2.0, 100.0, 100) == 200, "at 100 and after the last, which is 200"
-    assert steps_for(600, 2.0, 100.0, 100, done=90) == 159, "at 100 and after 249: one more would ask for one at 200"
-    assert steps_for(400, 2.0, 100.0, 100, done=100) == 100, "right after step 100, which is done, and after the last"
+    assert steps_for(600, 2.0, 100.0, 1000) == 250, "one validation after the last step"
+    assert steps_for(600, 2.0, 100.0, 100) == 200, "validations after steps 100 and 200"
+    assert steps_for(600, 2.0, 100.0, 100, done=90) == 159, "validations after steps 100 and 249, not 200"
+    assert steps_for(400, 2.0, 100.0, 100, done=100) == 100, "validations after step 100, which is done, and step 200"
     assert steps_for(1, 2.0, 100.0, 100) == 1
 
 
@@ -229,19 +229,19 @@ def test_a_budget_buys_steps_and_their_validations():
     ("times", "elapsed", "known"),
     [([9.0, 9.0, 9.0], 99.0, False), ([9.0, 9.0, 9.0, 2.0], 16.0, True), ([1.0] * 59, 14.0, False), ([1.0] * 60, 0.0, True)],
 )  # fmt: skip
-def test_the_pace_is_known_after_a_warm_up_or_a_part_of_the_budget(times, elapsed, known):
+def test_step_time_is_known_after_the_warmup_or_part_of_the_budget(times, elapsed, known):
     assert Budget(100.0, times).measured(elapsed) == known
 
 
-def test_the_first_steps_say_nothing_about_the_pace():
+def test_first_steps_do_not_count_towards_the_step_time():
     assert Budget(100.0, [9.0, 9.0, 9.0, 1.0, 3.0]).step_seconds == 2.0
 
 
-def test_a_validation_is_timed_by_the_pixels_of_its_inputs():
+def test_validation_time_is_interpolated_over_input_pixels():
     pixels = np.array([500, 100, 100, 900, 200])
-    assert across_sizes(pixels, most=3).tolist() == [1, 4, 3]
+    assert across_sizes(pixels, max_images=3).tolist() == [1, 4, 3]
     assert across_sizes(pixels[:2]).tolist() == [1, 0]
-    # 100 takes 2 and 900 takes 10: 500 takes 6 and 200 takes 3.
+    # 100 pixels take 2 s and 900 take 10 s, so 500 take 6 s and 200 take 3 s.
     assert seconds_for_all(pixels, np.array([1, 2, 3]), [1.0, 3.0, 10.0]) == pytest.approx(6 + 2 + 2 + 10 + 3)
     assert seconds_for_all(np.array([7, 7, 7]), np.array([0, 1]), [1.0, 3.0]) == pytest.approx(6)
 
@@ -249,12 +249,12 @@ def test_a_validation_is_timed_by_the_pixels_of_its_inputs():
 @pytest.mark.parametrize(
     ("total", "steps"), [(100, [100]), (149, [149]), (150, [100, 150]), (300, [100, 200, 300]), (30, [30])]
 )
-def test_validations_come_at_the_ends_of_epochs_and_of_the_run(total, steps):
+def test_validations_follow_each_epoch_and_the_last_step(total, steps):
     assert [step for step in range(1, total + 1) if validation_due(step, total, 100)] == steps
     assert validation_due(100, None, 100)
 
 
-def test_wrong_settings_are_named():
+def test_invalid_settings_are_named():
     with pytest.raises(UserError, match="did you mean 'backbone'"):
         Config.parse({"model": {"backbon": "x"}}, "settings")
     with pytest.raises(UserError, match=r"train\.lr = -1"):
@@ -263,7 +263,7 @@ def test_wrong_settings_are_named():
         Config.parse({"model": {"anchor_sizes": [1, 2]}}, "settings")
 
 
-def test_settings_come_back_from_yaml(tmp_path):
+def test_settings_round_trip_through_yaml(tmp_path):
     config = Config().changed(augment={"swap_on_flip": ("a=b",)}, train={"budget": "5m"})
     (tmp_path / "config.yaml").write_text(config.to_yaml())
     assert Config.load(tmp_path / "config.yaml") == config

@@ -1,4 +1,4 @@
-"""Winograd's 3x3 convolutions and their weight gradients agree with torch in double precision."""
+"""Winograd's 3x3 convolutions and weight gradients, compared with torch in double precision."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ SHAPES = [(1, 1, 1, 3), (3, 14, 14, 64), (2, 9, 30, 8), (1, 4, 3, 5), (40, 7, 7,
 
 @pytest.fixture(params=[7, 1024])
 def tiles(request, monkeypatch):
-    """Blocks smaller and larger than the number of tiles, and few tiles per thread, so several threads run."""
+    """Use blocks smaller and larger than the number of tiles, and few tiles per thread to start several threads."""
     monkeypatch.setattr(module, "TILES", request.param)
     monkeypatch.setattr(module, "TILES_A_THREAD", 3)
 
@@ -26,7 +26,7 @@ def double(maps):
 @pytest.mark.usefixtures("tiles")
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("relu", [False, True])
-def test_outputs(shape, relu, rng):
+def test_convolve_matches_torch(shape, relu, rng):
     maps, bias = rng.normal(size=shape).astype(np.float32), rng.normal(size=24).astype(np.float32)
     weight = (rng.normal(size=(24, shape[-1], 3, 3)) / np.sqrt(9 * shape[-1])).astype(np.float32)
     out = np.full((*shape[:3], 24), np.nan, np.float32)
@@ -38,7 +38,7 @@ def test_outputs(shape, relu, rng):
 
 @pytest.mark.usefixtures("tiles")
 @pytest.mark.parametrize("shape", SHAPES)
-def test_weight_gradients(shape, rng):
+def test_weight_gradient_matches_torch(shape, rng):
     maps, gradients = (rng.normal(size=(*shape[:3], c)).astype(np.float32) for c in (shape[3], 24))
     weight = torch.zeros(24, shape[3], 3, 3, dtype=torch.float64, requires_grad=True)
     (F.conv2d(double(maps), weight, padding=1) * double(gradients)).sum().backward()

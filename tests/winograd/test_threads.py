@@ -1,4 +1,4 @@
-"""Threads cover all the work, errors leave them, and BLAS gets its threads back."""
+"""Threads cover the work and raise their errors; BLAS gets its threads back."""
 
 import multiprocessing
 

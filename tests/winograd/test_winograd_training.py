@@ -1,4 +1,4 @@
-"""Convolutions that Winograd's algorithm computes in training give torch's outputs and gradients; others are torch's own."""
+"""Winograd convolutions in training match torch's outputs and gradients; unsupported ones are left to torch."""
 
 import copy
 
@@ -13,13 +13,13 @@ from maskrcnn.winograd.training import accelerate
 
 
 @pytest.fixture
-def large(monkeypatch):
-    """Let small convolutions count as large, and list the calls of the algorithm."""
+def winograd_calls(monkeypatch):
+    """Accelerate small convolutions too, and record each call of the algorithm."""
     monkeypatch.setattr(training, "MIN_OPERATIONS", 0)
     monkeypatch.setattr(training, "MIN_CELLS", 1)
     calls = []
-    convolved = training._convolved
-    monkeypatch.setattr(training, "_convolved", lambda *args: calls.append(1) or convolved(*args))
+    original = training._convolved
+    monkeypatch.setattr(training, "_convolved", lambda *args: calls.append(1) or original(*args))
     return calls
 
 
@@ -32,7 +32,7 @@ def accelerated(module: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("memory", [torch.channels_last, torch.contiguous_format])
 @pytest.mark.parametrize("shape", [(2, 16, 20, 15), (1, 3, 5, 5)])
-def test_outputs_and_gradients_are_torchs(large, bias, memory, shape):
+def test_outputs_and_gradients_match_torch(winograd_calls, bias, memory, shape):
     torch.manual_seed(0)
     plain = nn.Conv2d(shape[1], 24, 3, padding=1, bias=bias)
     fast = accelerated(plain)
@@ -42,14 +42,14 @@ def test_outputs_and_gradients_are_torchs(large, bias, memory, shape):
     for conv, dtype in ((fast, torch.float32), (plain.double(), torch.float64)):
         x = images.to(dtype, copy=True).requires_grad_()
         y = conv(x)
-        y.relu_().backward(gradients.to(dtype))  # what follows may work in place
+        y.relu_().backward(gradients.to(dtype))  # the next layer may modify the output in place
         results.append([y, x.grad, conv.weight.grad, *([conv.bias.grad] if bias else [])])
-    assert len(large) == 2
+    assert len(winograd_calls) == 2
     for actual, expected in zip(*results, strict=True):
         assert (actual - expected).abs().max() < 2e-5 * max(expected.std(), 1)
 
 
-def test_it_takes_as_many_threads_as_torch(large, monkeypatch):
+def test_uses_as_many_threads_as_torch(winograd_calls, monkeypatch):
     threads_of_calls = []
     for name in ("convolve", "weight_gradient"):
         kernel = getattr(training, name)
@@ -63,7 +63,7 @@ def test_it_takes_as_many_threads_as_torch(large, monkeypatch):
     assert threads_of_calls == [5, 5, 5]
 
 
-def test_a_frozen_layer_passes_gradients_on(large):
+def test_gradients_flow_through_a_frozen_layer(winograd_calls):
     conv = accelerated(nn.Conv2d(4, 4, 3, padding=1).requires_grad_(False))
     x = torch.randn(1, 4, 8, 8, requires_grad=True)
     conv(x).sum().backward()
@@ -84,22 +84,22 @@ def test_a_frozen_layer_passes_gradients_on(large):
     ],
     ids=str,
 )
-def test_other_convolutions_are_torchs(large, conv):
+def test_unsupported_convolutions_are_not_replaced(winograd_calls, conv):
     assert type(accelerated(conv)) is nn.Conv2d
 
 
-def test_small_inputs_and_autocast_are_torchs(large, monkeypatch):
+def test_small_inputs_and_autocast_use_torch(winograd_calls, monkeypatch):
     plain, x = nn.Conv2d(4, 4, 3, padding=1), torch.randn(1, 4, 12, 12)
     fast = accelerated(plain)
     with torch.autocast("cpu", torch.bfloat16):
         assert fast(x).dtype == torch.bfloat16
     monkeypatch.setattr(training, "MIN_CELLS", 145)
     assert torch.equal(fast(x), plain(x))
-    assert large == []
+    assert winograd_calls == []
 
 
-def test_a_folded_norm_stays_folded(large):
-    """The backbone's 3x3 convolutions take both: the norm behind them, and the algorithm."""
+def test_folded_norm_stays_folded(winograd_calls):
+    """A 3x3 convolution of the backbone can both fold its norm and use the algorithm."""
 
     class Body(nn.Sequential):
         pretrained_cfg = {"input_size": (4, 16, 16)}  # noqa: RUF012
@@ -116,16 +116,16 @@ def test_a_folded_norm_stays_folded(large):
     fold_frozen_norms(body)
     accelerate(body)
     assert torch.allclose(body(x)[0], expected, atol=1e-5)
-    assert len(large) == 1
+    assert len(winograd_calls) == 1
     assert list(body.state_dict()) == names
 
 
-def test_the_proposals_of_a_step_take_it_without_gradients(large):
+def test_rpn_uses_winograd_without_gradients(winograd_calls):
     plain = RPN(4, 3)
     fast = accelerated(plain)
     features = [torch.randn(2, 4, 12, 12), torch.randn(2, 4, 6, 6)]
     with torch.no_grad():
         ours, theirs = fast(features), plain(features)
-    assert len(large) == 2  # levels
+    assert len(winograd_calls) == 2  # one call per level
     for level in range(2):
         assert torch.allclose(ours.objectness_logits[level], theirs.objectness_logits[level], atol=1e-6)

@@ -40,9 +40,9 @@ class Budget:
         return steps_for(self.seconds - elapsed, self.step_seconds, validation_seconds, steps_per_epoch, done)
 
 
-def across_sizes(pixels: np.ndarray, most: int = 5) -> np.ndarray:
-    """Return the indices of up to `most` images, evenly spaced in rank from the fewest `pixels` (N,) to the most."""
-    ranks = np.linspace(0, len(pixels) - 1, min(most, len(pixels))).round().astype(np.int64)
+def across_sizes(pixels: np.ndarray, max_images: int = 5) -> np.ndarray:
+    """Indices of up to `max_images` images, evenly spaced in rank from the fewest `pixels` (N,) to the most."""
+    ranks = np.linspace(0, len(pixels) - 1, min(max_images, len(pixels))).round().astype(np.int64)
     return np.argsort(pixels, kind="stable")[ranks]
 
 

@@ -49,7 +49,7 @@ FINE_TUNING_LR = 0.6
 """Factor on the learning rate when training starts from a whole model. The shipped model was trained with it."""
 
 DETECTIONS_HEADROOM = 1.25
-SMALLEST_ANCHOR = (8.0, 32.0)
+ANCHOR_SIDE_BOUNDS = (8.0, 32.0)
 """Bounds of the anchor side at P2: below two strides neighbours blur, above eight the finest map would be idle."""
 
 Choice = tuple[dict[str, dict[str, Any]], str]
@@ -124,7 +124,7 @@ def _anchor_sizes(settings: Settings, data: Dataset) -> Choice | None:
         sizes, why = DEFAULT_ANCHOR_SIZES, "the data has no instance to measure"
     else:
         low, high = np.quantile(_sides(settings.config.model, data), [0.1, 0.9])
-        first = float(np.clip(np.round(low), *SMALLEST_ANCHOR))
+        first = float(np.clip(np.round(low), *ANCHOR_SIDE_BOUNDS))
         sizes = tuple(first * 2**level for level in range(LEVELS))
         why = f"in the network's input, instances measure {low:.0f} px (10th percentile) to {high:.0f} px (90th)"
     return {"model": {"anchor_sizes": sizes}}, f"anchor_sizes {sizes[0]:g} to {sizes[-1]:g}: {why}"

@@ -1,6 +1,6 @@
 """An optional backend: 3x3 convolutions on a CPU with a quarter of the products, by Winograd's algorithm.
 
-It has three entry points, each with one caller:
+The rest of the package reaches it in three places:
 
     winograd.training.accelerate(model)    replaces the large 3x3 convolutions of a model that trains
     deploy.winograd.split(model)           graphs without these convolutions, and their weights, for a bundle
