@@ -45,6 +45,8 @@ class ProgressDisplay:
 
     def __exit__(self, *error: object) -> None:
         self.live.stop()
+        if self.console is not None and not self.console.is_terminal:
+            self.console.line()  # rich ends its last line on a terminal only
 
     def say(self, line: str) -> None:
         """Print a line above the bar."""
