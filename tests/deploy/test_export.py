@@ -174,7 +174,7 @@ def test_invalid_exports_and_damaged_bundles_are_refused(tmp_path, shapes):
         maskrcnn.load(tmp_path / "b")
     maskrcnn.export(predictor(channels=8), tmp_path / "narrow")
     shutil.copy(tmp_path / "narrow" / "convolutions.safetensors", tmp_path / "b")
-    with pytest.raises(UserError, match=r"convolutions\.safetensors cannot be used: .* 8 channels, and is given 16"):
+    with pytest.raises(UserError, match=r"convolutions\.safetensors cannot be used: .* 8 channels, but gets 16"):
         maskrcnn.load(tmp_path / "b")
     (tmp_path / "b" / "convolutions.safetensors").write_bytes(b"damaged")
     with pytest.raises(UserError, match=r"convolutions\.safetensors cannot be used"):

@@ -66,7 +66,7 @@ def test_arrays_of_wrong_shape_or_type_are_refused(rng):
     Convolutions(arrays_of(rng, **valid), 8)
     double = tuple(value.astype(np.float64) for value in layer(rng, 8, 8))
     for changes, message in (
-        ({"mask.1": layer(rng, 8, 8)}, "mask.1 takes 8 channels, and is given 24"),
+        ({"mask.1": layer(rng, 8, 8)}, "mask.1 takes 8 channels, but gets 24"),
         ({"rpn.0": layer(rng, 16, 8)}, "anchors has float32"),
         ({"rpn.0": (layer(rng, 8, 8)[0], np.zeros(7, np.float32))}, "rpn.0 has float32"),
         ({"box.0": double}, "box.0 has float64"),

@@ -72,12 +72,12 @@ def renamed(
 
 def settle(options: ImportConfig, defaults: ImportConfig, source: str) -> ImportConfig:
     """The user's options over the source's defaults. Raises `UserError` for an option that the source does not have."""
-    given = {k: v for k, v in set_values(options).items() if v is not None}
+    user_values = {k: v for k, v in set_values(options).items() if v is not None}
     known = {*set_values(defaults), "class_names"}
-    unknown = sorted(set(given) - known)
+    unknown = sorted(set(user_values) - known)
     if unknown:
         raise UserError(f"a {source} checkpoint has no option {unknown[0]}; it has {', '.join(sorted(known))}")
-    return defaults.model_copy(update=given)
+    return defaults.model_copy(update=user_values)
 
 
 def assemble(
@@ -94,13 +94,13 @@ def assemble(
 
     Raises `UserError` for tensors that are missing or contradict the options, by our names.
     """
-    given = {name: getattr(options, name) for name in ("anchor_sizes", "anchor_ratios", "pixel_mean", "pixel_std")}
-    model = {"weights": "none", "image_size": options.max_size, **given, **_structure(weights, source), **model}
+    shared = options.model_dump(include={"anchor_sizes", "anchor_ratios", "pixel_mean", "pixel_std"})
+    model = {"weights": "none", "image_size": options.max_size, **shared, **_structure(weights, source), **model}
     n_classes = weights["box_head.class_logits.weight"].shape[0] - 1
     per_cell, n_ratios = weights["rpn.objectness.weight"].shape[0], len(options.anchor_ratios or ())
     if per_cell != n_ratios:
         raise UserError(f"the checkpoint has {per_cell} anchors a cell, anchor_ratios gives {n_ratios}")
-    predict = {name: getattr(options, name) for name in ("score_threshold", "nms_threshold")}
+    predict = options.model_dump(include={"score_threshold", "nms_threshold"})
     predict["detections"] = options.detections_per_image
     config = Config.parse({"model": model, "predict": predict}, f"{source} checkpoint")
     names = list(options.class_names) or [str(k + first_class_id) for k in range(n_classes)]

@@ -204,8 +204,8 @@ class _Suppression:
     def __call__(
         self, boxes: Tensor, scores: Tensor, groups: Tensor, image_index: Tensor, _: int, threshold: float, limit: int
     ) -> Tensor:
-        of_all = torch.arange((self.n_images * self.n_groups)[0])[:, None]  # type: ignore[call-overload]
-        in_group = image_index * self.n_groups + groups == of_all  # (G, N)
+        group_index = torch.arange((self.n_images * self.n_groups)[0])[:, None]  # type: ignore[call-overload]
+        in_group = image_index * self.n_groups + groups == group_index  # (G, N)
         masked = torch.where(in_group, scores, -math.inf)
         _image, _group, kept = Suppress.apply(boxes[None], masked[None], threshold, limit).T
         kept_scores = torch.full_like(scores, -math.inf).scatter(0, kept, scores[kept])

@@ -233,8 +233,8 @@ class _Trainer:
         if not budget.measured(self._elapsed()):
             return None
         validation_seconds = self._time_validation()
-        more = budget.more_steps(self._elapsed(), validation_seconds, self.steps_per_epoch)
-        total = self.state.step + more
+        remaining = budget.more_steps(self._elapsed(), validation_seconds, self.steps_per_epoch)
+        total = self.state.step + remaining
         self.display.say(
             f"budget {self.config.train.budget}: {total} steps of {budget.step_seconds:.2f} s, and a validation of "
             f"about {validation_seconds:.0f} s every {self.steps_per_epoch} steps"

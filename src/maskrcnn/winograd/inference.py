@@ -119,9 +119,9 @@ def _layers(arrays: dict[str, np.ndarray], part: str, channels: int) -> list[_La
     while f"{part}.{len(layers)}.weight" in arrays:
         name = f"{part}.{len(layers)}"
         weight, bias = _pair(arrays, name, (-1, -1, 3, 3))
-        given = layers[-1].weights.shape[2] if layers and not parallel else channels
-        if weight.shape[1] != given:
-            raise ValueError(f"{name} takes {weight.shape[1]} channels, and is given {given}")
+        n_inputs = layers[-1].weights.shape[2] if layers and not parallel else channels
+        if weight.shape[1] != n_inputs:
+            raise ValueError(f"{name} takes {weight.shape[1]} channels, but gets {n_inputs}")
         layers.append(_Layer(transform_weights(weight), bias, relu=not parallel))
     return layers
 
