@@ -19,9 +19,10 @@ from torch.nn import functional as F
 
 from maskrcnn.config import ModelConfig, PredictConfig
 from maskrcnn.deploy.operations import LOWEST, RoiAlign, Suppress, lengths, resize_averaging, resize_plain
-from maskrcnn.detection.anchors import Anchors
+from maskrcnn.detection.anchors import Anchors, p6_length
 from maskrcnn.detection.boxes import clip_boxes, decode_boxes, sides
 from maskrcnn.detection.conventions import Conventions
+from maskrcnn.detection.finish import MASK_THRESHOLD
 from maskrcnn.detection.fit import LARGEST_INPUT, STRIDE
 from maskrcnn.detection.pool import BOX_POOL, CANONICAL_SIDE, level_of
 from maskrcnn.detection.propose import keep_best
@@ -90,7 +91,7 @@ class Propose(nn.Module):
         maps_hw = [lengths(m, 1, 2) for m in maps]
         input_hw = maps_hw[0] * self.anchors.strides[0]
         if self.config.pyramid == "fpn":
-            maps_hw.append((maps_hw[-1] + 1) // 2)
+            maps_hw.append(p6_length(maps_hw[-1]))
         boxes, logits = [], []
         start: Any = 0
         for level, map_hw in enumerate(maps_hw):
@@ -168,7 +169,7 @@ class Finish(nn.Module):
         masks = mask_logits.sigmoid()[:-1]
         if not self.predict.mask_scoring:
             return boxes, classes, scores, image, masks
-        inside = (masks >= 0.5).float()
+        inside = (masks >= MASK_THRESHOLD).float()
         scores = scores * (masks * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)
         order = (2 * image.double() - scores.double()).argsort()  # image by image, best first: a score is at most 1
         kept = order[scores[order] >= self.predict.score_threshold]

@@ -35,6 +35,11 @@ def cell_anchors(sizes: tuple[float, ...], ratios: tuple[float, ...], rounded: b
     return anchors.round() if rounded else anchors
 
 
+def p6_length(p5_length: Any) -> Any:
+    """Rows or columns of P6, which keeps every second cell of P5."""
+    return (p5_length + 1) // 2
+
+
 class Anchors:
     """Grid anchors of all levels of a network. `strides`: spacing of each level in input pixels."""
 

@@ -21,6 +21,9 @@ from maskrcnn.kernels.masks import grid_to_runs
 from maskrcnn.rle import RLE
 from maskrcnn.structures import Detections
 
+MASK_THRESHOLD = 0.5
+"""Minimum probability of the cells and pixels of a mask."""
+
 
 def finish(
     raw: RawDetections,
@@ -55,11 +58,11 @@ def finish(
 
 
 def score_by_masks(raw: RawDetections, min_score: float) -> RawDetections:
-    """Multiply each score by the mean probability of its mask's cells (0.5 or more); drop scores below `min_score`.
+    """Multiply each score by the mean probability of its mask's cells; drop scores below `min_score`.
 
     The class score says nothing about the mask. This is the "maskness" of SOLO (Wang et al. 2021); it needs no head.
     """
-    inside = raw.masks >= 0.5
+    inside = raw.masks >= MASK_THRESHOLD
     certainty = (raw.masks * inside).sum((1, 2)) / np.maximum(inside.sum((1, 2)), 1)
     scores = raw.scores * certainty.astype(raw.scores.dtype)
     order = np.lexsort((-scores, raw.image_index))
@@ -87,17 +90,17 @@ def boxes_in_picture(
 def paste_masks(
     probabilities: np.ndarray, boxes: np.ndarray, hw: tuple[int, int], conventions: Conventions
 ) -> list[RLE]:
-    """Masks (N, M, M) of boxes (N, 4), in pixels of an image `hw`, as runs: the pixels of probability 0.5 or more.
+    """Masks (N, M, M) of boxes (N, 4), in pixels of an image `hw`, as runs.
 
     Each mask is interpolated between its cell centres. "exact" lets the cells fill the box. "fading" adds a ring of
     zeros and grows the box by it, because Detectron2 and Matterport sample zero beyond a mask. "integer" also truncates
     the corners of the grown box, as torchvision's `paste_masks_in_image` does.
     """
-    grids = probabilities.astype(np.float64) - 0.5
+    grids = probabilities.astype(np.float64) - MASK_THRESHOLD
     boxes = boxes.astype(np.float64)
     if conventions.paste != "exact" and len(grids):
         size = grids.shape[-1]
-        grids = np.pad(grids, ((0, 0), (1, 1), (1, 1)), constant_values=-0.5)
+        grids = np.pad(grids, ((0, 0), (1, 1), (1, 1)), constant_values=-MASK_THRESHOLD)
         centers = (boxes[:, :2] + boxes[:, 2:]) / 2
         half_wh = sides(boxes) / 2 * (size + 2) / size
         low, high = centers - half_wh, centers + half_wh

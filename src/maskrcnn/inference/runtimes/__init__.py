@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from maskrcnn.config import ModelConfig, PredictConfig
+from maskrcnn.detection.anchors import p6_length
 from maskrcnn.detection.arrays import to_numpy
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.detection.detect import Detector, Network
@@ -72,10 +73,11 @@ class ExportedNetwork:
     def make_trunk(
         self, maps: list[np.ndarray], objectness: np.ndarray, deltas: np.ndarray, pixels: np.ndarray
     ) -> Trunk:
-        """Add the sizes that the arrays imply; P6 has every second cell of P5."""
+        """Add the sizes that the arrays imply."""
         maps_hw = [(m.shape[1], m.shape[2]) for m in maps]
         if self.config.pyramid == "fpn":
-            maps_hw.append(((maps_hw[-1][0] + 1) // 2, (maps_hw[-1][1] + 1) // 2))
+            rows, columns = maps_hw[-1]
+            maps_hw.append((p6_length(rows), p6_length(columns)))
         return Trunk(maps, objectness, deltas, tuple(maps_hw), (pixels.shape[1], pixels.shape[2]))
 
 
