@@ -76,11 +76,10 @@ import numpy, PIL.Image
 os.umask(0o027)
 filters = list(warnings.filters)
 import maskrcnn, maskrcnn.files, maskrcnn.data.images, maskrcnn.inference.predictor, maskrcnn.cli
-assert warnings.filters == filters, warnings.filters[:2]
-assert "openvino_telemetry" not in sys.modules
-assert os.umask(0o027) == 0o027
+print(warnings.filters == filters, "openvino_telemetry" in sys.modules, oct(os.umask(0o027)))
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.split() == ["True", "False", "0o27"]
 
 
 def imported_by(path: Path) -> set[str]:

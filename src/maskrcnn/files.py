@@ -19,29 +19,29 @@ def atomic(path: str | Path) -> Iterator[Path]:
     The file gets the permissions of the file that it replaces, or those of a new file.
     """
     path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
+    part_file = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
     with named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.unlink(missing_ok=True)  # left by a killed process of the same id
-        with open(beside, "xb") as new_file:
+        part_file.unlink(missing_ok=True)  # left by a killed process of the same id
+        with open(part_file, "xb") as new_file:
             mode = os.fstat(new_file.fileno()).st_mode & 0o777
     try:
-        yield beside
+        yield part_file
         with named(path):
-            with open(beside, "rb+") as written:
+            with open(part_file, "rb+") as written:
                 os.fsync(written.fileno())
             # Libraries such as safetensors may have created the file anew.
-            beside.chmod(path.stat().st_mode & 0o777 if path.exists() else mode)
-            os.replace(beside, path)
+            part_file.chmod(path.stat().st_mode & 0o777 if path.exists() else mode)
+            os.replace(part_file, path)
     finally:
-        beside.unlink(missing_ok=True)
+        part_file.unlink(missing_ok=True)
 
 
 def remove_unfinished(*folders: Path) -> None:
     """Delete the temporary files that killed processes left in `folders`. No process may be writing there."""
     for folder in folders:
-        for beside in folder.glob(".*.part*"):
-            beside.unlink()
+        for part_file in folder.glob(".*.part*"):
+            part_file.unlink()
 
 
 @contextmanager
@@ -55,11 +55,11 @@ def named(path: Path) -> Iterator[None]:
 
 def write_text(text: str, path: str | Path) -> None:
     """Write UTF-8 text atomically."""
-    with atomic(path) as beside, named(Path(path)):
-        beside.write_text(text, "utf-8")
+    with atomic(path) as part_file, named(Path(path)):
+        part_file.write_text(text, "utf-8")
 
 
 def write_image(image: Image.Image, path: str | Path) -> None:
     """Write an image atomically in the format of its suffix."""
-    with atomic(path) as beside, named(Path(path)):
-        image.save(beside)
+    with atomic(path) as part_file, named(Path(path)):
+        image.save(part_file)

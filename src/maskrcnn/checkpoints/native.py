@@ -52,8 +52,8 @@ def write_model(path: Path, checkpoint: Checkpoint) -> None:
 def write_tensors(tensors: dict[str, Tensor], path: Path, header: dict[str, str]) -> None:
     """Write a safetensors file atomically. Raises `UserError` if the disk refuses it."""
     try:
-        with atomic(path) as beside:
-            save_file(tensors, beside, header)
+        with atomic(path) as part_file:
+            save_file(tensors, part_file, header)
     except (SafetensorError, OSError) as error:
         raise UserError(f"cannot write {path}: {error}") from error
 

@@ -61,8 +61,8 @@ def export(
         if precision != "fp32":
             raise UserError("torchvision's layout is fp32; leave out --precision")
         state = to_torchvision(model)
-        with atomic(out) as beside:
-            torch.save(state, beside)
+        with atomic(out) as part_file:
+            torch.save(state, part_file)
         return {}
     convolutions: dict[str, np.ndarray] | None = None
     scores: dict[str, Any] = {}
@@ -73,16 +73,16 @@ def export(
         raise UserError("int8 needs images with masks to calibrate on: --calibrate DATA")
     else:
         graphs, scores = _int8(model, runtime, calibrate, most_loss, say)
-    beside = out.with_name(f".{out.name}.{os.getpid()}.part")
+    part_folder = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
-        beside.mkdir(parents=True)
+        part_folder.mkdir(parents=True)
         values = {"runtime": runtime, "precision": precision, "scores": scores}
-        save_bundle(model, beside, graphs, convolutions, values, whole=whole)
-        os.replace(beside, out)
+        save_bundle(model, part_folder, graphs, convolutions, values, whole=whole)
+        os.replace(part_folder, out)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}") from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(part_folder, ignore_errors=True)
     return scores
 
 

@@ -104,8 +104,8 @@ class Writer:
 @contextmanager
 def _atomic_text(path: Path) -> Iterator[TextIO]:
     """Open a text file and rename it to `path` at the end. Closing flushes it, so it may find the disk full."""
-    with atomic(path) as beside:
-        file = open(beside, "w", encoding="utf-8", newline="")  # noqa: SIM115
+    with atomic(path) as part_file:
+        file = open(part_file, "w", encoding="utf-8", newline="")  # noqa: SIM115
         try:
             yield file
         except BaseException:

@@ -137,8 +137,8 @@ class RunFolder:
             if entry["step"] > step:
                 break
             kept.append(line)
-        with atomic(self.metrics) as beside:
-            beside.write_text("".join(f"{line}\n" for line in kept), "utf-8")
+        with atomic(self.metrics) as part_file:
+            part_file.write_text("".join(f"{line}\n" for line in kept), "utf-8")
 
 
 def restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
