@@ -77,5 +77,5 @@ def test_arrays_of_wrong_shape_or_type_are_refused(rng):
     del incomplete["mask.0.bias"]
     with pytest.raises(ValueError, match=r"mask\.0\.bias is missing"):
         Convolutions(incomplete, 8)
-    with pytest.raises(ValueError, match="given 9"):
+    with pytest.raises(ValueError, match="gets 9"):
         Convolutions(arrays_of(rng, **valid), 9)
