@@ -76,8 +76,8 @@ def export(
     part_folder = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
         part_folder.mkdir(parents=True)
-        values = {"runtime": runtime, "precision": precision, "scores": scores}
-        save_bundle(model, part_folder, graphs, convolutions, values, whole=whole)
+        exported_as = {"runtime": runtime, "precision": precision, "scores": scores}
+        save_bundle(model, part_folder, graphs, convolutions, exported_as, whole=whole)
         os.replace(part_folder, out)
     except OSError as error:
         raise UserError(f"cannot write {out}: {error.strerror or error}") from error
@@ -91,14 +91,14 @@ def save_bundle(
     folder: Path,
     graphs: dict[str, Any],
     convolutions: dict[str, np.ndarray] | None,
-    values: dict[str, Any],
+    exported_as: dict[str, Any],
     *,
     whole: bool = False,
 ) -> None:
-    """Write a bundle of converted `graphs` into an empty folder; `values` are runtime, precision and scores."""
+    """Write a bundle of converted `graphs` into an empty folder; `exported_as`: runtime, precision and scores."""
     pixel_mean = tuple(model.model.pixel_mean.tolist())
     split = convolutions is not None
-    description = describe(model, pixel_mean, winograd=split, **values)
+    description = describe(model, pixel_mean, winograd=split, **exported_as)
     if whole:
         parts = to_onnx(graphs_of(model.model)) if split else graphs
         graphs = {**graphs, "whole": whole_graph(model, parts, description)}

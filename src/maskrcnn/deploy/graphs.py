@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from maskrcnn.detection.anchors import POOLED_LEVELS
+from maskrcnn.detection.fit import round_up
 from maskrcnn.detection.pool import BOX_POOL
 from maskrcnn.model.box_head import BoxHead
 from maskrcnn.model.mask_head import MaskHead
@@ -35,7 +36,7 @@ def graphs_of(model: MaskRCNN) -> NetworkGraphs:
 
 def example_inputs(model: MaskRCNN, *, flat_box_rows: bool, mask_channels: int) -> dict[str, dict[str, Tensor]]:
     """Random inputs of each graph, by name."""
-    side = min(-(-model.config.image_size // 64) * 64, 512)
+    side = min(round_up(model.config.image_size, 64), 512)
     regions = torch.rand(8, BOX_POOL, BOX_POOL, model.config.channels)
     size = model.config.mask_size // 2
     return {

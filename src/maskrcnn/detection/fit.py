@@ -59,7 +59,7 @@ def fit_picture(image: np.ndarray, conventions: Conventions, config: ModelConfig
     if conventions.resize in ("square", "pad64"):
         scaled = image if image.shape[:2] == (h, w) else resize_fading(image, (h, w))
         square = conventions.resize == "square"
-        return _centred(scaled, (config.image_size,) * 2 if square else (-(-h // 64) * 64, -(-w // 64) * 64))
+        return _centred(scaled, (config.image_size,) * 2 if square else (round_up(h, 64), round_up(w, 64)))
     pixels = resize_bilinear(image, h, w) if conventions.resize == "shorter" else resize(image, (h, w))
     return Fitted(np.ascontiguousarray(pixels), (0, 0, w, h))
 
@@ -72,9 +72,14 @@ def place(image: np.ndarray, placement: Placement) -> np.ndarray:
     return np.ascontiguousarray(np.rot90(pixels, placement.turns))
 
 
+def round_up(length: int, step: int) -> int:
+    """The smallest multiple of `step` that is at least `length`."""
+    return -(-length // step) * step
+
+
 def padded_hw(pixels: np.ndarray) -> tuple[int, int]:
     """Height and width of an input (h, w, 3) once `stack` has padded it."""
-    return -(-pixels.shape[0] // STRIDE) * STRIDE, -(-pixels.shape[1] // STRIDE) * STRIDE
+    return round_up(pixels.shape[0], STRIDE), round_up(pixels.shape[1], STRIDE)
 
 
 def stack(images: Sequence[np.ndarray], min_hw: tuple[int, int] = (STRIDE, STRIDE)) -> tuple[np.ndarray, np.ndarray]:
@@ -83,7 +88,7 @@ def stack(images: Sequence[np.ndarray], min_hw: tuple[int, int] = (STRIDE, STRID
     H and W are multiples of `STRIDE` and at least `min_hw`.
     """
     image_hw = np.array([im.shape[:2] for im in images], np.int64).reshape(-1, 2)
-    h, w = (int(-(-side // STRIDE) * STRIDE) for side in np.vstack([image_hw, [min_hw]]).max(0))
+    h, w = (round_up(int(side), STRIDE) for side in np.vstack([image_hw, [min_hw]]).max(0))
     pixels = np.zeros((len(images), h, w, 3), images[0].dtype if len(images) else np.uint8)
     for canvas, image in zip(pixels, images, strict=True):
         canvas[: image.shape[0], : image.shape[1]] = image

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from maskrcnn.detection.fit import STRIDE
+from maskrcnn.detection.fit import STRIDE, round_up
 from maskrcnn.model.layers import norms
 from maskrcnn.model.mask_rcnn import MaskRCNN
 from maskrcnn.settings import Origin, Settings
@@ -41,7 +41,7 @@ def fit_to_memory(settings: Settings, model: MaskRCNN, free: int | None) -> tupl
     trains_norms = any(p.requires_grad for layer in norms(model) for p in layer.parameters())
     if free is None or not is_open or trains_norms:
         return settings, None
-    side = -(-(config.augment.crop or config.model.image_size) // STRIDE) * STRIDE
+    side = round_up(config.augment.crop or config.model.image_size, STRIDE)
     usable = free * USABLE_FRACTION
     needed = training_bytes(model, batch_size, side)
     if needed <= usable:
