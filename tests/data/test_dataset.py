@@ -1,17 +1,20 @@
 """Splits, placements, samples and batches."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from maskrcnn import UserError
+from maskrcnn import RLE, UserError
 from maskrcnn.config import Config, ModelConfig
 from maskrcnn.data.augment import draw_placement
 from maskrcnn.data.batch import Shard, batches, image_order, images_per_pass, make_batch
 from maskrcnn.data.dataset import swapped_labels, targets_of
+from maskrcnn.data.table import Dataset
 from maskrcnn.detection.conventions import NATIVE
 from maskrcnn.detection.fit import fitted_hw, place
+from maskrcnn.rle import RunTable
 from maskrcnn.structures import Placement
 
 SMALL = Config().changed(model={"image_size": 96})
@@ -83,14 +86,62 @@ def test_placement_moves_boxes_like_pixels(rng, mirrored, turns):
     assert np.allclose(scaled.boxes_to_source(scaled.boxes_to_input(boxes)), boxes)
 
 
+def dataset_of(hw, *masks):
+    """One image with these (H, W) masks, of one class."""
+    runs = RunTable.of(RLE.from_mask(mask).runs for mask in masks)
+    n = len(masks)
+    columns = {"image_index": np.zeros(n, np.int64), "labels": np.ones(n, np.int64), "rows": np.arange(n) + 2}
+    image = {"names": ["a"], "files": [Path("a.png")], "sizes": np.array([hw])}
+    return Dataset(source=Path("a.csv"), masks=runs, class_ids=[1], class_names=["object"], **image, **columns)
+
+
+def rectangle(hw, x1, y1, x2, y2):
+    mask = np.zeros(hw, bool)
+    mask[y1:y2, x1:x2] = True
+    return mask
+
+
 def test_targets_of_a_crop_are_the_visible_parts(shapes):
     i = int(np.argmax(shapes.counts))
     window = (20, 10, 90, 80)
     targets = targets_of(shapes, i, Placement(window, (140, 140)))
-    visible = [r.crop(window) for r in shapes.rles(i)]
-    boxes = [np.array(v.box) * 2.0 for v in visible if v.area]
-    non_degenerate = [b for b in boxes if (b[2:] - b[:2]).min() >= 2]
-    assert np.allclose(targets.boxes, non_degenerate)
+    boxes = [np.array(part.box) for part in (mask.crop(window) for mask in shapes.rles(i)) if part.area]
+    assert all((box[2:] - box[:2]).min() >= 2 for box in boxes), "no sliver among them"
+    assert np.allclose(targets.boxes, 2.0 * np.array(boxes))
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("turns", [0, 1])
+@pytest.mark.parametrize(("scale", "min_length"), [(4, 2), (1, 2), (0.5, 4), (0.25, 8)])
+def test_slivers_that_a_crop_leaves_are_no_targets(scale, min_length, mirrored, turns):
+    """Along a cut, two pixels remain of an instance, both of the source and of the input."""
+    window, hw = (16, 16, 80, 80), (96, 96)
+    placement = Placement(window, (int(64 * scale), int(64 * scale)), mirrored, turns)
+    for visible in range(1, 12):
+        cut = [
+            rectangle(hw, 5, 30, 16 + visible, 60),  # at the left
+            rectangle(hw, 80 - visible, 30, 90, 60),  # at the right
+            rectangle(hw, 30, 5, 60, 16 + visible),  # at the top
+            rectangle(hw, 30, 80 - visible, 60, 90),  # at the bottom
+        ]
+        kept = len(targets_of(dataset_of(hw, *cut), 0, placement))
+        assert kept == (4 if visible >= min_length else 0), visible
+
+
+@pytest.mark.parametrize("scale", [4, 1, 0.25])
+def test_thin_instances_are_targets(scale):
+    """A whole instance of one pixel counts, and so does a thin one that the crop cuts across its length."""
+    hw, placement = (96, 96), Placement((16, 16, 80, 80), (int(64 * scale), int(64 * scale)))
+    masks = [
+        rectangle(hw, 40, 40, 41, 41),
+        rectangle(hw, 16, 50, 17, 51),  # one pixel at the edge of the crop
+        rectangle(hw, 50, 0, 51, 40),  # a vertical line, cut at the top
+        rectangle(hw, 16, 0, 17, 96),  # a line along the edge of the crop
+    ]
+    targets = targets_of(dataset_of(hw, *masks), 0, placement)
+    assert len(targets) == 4
+    assert np.allclose(targets.boxes[0], np.array([24, 24, 25, 25]) * scale)
+    assert np.allclose(targets.boxes[2], np.array([34, 0, 35, 24]) * scale)
 
 
 def test_placements_stay_within_image_and_input(rng):

@@ -8,6 +8,7 @@ from maskrcnn.config import AugmentConfig, Config
 from maskrcnn.data.augment import draw_placement, vary_colors
 from maskrcnn.data.images import read_image
 from maskrcnn.data.table import Dataset
+from maskrcnn.detection.boxes import sides
 from maskrcnn.detection.conventions import NATIVE, Conventions
 from maskrcnn.detection.fit import place
 from maskrcnn.errors import ImageError, UserError
@@ -15,8 +16,8 @@ from maskrcnn.kernels.runs import window_runs
 from maskrcnn.rle import RunTable
 from maskrcnn.structures import Placement, Targets
 
-MIN_VISIBLE_SIDE = 2.0
-"""A crop drops an instance whose visible part is narrower or lower than this, in input pixels."""
+MIN_VISIBLE_LENGTH = 2
+"""Minimum length of what a crop leaves of an instance in the direction of the cut, in source and in input pixels."""
 
 
 def generator(seed: int, *counters: int) -> np.random.Generator:
@@ -33,16 +34,20 @@ def read_pixels(data: Dataset, i: int) -> np.ndarray:
 
 
 def targets_of(data: Dataset, i: int, placement: Placement, labels: np.ndarray | None = None) -> Targets:
-    """Return the instances of image i that `placement` shows, with the boxes of their visible parts."""
+    """Return the instances of image i that `placement` shows, with the boxes of their visible parts.
+
+    Slivers of instances that the crop cuts are left out (`MIN_VISIBLE_LENGTH`). Whole instances are kept at any size.
+    """
     hw, runs = data.hw(i), data.runs(i)
     labels = data.labels[data.instances(i)] if labels is None else labels
     x1, y1, x2, y2 = placement.window
     visible = RunTable.of(window_runs(runs[k], hw[0], x1, y1, x2, y2) for k in range(len(runs)))
-    boxes = placement.boxes_to_input(visible.boxes(y2 - y1) + np.array([x1, y1, x1, y1]))
-    sides = (boxes[:, 2:] - boxes[:, :2]).min(1, initial=np.inf)
-    min_side = min(MIN_VISIBLE_SIDE, float(placement.scale_wh.min()))
-    kept = np.flatnonzero((visible.areas > 0) & (sides >= min_side - 1e-6))
-    return Targets(boxes[kept].astype(np.float32), labels[kept], runs.take(kept), hw, placement)
+    visible_boxes = visible.boxes(y2 - y1)
+    lengths = sides(visible_boxes)  # (N, 2), in source pixels
+    is_short = (lengths * np.minimum(placement.scale_wh, 1) < MIN_VISIBLE_LENGTH) & (lengths < sides(runs.boxes(hw[0])))
+    kept = np.flatnonzero((visible.areas > 0) & ~is_short.any(1))
+    boxes = placement.boxes_to_input(visible_boxes[kept] + np.array([x1, y1, x1, y1]))
+    return Targets(boxes.astype(np.float32), labels[kept], runs.take(kept), hw, placement)
 
 
 def training_placement(
