@@ -9,6 +9,7 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
@@ -53,28 +54,34 @@ def cache_folder() -> Path:
 def fetch(published: Published) -> Path:
     """Return the path of the checkpoint in the cache, after a download if it is not there.
 
-    Raise `UserError` if the hash is wrong or the download fails; the message says what to download and where to put it.
+    Of several processes, one downloads and the others wait. Raise `UserError` if the hash is wrong or the download
+    fails; the message says what to download and where to put it.
     """
     target = published.file
-    if target.exists():
-        _check(target, published, "delete it and try again")
-        return target
-    partial = target.with_name(target.name + ".part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _download(published.url, partial)
-    except OSError as error:  # URLError and timeouts among them
-        raise UserError(
-            f"{published.url} could not be fetched ({getattr(error, 'reason', None) or error}). Download it by "
-            f"other means and put it at {target}, or pass --init FILE. The next try resumes a partial download"
-        ) from None
+    if not target.exists():
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(target.with_name(f"{target.name}.lock")):
+                if not target.exists():
+                    _download_checked(published)
+        except OSError as error:  # URLError and timeouts among them
+            raise UserError(
+                f"{published.url} could not be fetched ({getattr(error, 'reason', None) or error}). Download it by "
+                f"other means and put it at {target}, or pass --init FILE. The next try resumes a partial download"
+            ) from None
+    _check(target, published, "delete it and try again")
+    return target
+
+
+def _download_checked(published: Published) -> None:
+    partial = published.file.with_name(f"{published.file.name}.part")
+    _download(published.url, partial)
     try:
         _check(partial, published, "it was deleted; try again")
     except UserError:
         partial.unlink()
         raise
-    os.replace(partial, target)
-    return target
+    os.replace(partial, published.file)
 
 
 def _download(url: str, partial: Path) -> None:
