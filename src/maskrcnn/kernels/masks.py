@@ -11,6 +11,8 @@ import math
 import numpy as np
 from numba import njit, prange
 
+from maskrcnn.kernels.parallel import parallel
+
 
 @njit(cache=True, nogil=True)
 def coverage(runs, height, box, size):
@@ -48,7 +50,7 @@ def coverage(runs, height, box, size):
     return np.minimum(grid, 1.0).astype(np.float32)
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@parallel()
 def coverage_of_boxes(runs, offsets, height, mask_index, boxes, size):
     """Return `coverage` for N boxes, (N, size, size) float32. Box i reads mask ``mask_index[i]`` of ragged runs."""
     out = np.empty((len(boxes), size, size), np.float32)

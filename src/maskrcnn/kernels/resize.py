@@ -3,6 +3,8 @@
 import numpy as np
 from numba import njit, prange
 
+from maskrcnn.kernels.parallel import parallel
+
 
 @njit(cache=True, nogil=True)
 def _source_pixels(n_out, n_in, step):
@@ -20,7 +22,7 @@ def _source_pixels(n_out, n_in, step):
     return first, second, weight
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@parallel()
 def resize_bilinear(image, h, w):
     """Resize `image` (H, W, 3) to (h, w, 3) float32, sampled at pixel centres like torch's ``interpolate``."""
     top, bottom, wy = _source_pixels(h, image.shape[0], np.float32(image.shape[0]) / np.float32(h))

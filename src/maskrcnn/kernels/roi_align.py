@@ -11,6 +11,8 @@ map into a strip, and a bin gathers its columns. That takes ``2 g`` instead of `
 import numpy as np
 from numba import njit, prange
 
+from maskrcnn.kernels.parallel import parallel
+
 SHIFTED, ALIGNED, CORNERS = 0, 1, 2
 """Sample positions: without the half-pixel shift, with it, or one sample per bin from corner to corner of the box."""
 
@@ -62,7 +64,7 @@ def _taps(box, axis, positions, scale, length, size, samples, pooling):
     return index, weight, min(first, last + 1), last + 1
 
 
-@njit(cache=True, nogil=True, parallel=True, fastmath=True)
+@parallel(fastmath=True)
 def roi_align_forward(feature, boxes, positions, image_index, rows_of_out, scale, samples, pooling, out):
     """Pool boxes (R, 4) of images `image_index` (R,) into ``out[rows_of_out]``, (.., S, S, C).
 
@@ -98,7 +100,7 @@ def roi_align_forward(feature, boxes, positions, image_index, rows_of_out, scale
                         cell[c] += w * strip[x, c]
 
 
-@njit(cache=True, nogil=True, parallel=True, fastmath=True)
+@parallel(fastmath=True)
 def roi_align_backward(grad, boxes, positions, image_index, rows_of_grad, scale, samples, pooling, parts, out):
     """Add the map's gradient to `out` (B, H, W, C), given the bins' gradients ``grad[rows_of_grad]``, (.., S, S, C).
 
