@@ -15,9 +15,6 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # Deployment tests run last: after export and quantisation, a process that catches SIGTERM crashes in native code,
-    # and the tests of interrupted runs catch SIGTERM.
-    items.sort(key=lambda item: "deploy" in item.path.parts)
     if SHARED.exists():
         return
     for item in items:

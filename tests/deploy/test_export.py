@@ -112,38 +112,67 @@ def quantised_convolutions(bundle: Path, runtime: str) -> list[bool]:
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnx"])
-def test_int8_bundle_is_written_only_if_its_ap_holds(runtime, shapes, tmp_path, monkeypatch):
-    messages = []
-    settings = {"runtime": runtime, "precision": "int8", "calibrate": shapes}
-    scores = maskrcnn.export(predictor(), tmp_path / "small", **settings, most_loss=100, say=messages.append)
-    assert set(scores) == {"images", "fp32", "int8"}
-    assert scores["images"] == len(shapes) - len(shapes) // 2
+def test_int8_is_calibrated_and_measured_on_different_images(runtime, shapes, tmp_path, monkeypatch):
+    evaluate, inputs, measured, calibrated, messages = export_module.evaluate, export_module._inputs, [], [], []
+
+    def recorded_evaluate(model, data):
+        measured.append((model, data.names, evaluate(model, data)))
+        return measured[-1][2]
+
+    def recorded_inputs(model, data):
+        calibrated.extend(data.names)
+        return inputs(model, data)
+
+    monkeypatch.setattr(export_module, "evaluate", recorded_evaluate)
+    monkeypatch.setattr(export_module, "_inputs", recorded_inputs)
+    settings = {"runtime": runtime, "precision": "int8", "calibrate": shapes, "most_loss": 100}
+    scores = maskrcnn.export(predictor(), tmp_path / "small", **settings, say=messages.append)
+    (fp32, names, fp32_scores), (int8, int8_names, int8_scores) = measured
+    assert names == int8_names
+    assert sorted(names + calibrated) == sorted(shapes.names)
+    ap = {
+        name: {f"{kind} AP": 100 * result[kind]["AP"] for kind in ("box", "mask")}
+        for name, result in (("fp32", fp32_scores), ("int8", int8_scores))
+    }
+    assert scores == {"images": len(names), **ap}
+    for name in ap:
+        expected = f"{name}: box AP {ap[name]['box AP']:.2f}, mask AP {ap[name]['mask AP']:.2f}"
+        assert expected in messages
     description = json.loads((tmp_path / "small" / "model.json").read_text())
     assert description["precision"] == "int8"
     assert description["scores"] == scores
     assert not (tmp_path / "small" / "convolutions.safetensors").exists()
-    assert any(line.startswith("int8: box AP") for line in messages)
+    written, scored, unquantised = (
+        model.predict(shapes.files[0]) for model in (maskrcnn.load(tmp_path / "small"), int8, fp32)
+    )
+    assert len(written) > 0
+    assert np.array_equal(written.scores, scored.scores)
+    assert not np.array_equal(written.scores[:5], unquantised.scores[:5])
+    quantised = quantised_convolutions(tmp_path / "small", runtime)
+    assert not quantised[0], "the stem stays in fp32"
+    assert any(quantised)
     maskrcnn.export(predictor(), tmp_path / "large", runtime=runtime)
     sizes = [
         sum(f.stat().st_size for f in (tmp_path / name).iterdir() if f.suffix in (".bin", ".onnx"))
         for name in ("small", "large")
     ]
     assert sizes[0] < 0.7 * sizes[1]
-    assert len(maskrcnn.load(tmp_path / "small").predict(shapes.files[0]).boxes) > 0
-    quantised = quantised_convolutions(tmp_path / "small", runtime)
-    assert not quantised[0], "the stem stays in fp32"
-    assert any(quantised)
 
-    ap_values = iter([0.5, 0.1])
 
-    def evaluate_with_falling_ap(*args):
-        ap = next(ap_values)
-        return {"box": {"AP": ap}, "mask": {"AP": ap}}
-
-    monkeypatch.setattr(export_module, "evaluate", evaluate_with_falling_ap)
-    with pytest.raises(UserError, match=r"int8 costs 40\.00 points .* nothing was written"):
-        maskrcnn.export(predictor(), tmp_path / "poor", **settings)
-    assert not (tmp_path / "poor").exists()
+@pytest.mark.parametrize("worse", ["box", "mask"])
+def test_int8_bundle_is_written_only_if_its_ap_holds(worse, shapes, tmp_path, monkeypatch):
+    """Both kinds of AP count."""
+    fp32 = {"box": {"AP": 0.5}, "mask": {"AP": 0.5}}
+    settings = {"runtime": "onnx", "precision": "int8", "calibrate": shapes}
+    for lost, is_written in ((0.031, False), (0.029, True)):
+        scores = iter([fp32, {**fp32, worse: {"AP": 0.5 - lost}}])
+        monkeypatch.setattr(export_module, "evaluate", lambda *_, scores=scores: next(scores))
+        if is_written:
+            maskrcnn.export(predictor(), tmp_path / "bundle", **settings, most_loss=3)
+        else:
+            with pytest.raises(UserError, match=r"int8 costs 3\.10 points .* more than 3; nothing was written"):
+                maskrcnn.export(predictor(), tmp_path / "bundle", **settings, most_loss=3)
+        assert (tmp_path / "bundle").exists() == is_written
 
 
 @pytest.mark.parametrize(("groups", "n_fp32"), [(1, 1), (8, 12)])

@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import copy
 import logging
+import sys
 from collections.abc import Iterable
+from contextlib import redirect_stdout
 from typing import Any
 
 import numpy as np
 
 from maskrcnn.config import PredictConfig
 from maskrcnn.inference.runtimes import GRAPHS, Engine, ExportedRuntime
+from maskrcnn.inference.runtimes.signal_stack import in_own_thread
 from maskrcnn.inference.runtimes.telemetry import refuse_telemetry
 
 EARLY_DEPTHWISE = 12
@@ -59,6 +62,11 @@ def record(
 
 def quantized(graphs: dict[str, Any], calibration: dict[str, list[Sample]]) -> dict[str, Any]:
     """int8 versions of OpenVINO or ONNX graphs. A graph without calibration samples stays in fp32."""
+    with redirect_stdout(sys.stderr):  # NNCF's progress bars are no results
+        return in_own_thread(lambda: _quantized(graphs, calibration)).result()  # it compiles with OpenVINO
+
+
+def _quantized(graphs: dict[str, Any], calibration: dict[str, list[Sample]]) -> dict[str, Any]:
     refuse_telemetry()
     import nncf
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters

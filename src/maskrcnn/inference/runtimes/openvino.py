@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from maskrcnn.detection.boxes import suppress
 from maskrcnn.inference.runtimes import GRAPHS
+from maskrcnn.inference.runtimes.signal_stack import in_own_thread
 from maskrcnn.inference.runtimes.telemetry import refuse_telemetry
 
 refuse_telemetry()
@@ -25,11 +25,9 @@ class OpenVinoEngine:
         if isinstance(graphs, Path):
             graphs = {name: core.read_model(graphs / f"{name}.xml") for name in GRAPHS}
         settings = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": 1}
-        with ThreadPoolExecutor(1) as pool:
-            # Compiling takes half a second, and so does the first call of a numba kernel, which loads what all need.
-            compiling = {name: pool.submit(core.compile_model, g, "CPU", settings) for name, g in graphs.items()}
-            _call_a_kernel()
-            self.compiled = {name: graph.result() for name, graph in compiling.items()}
+        compiling = in_own_thread(lambda: {name: core.compile_model(g, "CPU", settings) for name, g in graphs.items()})
+        _call_a_kernel()  # loads what all kernels need, which takes as long as compiling: half a second
+        self.compiled = compiling.result()
         self._of_thread = threading.local()
 
     def run(self, name: str, *inputs: np.ndarray) -> list[Any]:
@@ -47,4 +45,4 @@ def write_graphs(graphs: dict[str, ov.Model], folder: Path) -> None:
 
 def _call_a_kernel() -> None:
     nothing = np.zeros(1, np.int64)
-    suppress(np.zeros((1, 4), np.float32), np.zeros(1, np.float32), nothing, nothing, 1, 0.5, 1)
+    suppress(np.zeros((1, 4), np.float32), np.zeros(1, np.float32), nothing, nothing, 1, 0.5, 1, False)
