@@ -10,8 +10,8 @@ from maskrcnn.config import ModelConfig, PredictConfig
 from maskrcnn.detection import pool as pool_module
 from maskrcnn.detection import select as select_module
 from maskrcnn.detection.boxes import clip_boxes, decode_boxes, suppress, top_rows, vote_boxes
-from maskrcnn.detection.conventions import DETECTRON2, MATTERPORT, NATIVE, TORCHVISION
-from maskrcnn.detection.finish import score_by_masks
+from maskrcnn.detection.conventions import DETECTRON2, MATTERPORT, NATIVE, TORCHVISION, Conventions
+from maskrcnn.detection.finish import finish, score_by_masks
 from maskrcnn.detection.select import select
 from maskrcnn.detection.stages import Proposals, RawDetections
 from maskrcnn.inference.runtimes import torch as torch_runtime
@@ -87,20 +87,46 @@ def test_score_threshold_does_not_move_boxes(rng):
     assert np.abs(selected(score_threshold=0.6).boxes - few.boxes).max() > 0.1
 
 
+ARRAYS_AND_TENSORS = pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy], ids=["arrays", "tensors"])
+
+
+@ARRAYS_AND_TENSORS
 @pytest.mark.parametrize("n", [1, 300, 1500])
-def test_suppress_matches_torchvision(rng, n):
+def test_suppress_with_shifted_groups_matches_torchvision(rng, n, kind):
     boxes, groups = random_boxes(rng, n), rng.integers(0, 4, n)
     scores, one_image = rng.permutation(n).astype(np.float32), np.zeros(n, np.int64)
     theirs = batched_nms(*(torch.from_numpy(v) for v in (boxes, scores, groups)), 0.5)
-    assert suppress(boxes, scores, groups, one_image, 1, 0.5, n).tolist() == theirs.tolist()
+    ours = suppress(*map(kind, (boxes, scores, groups, one_image)), 1, 0.5, n, groups_shifted=True)
+    assert ours.tolist() == theirs.tolist()
 
 
-@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy], ids=["arrays", "tensors"])
+@ARRAYS_AND_TENSORS
+def test_only_shifted_groups_round_corners(kind):
+    """Two boxes whose IoU is just above the threshold: shifted by thousands of pixels, they round to one below it."""
+    boxes = np.float32([[0, 0, 10, 10], [0, 0, 10, 5.0001], [0, 0, 3000, 1]])
+    groups, scores, images = np.array([5, 5, 0]), np.float32([0.9, 0.8, 0.7]), np.zeros(3, np.int64)
+    kept = {
+        shifted: suppress(*map(kind, (boxes, scores, groups, images)), 1, 0.5, 10, groups_shifted=shifted).tolist()
+        for shifted in (True, False)
+    }
+    assert kept == {True: [0, 1, 2], False: [0, 2]}
+
+
+def test_models_of_torchvision_and_detectron2_shift_groups():
+    """Also those that were saved before the convention had a name."""
+    shifting = {c.name for c in (NATIVE, TORCHVISION, DETECTRON2, MATTERPORT) if c.groups_shifted}
+    assert shifting == {"torchvision", "detectron2"}
+    for conventions in (NATIVE, TORCHVISION, DETECTRON2, MATTERPORT):
+        older = {key: value for key, value in conventions.to_dict().items() if key != "groups_shifted"}
+        assert Conventions.from_dict(older, "header") == conventions
+
+
+@ARRAYS_AND_TENSORS
 def test_suppress_treats_each_image_separately(rng, kind):
     """The limit holds per image. Rows come image by image, best first; an image without boxes gives none."""
     boxes, groups, scores = random_boxes(rng, 200), rng.integers(0, 2, 200), rng.permutation(200).astype(np.float32)
     images = rng.integers(0, 2, 200) * 2  # image 1 has no boxes
-    kept = suppress(*map(kind, (boxes, scores, groups, images)), 3, 0.3, 20)
+    kept = suppress(*map(kind, (boxes, scores, groups, images)), 3, 0.3, 20, groups_shifted=False)
     expected = []
     for image in (0, 2):
         rows = np.flatnonzero(images == image)
@@ -109,7 +135,7 @@ def test_suppress_treats_each_image_separately(rng, kind):
     assert kept.tolist() == expected
 
 
-@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy], ids=["arrays", "tensors"])
+@ARRAYS_AND_TENSORS
 @pytest.mark.parametrize("limit", [1, 7, 40, 100])
 def test_top_rows_are_sorted_and_ties_keep_their_order(rng, kind, limit):
     values = rng.integers(0, 10, (3, 40)).astype(np.float32)
@@ -191,3 +217,27 @@ def test_mask_scoring_multiplies_scores_by_mask_confidence():
     assert score_by_masks(raw, 0.6).labels.tolist() == [2]
     empty = RawDetections(*(a[:0] for a in (raw.boxes, raw.scores, raw.labels, raw.image_index, masks)))
     assert len(score_by_masks(empty, 0.5).scores) == 0
+
+
+@pytest.mark.parametrize("class_ids", [[1, 2], [0, 70_000], ["a", "bcd"]])
+def test_types_do_not_depend_on_the_number_of_detections(class_ids):
+    def finished(n):
+        boxes, scores, labels = (
+            np.tile(np.float32([2, 3, 20, 30]), (n, 1)),
+            np.ones(n, np.float32),
+            np.ones(n, np.int64),
+        )
+        raw = RawDetections(boxes, scores, labels, np.zeros(n, np.int64), np.ones((n, 28, 28), np.float32))
+        settings = PredictConfig(), NATIVE, class_ids, [str(c) for c in class_ids]
+        return next(finish(raw, np.array([[0, 0, 64, 64]]), (64, 64), [(64, 64)], *settings))
+
+    none, one = finished(0), finished(1)
+    assert (len(none), len(one)) == (0, 1)
+    for detections in (none, one[:0], one[one.scores > 2]):
+        assert len(detections) == 0
+        for name in ("boxes", "scores", "class_ids"):
+            assert getattr(detections, name).dtype == getattr(one, name).dtype
+        assert detections.boxes.shape == (0, 4)
+        assert detections.masks.shape == (0, 64, 64)
+        assert detections.masks.dtype == one.masks.dtype
+    assert none.class_ids.dtype.kind == ("U" if isinstance(class_ids[0], str) else "i")

@@ -197,13 +197,24 @@ def _window(hw: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Suppression:
-    """`detection.boxes.suppress` by ONNX's operation, for a number of images (1,) that is a value of the graph."""
+    """`detection.boxes.suppress` by ONNX's operation, for a number of images (1,) that is a value of the graph.
+
+    ONNX suppresses class by class, so groups are never shifted.
+    """
 
     n_images: Tensor
     n_groups: int
 
     def __call__(
-        self, boxes: Tensor, scores: Tensor, groups: Tensor, image_index: Tensor, _: int, threshold: float, limit: int
+        self,
+        boxes: Tensor,
+        scores: Tensor,
+        groups: Tensor,
+        image_index: Tensor,
+        _: int,
+        threshold: float,
+        limit: int,
+        groups_shifted: bool,
     ) -> Tensor:
         group_index = torch.arange((self.n_images * self.n_groups)[0])[:, None]  # type: ignore[call-overload]
         in_group = image_index * self.n_groups + groups == group_index  # (G, N)

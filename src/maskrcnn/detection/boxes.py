@@ -23,8 +23,8 @@ Weights = tuple[float, float, float, float]
 MIN_CODED_SIDE = 1e-6
 """Sides are raised to this before division and logarithm."""
 
-OFFSET_LIMIT = 1000
-"""Up to this many boxes, torchvision's `batched_nms` separates groups by shifting their boxes, which rounds corners."""
+MAX_SHIFTED = 1000
+"""Maximum number of boxes whose groups torchvision's `batched_nms` separates by shifting them, on a CPU."""
 
 
 def to_centers(boxes: Array) -> tuple[Array, Array]:
@@ -124,33 +124,43 @@ def _top_of_row(values: np.ndarray, limit: int) -> np.ndarray:
     return columns[np.argsort(-values[columns], kind="stable")][:limit]
 
 
-Suppress = Callable[[Array, Array, Array, Array, int, float, int], Array]
+Suppress = Callable[[Array, Array, Array, Array, int, float, int, bool], Array]
 """Signature of `suppress`, for which the exported graph uses an ONNX operation."""
 
 
 def suppress(
-    boxes: Array, scores: Array, groups: Array, image_index: Array, n_images: int, threshold: float, limit: int
+    boxes: Array,
+    scores: Array,
+    groups: Array,
+    image_index: Array,
+    n_images: int,
+    threshold: float,
+    limit: int,
+    groups_shifted: bool,
 ) -> Array:
     """Non-maximum suppression of boxes (N, 4): rows, at most `limit` an image, image by image, best first.
 
-    A box is dropped if its IoU with a better one of its image and group exceeds `threshold`.
+    A box is dropped if its IoU with a better one of its image and group exceeds `threshold`. `groups_shifted` is that
+    of `Conventions`.
     """
     xp = array_namespace(boxes)
     kept = []
     for b in range(n_images):
         (rows,) = xp.nonzero(image_index == b)
         order = rows[xp.argsort(-scores[rows], stable=True)]
-        kept.append(order[_nms(boxes[order], scores[order], groups[order], threshold, limit)])
+        kept.append(order[_nms(boxes[order], scores[order], groups[order], threshold, limit, groups_shifted)])
     return xp.concat(kept) if kept else image_index[:0]
 
 
-def _nms(boxes: Array, scores: Array, groups: Array, threshold: float, limit: int) -> Array:
+def _nms(boxes: Array, scores: Array, groups: Array, threshold: float, limit: int, groups_shifted: bool) -> Array:
     """Indices of the boxes (N, 4), sorted by falling score, that survive within their groups (N,)."""
     if not isinstance(boxes, np.ndarray):
-        from torchvision.ops import batched_nms
+        import torchvision
 
-        return batched_nms(boxes, scores, groups, threshold)[:limit]
-    if 0 < len(boxes) <= OFFSET_LIMIT:
+        if not groups_shifted and boxes.device.type != "mps":  # MPS has no float64
+            boxes = boxes.double()  # holds a shifted float32 corner exactly
+        return torchvision.ops.batched_nms(boxes, scores.to(boxes.dtype), groups, threshold)[:limit]
+    if groups_shifted and 0 < len(boxes) <= MAX_SHIFTED:
         boxes = boxes + (groups.astype(np.float32) * (boxes.max() + np.float32(1)))[:, None]
     return kernel.nms(np.ascontiguousarray(boxes), groups, np.float32(threshold), limit)
 

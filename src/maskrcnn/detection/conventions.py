@@ -6,10 +6,16 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from pydantic import ConfigDict
+
+from maskrcnn.config import validated
+
 
 @dataclass(frozen=True)
 class Conventions:
     """The defaults are those of `NATIVE`. An imported checkpoint brings the values of its program."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     name: str = "native"
 
@@ -43,6 +49,8 @@ class Conventions:
     box_delta_weights: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
     delta_clip: float = math.log(1000.0 / 16)
     """Largest log scale of a delta (Detectron's constant)."""
+    groups_shifted: bool = False
+    """Suppress up to 1,000 boxes as torchvision's `batched_nms`, which moves levels and classes apart and so rounds."""
     proposals_jointly: bool = False
     """Rank and suppress proposals over all levels at once, by probability, instead of level by level."""
     proposal_bounds: Literal["picture", "input"] = "picture"
@@ -74,10 +82,13 @@ class Conventions:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Conventions:
-        """The inverse of `to_dict`."""
-        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**settings)
+    def from_dict(cls, values: Any, source: str) -> Conventions:
+        """The inverse of `to_dict`. A value that an older file lacks is that of its program.
+
+        Raise `UserError` that names `source` for an unknown convention or value.
+        """
+        read = validated(cls, values, source)
+        return replace(PROGRAMS.get(read.name, NATIVE), **{name: getattr(read, name) for name in values})
 
 
 NATIVE = Conventions()
@@ -90,6 +101,7 @@ TORCHVISION = Conventions(
     anchor_offset=0.0,
     anchors_rounded=True,
     stride_from_shape=True,
+    groups_shifted=True,
     pooling="shifted",
     paste="integer",
 )
@@ -101,6 +113,7 @@ DETECTRON2 = Conventions(
     planar=True,
     stride_in_1x1=True,
     anchor_offset=0.0,
+    groups_shifted=True,
     smallest_proposal=0.0,
     smallest_detection=-1.0,
     roi_samples=0,
@@ -130,3 +143,5 @@ MATTERPORT = Conventions(
     best_class_only=True,
     paste="fading",
 )
+
+PROGRAMS = {program.name: program for program in (NATIVE, TORCHVISION, DETECTRON2, MATTERPORT)}

@@ -36,6 +36,7 @@ def finish(
     class_names: Sequence[str],
 ) -> Iterator[Detections]:
     """Yield the detections of each picture of a batch; `windows` (B, 4) are the pictures in inputs of `input_hw`."""
+    all_ids = np.array(class_ids)
     if predict.mask_scoring:
         raw = score_by_masks(raw, predict.score_threshold)
     for b, (window, hw) in enumerate(zip(windows, pictures_hw, strict=True)):
@@ -49,7 +50,7 @@ def finish(
         yield Detections(
             boxes=boxes,
             scores=raw.scores[rows].astype(np.float32),
-            class_ids=np.array([class_ids[k] for k in classes]),
+            class_ids=all_ids[classes],
             class_names=[class_names[k] for k in classes],
             rles=rles,
             hw=hw,

@@ -33,8 +33,9 @@ def keep_best(
     boxes, logits = candidates.boxes[image_index, column], candidates.logits[image_index, column]
     # Sorting by probability keeps the order of anchors whose probabilities round to the same number, such as 1.
     scores = sigmoid(logits) if conventions.proposals_jointly else logits
-    n_images, threshold = len(candidates.logits), config.proposal_nms_threshold
-    keep = suppress(boxes, scores, candidates.levels[column], image_index, n_images, threshold, config.proposals)
+    levels, n_images, threshold = candidates.levels[column], len(candidates.logits), config.proposal_nms_threshold
+    shifted = conventions.groups_shifted
+    keep = suppress(boxes, scores, levels, image_index, n_images, threshold, config.proposals, shifted)
     return Proposals(boxes[keep], logits[keep], image_index[keep])
 
 

@@ -46,8 +46,9 @@ def select(
     boxes = clip_boxes(boxes, bounds[image_index])
     valid = (sides(boxes) > conventions.smallest_detection).all(-1)
     (rows,) = xp.nonzero(valid & reaches(scores, predict.score_threshold, conventions))
+    columns = boxes[rows], scores[rows], label[rows], image_index[rows]
     threshold, limit = predict.nms_threshold, predict.detections or DEFAULT_DETECTIONS
-    kept = rows[suppress(boxes[rows], scores[rows], label[rows], image_index[rows], len(bounds), threshold, limit)]
+    kept = rows[suppress(*columns, len(bounds), threshold, limit, conventions.groups_shifted)]
     kept_boxes = boxes[kept]
     if predict.box_voting:
         groups = image_index * class_logits.shape[1] + label
