@@ -226,3 +226,11 @@ def test_benchmark_reports_the_time_of_each_stage(run, shapes, capsys):
     assert printed.out == ""
     assert "total (median)" in printed.err
     assert "peak memory" in printed.err
+
+
+def test_benchmark_runs_where_memory_cannot_be_measured(run, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
+    assert call("benchmark", run, "--rounds", 1) == 0
+    assert "peak memory" not in capsys.readouterr().err
+    assert call("benchmark", run, "--rounds", 1, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["peak_mb"] is None

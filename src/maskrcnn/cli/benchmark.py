@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import resource
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -60,7 +60,7 @@ def benchmark(
             total_seconds.append(time.perf_counter() - began)
     median_ms = 1000 * statistics.median(total_seconds)
     stages_ms = {name: 1000 * sum(seconds) / rounds for name, seconds in stage_seconds.items()}
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak_mb = _peak_megabytes()
     if json:
         print_json(
             {
@@ -79,4 +79,15 @@ def benchmark(
         table.add_row(name, f"{ms:.1f}", f"{100 * ms / median_ms:.0f} %")
     table.add_row("total (median)", f"{median_ms:.1f}", "100 %")
     talk.print(table)
-    say(f"loaded in {load_seconds:.2f} s, first prediction {first_seconds:.2f} s, peak memory {peak_mb:.0f} MB")
+    peak = "" if peak_mb is None else f", peak memory {peak_mb:.0f} MB"
+    say(f"loaded in {load_seconds:.2f} s, first prediction {first_seconds:.2f} s{peak}")
+
+
+def _peak_megabytes() -> float | None:
+    """Return the largest resident memory of this process so far, or None on Windows, where Python cannot tell."""
+    try:
+        import resource
+    except ModuleNotFoundError:
+        return None
+    bytes_per_unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * bytes_per_unit / 2**20
