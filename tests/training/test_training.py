@@ -80,7 +80,7 @@ def test_mask_targets_match_the_transformed_image(shapes, mirrored, turns):
     coverage = mask_targets(
         regions.boxes[positive], regions.image_index[positive], regions.instance[positive], truth, 14
     )
-    assert len(positive) >= len(targets)
+    compared = 0
     for k, row in enumerate(positive.tolist()):
         mask = RLE(targets.masks[int(regions.instance[row])], targets.source_hw).to_mask()
         placed = place(np.repeat(mask[..., None] * np.uint8(255), 3, 2), placement)[:, :, 0] > 0
@@ -91,8 +91,10 @@ def test_mask_targets_match_the_transformed_image(shapes, mirrored, turns):
         padded = np.pad(placed, ((0, 1), (0, 1)))
         expected = padded[ys[:, None], xs].reshape(14, subsamples, 14, subsamples).mean((1, 3))
         inside = (x1 >= 0) & (y1 >= 0) & (x2 <= 96) & (y2 <= 96)
-        if inside:
+        if inside:  # beyond the crop, the mask goes on and the picture ends
+            compared += 1
             assert np.abs(coverage[k].numpy() - expected).max() < 0.08
+    assert compared >= len(targets) > 2, "at least the true boxes"
 
 
 def test_anchor_samples_decode_to_the_ground_truth(shapes):

@@ -16,7 +16,7 @@ from maskrcnn import __version__
 from maskrcnn.config import Config
 from maskrcnn.evaluation import Evaluation
 from maskrcnn.files import write_text
-from maskrcnn.inspection.curves import SCORES, read_record, training_sections
+from maskrcnn.inspection.curves import SCORES, of_kind, read_record, training_sections
 from maskrcnn.inspection.page import Section, facts, folded, page, table
 from maskrcnn.inspection.quality import fraction, score_sections
 
@@ -24,13 +24,18 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "numba", "openvino", "onnxr
 """Packages listed with their versions if installed."""
 
 
-def write_run_report(folder: Path, evaluation: Evaluation | None, say: Callable[[str], None]) -> None:
-    """Write ``report.html`` into a run folder. Raise nothing: `say` reports the error, and the run continues."""
+def write_run_report(
+    folder: Path, evaluation: Evaluation | None, say: Callable[[str], None], path: Path | None = None
+) -> None:
+    """Write the report of a run to `path`, by default to ``report.html`` in its folder.
+
+    Raise nothing: `say` reports the error, and the run continues.
+    """
     try:
         config = Config.load(folder / "config.yaml")
-        write_report(folder / "report.html", folder.resolve().name, config, evaluation, run=folder)
+        write_report(path or folder / "report.html", folder.resolve().name, config, evaluation, run=folder)
     except Exception as error:  # days of training are worth more than a page about them
-        say(f"could not write report.html, the run continues: {type(error).__name__}: {error}")
+        say(f"could not write the report, the run continues: {type(error).__name__}: {error}")
 
 
 def write_report(
@@ -43,7 +48,8 @@ def write_report(
     provenance: dict[str, Any] | None = None,
 ) -> None:
     """Write the page: the curves of `run`, if any, then `evaluation`. Raise `UserError` if it cannot be written."""
-    steps, validations = read_record(run / "metrics.jsonl") if run is not None else ([], [])
+    entries = read_record(run / "metrics.jsonl") if run is not None else []
+    steps, validations = of_kind(entries, "step"), of_kind(entries, "validation")
     sections = training_sections(steps, validations)
     if evaluation is None:
         sections.append(Section("scores", "Scores", "<p>There are no validation images, so nothing was scored.</p>"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,8 +17,20 @@ UNTIMED_STEPS = 3
 """Steps left out of the mean step time: they compile kernels and fill caches."""
 
 
+STATE_SECONDS = 120.0
+"""Interval at which a run saves its state. A killed run loses that much work, and a validation that was under way."""
+
+
+@dataclass(frozen=True)
+class Overheads:
+    """Seconds of a run beside its steps: of a validation with its model files and its report, and of a saved state."""
+
+    validation: float
+    state: float
+
+
 class Budget:
-    """`seconds` of training, validations included; `step_times` holds the seconds of each step so far."""
+    """`seconds` of a run, validations and files included; `step_times` holds the seconds of each step so far."""
 
     def __init__(self, seconds: float, step_times: list[float]) -> None:
         self.seconds = seconds
@@ -34,10 +47,12 @@ class Budget:
         times = self.step_times[UNTIMED_STEPS:]
         return sum(times) / len(times)
 
-    def more_steps(self, elapsed: float, validation_seconds: float, steps_per_epoch: int) -> int:
+    def more_steps(self, elapsed: float, overheads: Overheads, steps_per_epoch: int) -> int:
         """Return how many more steps fit into the time left after `elapsed` seconds."""
-        done = len(self.step_times)
-        return steps_for(self.seconds - elapsed, self.step_seconds, validation_seconds, steps_per_epoch, done)
+        # The state is saved now, at the end, and at regular intervals in between.
+        seconds_left = self.seconds - elapsed - 2 * overheads.state
+        step_seconds = self.step_seconds * (1 + overheads.state / STATE_SECONDS)
+        return steps_for(seconds_left, step_seconds, overheads.validation, steps_per_epoch, len(self.step_times))
 
 
 def across_sizes(pixels: np.ndarray, max_images: int = 5) -> np.ndarray:

@@ -8,6 +8,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,14 +22,22 @@ from maskrcnn.data.dataset import swapped_labels
 from maskrcnn.data.table import Dataset
 from maskrcnn.detection.fit import fitted_hw
 from maskrcnn.errors import UserError
-from maskrcnn.evaluation import Evaluation, evaluate, find, judge_found, require_common_classes
+from maskrcnn.evaluation import Evaluation, examine, find, judge_found, require_common_classes
 from maskrcnn.files import write_text
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.runtimes.torch import TorchRuntime
 from maskrcnn.inspection.report import write_run_report
 from maskrcnn.settings import Origin, Settings
+from maskrcnn.structures import Detections
 from maskrcnn.training.allocator import freed_memory_kept
-from maskrcnn.training.budget import Budget, across_sizes, seconds_for_all, validation_due
+from maskrcnn.training.budget import (
+    STATE_SECONDS,
+    Budget,
+    Overheads,
+    across_sizes,
+    seconds_for_all,
+    validation_due,
+)
 from maskrcnn.training.distributed import World, joined, pick_own_device
 from maskrcnn.training.learner import Learner, Step
 from maskrcnn.training.memory import fit_to_memory, free_bytes
@@ -38,9 +47,6 @@ from maskrcnn.training.record import Record, read_validation
 from maskrcnn.training.run_folder import RunFolder, RunState, provenance, require_space, restore_optimizer
 from maskrcnn.training.start import build, restart, start
 from maskrcnn.training.stopping import stop_on_signals
-
-STATE_SECONDS = 120.0
-"""Interval at which the state is saved. A killed run loses that much work, and a validation that was under way."""
 
 MAX_SKIPPED_IN_A_ROW = 5
 
@@ -172,7 +178,7 @@ class _Trainer:
                     self._report_skipped(batch, step, skipped_in_a_row)
                 step_seconds = time.monotonic() - began
                 record.step(step.losses, step.lr, step_seconds, waited, step.images)
-                planned = state.total is None and self._plan(step_seconds)
+                planned = state.total is None and self._plan(time.monotonic() - began)
                 finished = state.step == state.total
                 due = validation_due(state.step, state.total, self.steps_per_epoch)
                 if due:
@@ -232,28 +238,46 @@ class _Trainer:
         budget = Budget(seconds(self.config.train.budget), self.state.step_times)
         if not budget.measured(self._elapsed()):
             return None
-        validation_seconds = self._time_validation()
-        remaining = budget.more_steps(self._elapsed(), validation_seconds, self.steps_per_epoch)
-        total = self.state.step + remaining
+        overheads = self._time_overheads()
+        total = self.state.step + budget.more_steps(self._elapsed(), overheads, self.steps_per_epoch)
         self.display.say(
             f"budget {self.config.train.budget}: {total} steps of {budget.step_seconds:.2f} s, and a validation of "
-            f"about {validation_seconds:.0f} s every {self.steps_per_epoch} steps"
+            f"about {overheads.validation:.0f} s every {self.steps_per_epoch} steps"
         )
         return total
 
-    def _time_validation(self) -> float:
-        """Estimate the seconds of a validation from a few of its images, small to large."""
+    def _time_overheads(self) -> Overheads:
+        """Do once, or for a few images, what the run does beside its steps."""
+        validation, evaluation = self._time_validation()
+        began = time.monotonic()
+        self._write_model(self.folder.last, self._average_predictor(), None)
+        model = time.monotonic() - began
+        began = time.monotonic()
+        with TemporaryDirectory() as folder:
+            write_run_report(self.folder.path, evaluation, self.display.say, Path(folder) / "report.html")
+        report = time.monotonic() - began
+        began = time.monotonic()
+        self._save_state()
+        return Overheads(validation + 2 * model + report, time.monotonic() - began)  # models: last and best
+
+    def _time_validation(self) -> tuple[float, Evaluation | None]:
+        """Estimate the seconds of a validation from a few of its images, small to large. Also return their scores."""
         if self.val_data is None or len(self.val_data) == 0:
-            return 0.0
+            return 0.0, None
         sizes, conventions = self.val_data.sizes.tolist(), self.model.conventions
         pixels = np.array([math.prod(fitted_hw(hw, conventions, self.config.model)) for hw in sizes])
         timed = across_sizes(pixels)
-        predictor, times = self._average_predictor(), []
-        for i in [timed[0], *timed]:  # the first call compiles kernels
+        predictor, few = self._average_predictor(), self.val_data.take(timed)
+        examine(predictor, few.take([0]))  # compiles kernels
+        found: dict[int, Detections | str] = {}
+        times = []
+        for i in range(len(few)):
             began = time.monotonic()
-            evaluate(predictor, self.val_data.take([i]))
+            found |= find(predictor, few, [i])
             times.append(time.monotonic() - began)
-        return seconds_for_all(pixels, timed, times[1:]) / self.world.size
+        evaluation = judge_found(predictor, few, found, sum(times))
+        judging = evaluation.scores["seconds"] / len(few) * len(pixels)
+        return seconds_for_all(pixels, timed, times) / self.world.size + judging, evaluation
 
     def _fitted_to_memory(self, settings: Settings) -> Settings:
         settings, reason = fit_to_memory(settings, self.model, free_bytes(self.device))
