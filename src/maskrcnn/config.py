@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import difflib
 import re
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import yaml
 from cyclopts import Parameter
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
 from maskrcnn.errors import UserError
+
+T = TypeVar("T")
 
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -295,10 +298,7 @@ class Config(_Group):
     @classmethod
     def parse(cls, values: dict[str, Any], source: str) -> Config:
         """Validate a nested dictionary; `source` names it in errors. Raises `UserError` for a wrong key or value."""
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            raise UserError(f"{source}: {explain(error)}") from None
+        return validated(cls, values, source)
 
     @classmethod
     def load(cls, file: str | Path) -> Config:
@@ -335,6 +335,8 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
         raise UserError(f"the configuration file {file} is not UTF-8 text") from None
     except yaml.YAMLError as error:
         raise UserError(f"{file} is not valid YAML: {error}") from None
+    except RecursionError:
+        raise UserError(f"{file} is not usable YAML: it is nested too deeply") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -342,6 +344,15 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
             f"{file} must hold groups of settings ({', '.join(Config.model_fields)}), not a {type(values).__name__}"
         )
     return values
+
+
+def validated(kind: type[T], values: Any, source: str) -> T:
+    """Return `values` as a pydantic model or dataclass. Raises `UserError` that names `source` and each wrong key."""
+    adapter = TypeAdapter(kind)
+    try:
+        return adapter.validate_python(values)
+    except ValidationError as error:
+        raise UserError(f"{source}: {explain(error, None if kind is Config else list(get_type_hints(kind)))}") from None
 
 
 def set_values(model: BaseModel) -> dict[str, Any]:
@@ -363,7 +374,7 @@ def explain(error: ValidationError, top: list[str] | None = None) -> str:
     lines = []
     for item in error.errors():
         place = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
+        if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             *groups, key = (str(part) for part in item["loc"])
             names = {f"{g}.{n}": n for g, f in Config.model_fields.items() for n in f.annotation.model_fields}  # type: ignore[union-attr]
             known = top or [*Config.model_fields]
@@ -371,7 +382,17 @@ def explain(error: ValidationError, top: list[str] | None = None) -> str:
                 known = [name for path, name in names.items() if path.startswith(groups[0])]
             near = difflib.get_close_matches(key, known, 1)
             lines.append(f"there is no setting {place!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        elif item["type"] == "missing":
+            lines.append(f"{place} is missing")
         else:
             message = item["msg"].removeprefix("Value error, ")
-            lines.append(f"{place} = {item.get('input')!r}: {message[:1].lower()}{message[1:]}")
+            subject = " = ".join(filter(None, (place, _short(item.get("input")))))
+            lines.append(f"{subject}: {message[:1].lower()}{message[1:]}")
     return "; ".join(lines)
+
+
+def _short(value: Any) -> str:
+    """Return a `repr` that stays short: a few bytes of YAML can stand for gigabytes."""
+    writer = reprlib.Repr()
+    writer.maxlevel, writer.maxstring, writer.maxother = 2, 80, 80
+    return writer.repr(value)

@@ -1,11 +1,14 @@
-"""Atomic writes: write a temporary file next to the target, then rename it."""
+"""Files: atomic writes, by a temporary file next to the target that is then renamed, and reading JSON."""
 
 from __future__ import annotations
 
+import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -19,10 +22,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
     The file gets the permissions of the file that it replaces, or those of a new file.
     """
     path = Path(path)
-    part_file = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
+    part_file = unfinished(path)
     with named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part_file.unlink(missing_ok=True)  # left by a killed process of the same id
         with open(part_file, "xb") as new_file:
             mode = os.fstat(new_file.fileno()).st_mode & 0o777
     try:
@@ -35,6 +37,11 @@ def atomic(path: str | Path) -> Iterator[Path]:
             os.replace(part_file, path)
     finally:
         part_file.unlink(missing_ok=True)
+
+
+def unfinished(path: Path) -> Path:
+    """Return a hidden name next to `path` that no other thread, process or host writes to. It keeps the suffix."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part{path.suffix}")
 
 
 def remove_unfinished(*folders: Path) -> None:
@@ -63,3 +70,24 @@ def write_image(image: Image.Image, path: str | Path) -> None:
     """Write an image atomically in the format of its suffix."""
     with atomic(path) as part_file, named(Path(path)):
         image.save(part_file)
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file. Raise `UserError` if it is missing or is no JSON."""
+    try:
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text") from None
+    return parse_json(text, str(path))
+
+
+def parse_json(text: str, source: str) -> Any:
+    """Parse JSON. Raise `UserError` that names `source` if `text` is none."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise UserError(f"{source} is not usable JSON: it is nested too deeply") from None
+    except ValueError as error:
+        raise UserError(f"{source} is not valid JSON: {error}") from None

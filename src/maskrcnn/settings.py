@@ -108,9 +108,9 @@ def _from_file(file: str | Path) -> tuple[dict[str, Any], str | None]:
         if set(_names(values)) >= set(_names(Config().model_dump())):
             return values, f"{file} sets every setting, so none is chosen from the data; delete lines to change that"
         return values, None
-    if not isinstance(set_by, dict):
+    if not isinstance(set_by, dict) or not all(isinstance(names, list) for names in set_by.values()):
         raise UserError(f"{file}: {SET_BY} must list the settings of each origin, as in {SET_BY}: {{user: [train.lr]}}")
-    kept = {name for origin in CARRIED_OVER for name in set_by.get(origin, ())}
+    kept = {str(name) for origin in CARRIED_OVER for name in set_by.get(origin, ())}
     values = _chosen(values, kept.__contains__)
     names = ", ".join(_names(values)) or "none"
     return values, f"{file}: settings that were set on purpose are kept ({names}); the others are chosen again"

@@ -107,7 +107,7 @@ def test_run_from_a_torchvision_checkpoint_exports_to_torchvision(shapes, tmp_pa
 
 def test_conventions_round_trip_through_json():
     for conventions in (NATIVE, TORCHVISION, DETECTRON2, MATTERPORT):
-        assert Conventions.from_dict(json.loads(json.dumps(conventions.to_dict()))) == conventions
+        assert Conventions.from_dict(json.loads(json.dumps(conventions.to_dict())), "header") == conventions
 
 
 def test_to_pixels_inverts_to_units():

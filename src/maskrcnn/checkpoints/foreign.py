@@ -6,13 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from maskrcnn.checkpoints import detectron2, matterport, torchvision
 from maskrcnn.checkpoints.native import Checkpoint
 from maskrcnn.checkpoints.published import PUBLISHED, fetch
 from maskrcnn.checkpoints.safe_pickle import read_pickle, read_torch
-from maskrcnn.config import ImportConfig, explain, set_values
+from maskrcnn.config import ImportConfig, set_values, validated
 from maskrcnn.errors import UserError
 
 # source -> (a tensor that only this program's Mask R-CNN has, the translation)
@@ -28,10 +26,7 @@ WRAPPERS = ("model", "state_dict", "model_state_dict")
 
 def read_foreign(checkpoint: str | Path | Mapping[str, Any], source: str | None = None, **options: Any) -> Checkpoint:
     """The checkpoint of another program under our names; see `import_checkpoint`. Raises `UserError`."""
-    try:
-        settings = ImportConfig.model_validate(options)
-    except ValidationError as error:
-        raise UserError(f"import options: {explain(error, list(ImportConfig.model_fields))}") from None
+    settings = validated(ImportConfig, options, "import options")
     if str(checkpoint) in PUBLISHED:
         published = PUBLISHED[str(checkpoint)]
         defaults = {"class_names": _coco_names(), "norm_eps": published.norm_eps}

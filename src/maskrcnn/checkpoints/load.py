@@ -105,14 +105,4 @@ def save(predictor: Predictor, path: Path) -> None:
     """Write the model of a predictor to a model file. Raises `UserError`, also for a bundle, which has no weights."""
     from maskrcnn.checkpoints.native import Checkpoint, write_model
 
-    write_model(
-        path,
-        Checkpoint(
-            weights=predictor.model.state_dict(),
-            config=predictor.config,
-            conventions=predictor.conventions,
-            class_ids=predictor.class_ids,
-            class_names=predictor.class_names,
-            provenance=predictor.provenance,
-        ),
-    )
+    write_model(path, Checkpoint(weights=predictor.model.state_dict(), **vars(predictor.description)))

@@ -21,7 +21,7 @@ from maskrcnn.deploy.whole import check_expressible, whole_graph
 from maskrcnn.detection.fit import stack
 from maskrcnn.errors import ImageError, UserError
 from maskrcnn.evaluation import evaluate
-from maskrcnn.files import atomic
+from maskrcnn.files import atomic, unfinished
 from maskrcnn.inference.bundle import describe, write_bundle
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.runtimes import ExportedRuntime
@@ -73,7 +73,7 @@ def export(
         raise UserError("int8 needs images with masks to calibrate on: --calibrate DATA")
     else:
         graphs, scores = _int8(model, runtime, calibrate, most_loss, say)
-    part_folder = out.with_name(f".{out.name}.{os.getpid()}.part")
+    part_folder = unfinished(out)
     try:
         part_folder.mkdir(parents=True)
         exported_as = {"runtime": runtime, "precision": precision, "scores": scores}

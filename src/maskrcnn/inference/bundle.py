@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 from safetensors.numpy import save_file
 
-from maskrcnn.config import Config
-from maskrcnn.detection.conventions import Conventions
+from maskrcnn.config import validated
 from maskrcnn.errors import UserError
-from maskrcnn.files import write_text
+from maskrcnn.files import read_json, write_text
+from maskrcnn.inference.description import Description
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.runtimes import ExportedRuntime
 from maskrcnn.winograd import inference as winograd
@@ -35,18 +36,19 @@ def is_bundle(path: Path) -> bool:
     return (path / DESCRIPTION).is_file()
 
 
+class _Bundle(BaseModel):
+    """The entries of ``model.json`` that a `Description` lacks."""
+
+    runtime: str
+    precision: str
+    pixel_mean: tuple[float, float, float]
+    winograd: bool = False
+    scores: dict[str, Any] = {}
+
+
 def describe(model: Predictor, pixel_mean: tuple[float, ...], **values: Any) -> dict[str, Any]:
     """The content of ``model.json``, with `values` added."""
-    return {
-        "format": FORMAT,
-        **values,
-        "config": model.config.model_dump(mode="json"),
-        "conventions": model.conventions.to_dict(),
-        "pixel_mean": list(pixel_mean),
-        "class_ids": model.class_ids,
-        "class_names": model.class_names,
-        "provenance": model.provenance,
-    }
+    return {"format": FORMAT, **values, "pixel_mean": list(pixel_mean), **model.description.to_dict()}
 
 
 def write_bundle(
@@ -65,23 +67,20 @@ def write_bundle(
 
 def read_bundle(path: Path) -> Predictor:
     """The model of a bundle. Raises `UserError`."""
+    file = path / DESCRIPTION
+    values = read_json(file)
+    if not isinstance(values, dict) or values.get("format") not in READABLE:
+        raise UserError(f"{file} is not the description of a bundle of this package")
+    bundle, model = validated(_Bundle, values, str(file)), Description.parse(values, str(file))
+    name, config, conventions = bundle.runtime, model.config, model.conventions
+    adapter = winograd.read(path / CONVOLUTIONS, config.model.channels) if bundle.winograd else None
     try:
-        description = json.loads((path / DESCRIPTION).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path / DESCRIPTION} cannot be read: {error}") from None
-    if not isinstance(description, dict) or description.get("format") not in READABLE:
-        raise UserError(f"{path / DESCRIPTION} is not the description of a bundle of this package")
-    config = Config.parse(description["config"], str(path / DESCRIPTION))
-    conventions, pixel_mean = Conventions.from_dict(description["conventions"]), tuple(description["pixel_mean"])
-    name = description["runtime"]
-    adapter = winograd.read(path / CONVOLUTIONS, config.model.channels) if description.get("winograd") else None
-    try:
-        runtime = ExportedRuntime(name, path, config.model, conventions, pixel_mean, adapter)
+        runtime = ExportedRuntime(name, path, config.model, conventions, bundle.pixel_mean, adapter)
     except ModuleNotFoundError as error:
         raise UserError(f"{path} runs on {name}, which is not installed: pip install 'maskrcnn[{name}]'") from error
     except RuntimeError as error:
         raise UserError(f"{path} cannot be opened: {str(error).strip().splitlines()[-1]}") from None
     except ValueError as error:
         raise UserError(f"{path}: {error}; this version opens openvino and onnx") from None
-    provenance = description["provenance"] | {k: description[k] for k in ("precision", "scores") if k in description}
-    return Predictor(runtime, config, description["class_ids"], description["class_names"], provenance=provenance)
+    provenance = model.provenance | bundle.model_dump(include={"precision", "scores"})
+    return Predictor(runtime, config, model.class_ids, model.class_names, provenance=provenance)

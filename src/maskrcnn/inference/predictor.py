@@ -23,6 +23,7 @@ from maskrcnn.detection.fit import fit_picture, padded_hw, stack
 from maskrcnn.detection.stages import Fitted
 from maskrcnn.detection.timing import stage
 from maskrcnn.errors import ImageError, UserError
+from maskrcnn.inference.description import Description
 from maskrcnn.inference.runtimes import Runtime
 from maskrcnn.structures import Detections
 
@@ -62,6 +63,17 @@ class Predictor:
     @property
     def conventions(self) -> Conventions:
         return self.runtime.detector.conventions
+
+    @property
+    def description(self) -> Description:
+        """Everything about the model but its weights."""
+        return Description(
+            config=self.config,
+            conventions=self.conventions,
+            class_ids=self.class_ids,
+            class_names=self.class_names,
+            provenance=self.provenance,
+        )
 
     @property
     def model(self) -> MaskRCNN:

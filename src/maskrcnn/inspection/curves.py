@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,20 +27,27 @@ SMOOTHING_SHARE, MIN_SMOOTHING_STEPS = 0.05, 5
 STEP = Axis("step", 0)
 
 
-def read_record(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the step and validation entries, if there is a file, up to a broken line: a killed run may end in one."""
+def read_record(path: Path) -> list[dict[str, Any]]:
+    """Return the entries of a run's record, if there is a file, up to a broken line: a killed run may end in one."""
     entries: list[dict[str, Any]] = []
     try:
         for line in path.read_text("utf-8").splitlines():
-            entries.append(json.loads(line))
+            entry = json.loads(line)
+            if not isinstance(entry, dict) or not {"kind", "step"} <= entry.keys():
+                break
+            entries.append(entry)
     except (OSError, ValueError):
         pass
-    steps, validations = ([e for e in entries if e["kind"] == kind] for kind in ("step", "validation"))
-    return steps, validations
+    return entries
+
+
+def of_kind(entries: list[dict[str, Any]], kind: Literal["step", "validation"]) -> list[dict[str, Any]]:
+    """Return the entries of `read_record` of one kind."""
+    return [entry for entry in entries if entry["kind"] == kind]
 
 
 def training_sections(steps: list[dict[str, Any]], validations: list[dict[str, Any]]) -> list[Section]:
-    """Chart the entries of `read_record`."""
+    """Chart the steps and validations of a record."""
     if not steps:
         return []
     at = _column(steps, "step")

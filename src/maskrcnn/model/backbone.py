@@ -71,7 +71,8 @@ class Backbone(nn.Module):
                 f"the backbone {self.name!r} does not accept pictures of any size ({error}). Choose one that does, "
                 "such as resnet50, convnext_tiny or tf_efficientnet_lite0"
             ) from None
-        self.train(training)
+        finally:
+            self.train(training)
         shapes = [tuple(m.shape[1:]) for m in maps]
         expected = [(c, *(side // s for side in PROBE_HW)) for c, s in zip(self.channels, self.strides, strict=True)]
         if shapes != expected:

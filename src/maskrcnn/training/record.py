@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from typing import Any
 
 from maskrcnn.files import named
+from maskrcnn.inspection.curves import of_kind, read_record
 from maskrcnn.training.progress import ProgressDisplay, describe_scores
 from maskrcnn.training.run_folder import RunFolder, RunState
 
@@ -61,7 +61,5 @@ class Record:
 
 def read_validation(folder: RunFolder, step: int) -> dict[str, Any] | None:
     """Return the scores of the validation after `step` steps, or None if there are none."""
-    if not folder.metrics.exists():
-        return None
-    entries = (json.loads(line) for line in folder.metrics.read_text("utf-8").splitlines())
-    return next((e for e in entries if e["kind"] == "validation" and e["step"] == step), None)
+    validations = of_kind(read_record(folder.metrics), "validation")
+    return next((entry for entry in validations if entry["step"] == step), None)

@@ -19,18 +19,19 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.optim import Optimizer
 
 from maskrcnn import __version__
 from maskrcnn.checkpoints.load import RUN_FILES
-from maskrcnn.checkpoints.native import write_tensors
+from maskrcnn.checkpoints.native import read_tensors, write_tensors
+from maskrcnn.config import validated
 from maskrcnn.data.images import SUFFIXES
 from maskrcnn.data.table import Dataset
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.errors import UserError
-from maskrcnn.files import atomic, named, remove_unfinished
+from maskrcnn.files import named, parse_json, read_json, remove_unfinished, write_text
+from maskrcnn.inspection.curves import read_record
 
 
 @dataclass
@@ -104,18 +105,17 @@ class RunFolder:
     def load_state(self) -> tuple[RunState, dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
         """Counters, weights, average, and the optimizer's state by parameter index. Raises `UserError`."""
         try:
-            with safe_open(self.state, "pt") as file:
-                run_state = RunState(**json.loads(file.metadata()["progress"]))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        except (SafetensorError, OSError, TypeError, ValueError) as error:
-            raise UserError(f"{self.path} cannot be resumed: {self.state} is not readable ({error})") from None
+            header, tensors = read_tensors(self.state)
+            run_state = validated(RunState, parse_json(header.get("progress", ""), "progress"), "progress")
+        except UserError as error:
+            raise UserError(f"{self.path} cannot be resumed: {self.state} is damaged ({error})") from None
         parts: dict[str, dict[str, Tensor]] = {"weights": {}, "average": {}, "optimizer": {}}
         for name, tensor in tensors.items():
-            kind, rest = name.split("/", 1)
-            parts[kind][rest] = tensor
+            kind, _, rest = name.partition("/")
+            parts.setdefault(kind, {})[rest] = tensor
         optimizer: dict[str, Any] = {}
         for name, tensor in parts["optimizer"].items():
-            index, key = name.split("/")
+            index, _, key = name.partition("/")
             optimizer.setdefault(index, {})[key] = tensor
         return run_state, parts["weights"], parts["average"], optimizer
 
@@ -126,19 +126,9 @@ class RunFolder:
 
     def rewind_metrics(self, step: int) -> None:
         """Drop what was recorded after `step`: a resumed run records it again."""
-        if not self.metrics.exists():
-            return
-        kept = []
-        for line in self.metrics.read_text("utf-8").splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                break  # the run was killed while it wrote this line
-            if entry["step"] > step:
-                break
-            kept.append(line)
-        with atomic(self.metrics) as part_file:
-            part_file.write_text("".join(f"{line}\n" for line in kept), "utf-8")
+        if self.metrics.exists():
+            kept = [entry for entry in read_record(self.metrics) if entry["step"] <= step]
+            write_text("".join(f"{json.dumps(entry)}\n" for entry in kept), self.metrics)
 
 
 def restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
@@ -157,10 +147,7 @@ def require_space(path: Path, needed: int) -> None:
 
 def read_conventions(folder: RunFolder) -> Conventions:
     """The conventions that the run began with. Raises `UserError`."""
-    try:
-        return Conventions.from_dict(json.loads(folder.conventions.read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
-        raise UserError(f"{folder.path} cannot be resumed: {folder.conventions} is missing or damaged") from None
+    return Conventions.from_dict(read_json(folder.conventions), str(folder.conventions))
 
 
 def provenance(data: Dataset, fingerprint: str, step: int, scores: dict[str, Any] | None) -> dict[str, Any]:
