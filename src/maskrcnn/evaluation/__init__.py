@@ -78,7 +78,7 @@ def find(
         unchanged = detections.hw == data.hw(i)
         result[i] = detections if unchanged else f"{path}: (height, width) changed from {data.hw(i)} to {detections.hw}"
         if on_image is not None:
-            on_image(len(result))
+            on_image(len(images) - len(pending))
     if pending and on_image is not None:
         on_image(len(images))
     return result | {i: errors[str(data.files[i])] for i in pending}
