@@ -19,13 +19,31 @@ CLASSES = 80
 
 def theirs_detect(model: Any, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, list]:
     """Predict as a user of torchvision does: array -> boxes, labels, scores and COCO run lengths."""
-    import torch
-    from pycocotools import mask as coco_mask
+    return theirs_detect_batch(model, [image])[0]
 
+
+def theirs_detect_batch(model: Any, images: list[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, list]]:
+    """Do so with several images at once, on the device of `model`."""
+    import torch
+
+    device = next(model.parameters()).device
+    results = []
     with torch.no_grad():
-        output = model([torch.from_numpy(image).permute(2, 0, 1).float() / 255])[0]
-        masks = np.asfortranarray((output["masks"][:, 0] >= 0.5).permute(1, 2, 0).numpy().astype(np.uint8))
-    return (*(output[k].numpy() for k in ("boxes", "labels", "scores")), coco_mask.encode(masks))
+        for output in model([torch.from_numpy(image).to(device).permute(2, 0, 1).float() / 255 for image in images]):
+            masks = (output["masks"][:, 0] >= 0.5).permute(1, 2, 0).to(torch.uint8)
+            runs = coco_encode()(np.asfortranarray(masks.cpu().numpy()))
+            boxes, labels, scores = (output[name].cpu() for name in ("boxes", "labels", "scores"))
+            results.append((boxes.float().numpy(), labels.numpy(), scores.float().numpy(), runs))
+    return results
+
+
+def coco_encode() -> Any:
+    """Return pycocotools' encoder of masks (H, W, N), or the same one of our dependency faster-coco-eval."""
+    try:
+        from pycocotools.mask import encode
+    except ImportError:
+        from faster_coco_eval.core.mask import encode
+    return encode
 
 
 def ours(bundle: str, pictures: np.ndarray) -> None:

@@ -24,10 +24,9 @@ from pathlib import Path
 import numpy as np
 import openvino as ov
 import torch
-from alone import CLASSES, SIZE, theirs_detect
-from torchvision.models import detection
+from alone import SIZE, theirs_detect
+from sides import compare, operations, ours_detect, picture, torchvision_model
 
-from maskrcnn import RLE, iou_matrix
 from maskrcnn.checkpoints.load import import_checkpoint, load
 from maskrcnn.deploy.convert import to_openvino
 from maskrcnn.deploy.export import export, save_bundle
@@ -38,93 +37,6 @@ from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.runtimes import ExportedRuntime
 
 THREADS = 2
-
-
-def picture(seed: int, side: int = SIZE) -> np.ndarray:
-    """Return an image (side, side, 3) of blobs, stripes and noise."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:side, :side]
-    image = rng.uniform(0, 255, 3) + 60 * np.sin(x / 9 + rng.uniform(0, 6))[..., None] * rng.uniform(-1, 1, 3)
-    for _ in range(40):
-        cy, cx, r = rng.uniform(0, side), rng.uniform(0, side), rng.uniform(8, 90)
-        image[(y - cy) ** 2 + (x - cx) ** 2 < r**2] = rng.uniform(0, 255, 3)
-    return np.clip(image + rng.normal(0, 10, image.shape), 0, 255).astype(np.uint8)
-
-
-@torch.no_grad()
-def torchvision_model(seed: int) -> detection.MaskRCNN:
-    """Return a model with random weights that finds 1000 proposals and 100 detections in an image."""
-    torch.manual_seed(seed)
-    model = detection.maskrcnn_resnet50_fpn(
-        weights=None, weights_backbone=None, num_classes=CLASSES + 1, min_size=SIZE, max_size=SIZE
-    ).eval()
-    for name, tensor in model.state_dict().items():
-        if name.endswith("running_mean"):
-            tensor.copy_(0.1 * torch.randn(tensor.shape))
-        elif name.endswith("running_var"):
-            tensor.copy_(1 + 0.2 * torch.rand(tensor.shape))
-        elif "bn3.weight" in name:
-            tensor.mul_(0.3)
-    model.rpn.head.cls_logits.weight.mul_(30)
-    model.rpn.head.bbox_pred.weight.mul_(3)
-    model.roi_heads.mask_predictor.mask_fcn_logits.weight.mul_(3)
-    batch, _ = model.transform([torch.from_numpy(picture(99)).permute(2, 0, 1).float() / 255])
-    features = model.backbone(batch.tensors)
-    proposals, _ = model.rpn(batch, features)
-    pooled = model.roi_heads.box_roi_pool(features, proposals, batch.image_sizes)
-    layer = model.roi_heads.box_predictor.cls_score
-    logits = layer(model.roi_heads.box_head(pooled))
-    factor = 3 / logits.std(0)
-    layer.weight.mul_(factor[:, None])
-    layer.bias.copy_((layer.bias - logits.mean(0)) * factor)
-    return model
-
-
-def ours_detect(model: Predictor, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, list]:
-    """Return boxes, class ids, scores and COCO run lengths of an image, as `theirs_detect` does."""
-    dets = model.predict(image, keep_pixels=False)
-    return dets.boxes, dets.class_ids, dets.scores, [rle.to_coco() for rle in dets.rles]
-
-
-def compare(ours: tuple, theirs: tuple) -> dict[str, float]:
-    """Return the largest differences between our detections and the nearest of theirs in the same class."""
-    assert len(ours[0]) == len(theirs[0]), f"{len(ours[0])} detections against {len(theirs[0])}"
-    distance = np.abs(ours[0][:, None] - theirs[0][None]).max(2).astype(float)
-    distance[ours[1][:, None] != theirs[1][None]] = np.inf
-    partner = distance.argmin(1)
-    a = [RLE.from_coco(r) for r in ours[3]]
-    b = [RLE.from_coco({"size": r["size"], "counts": r["counts"].decode()}) for r in theirs[3]]
-    ious = [float(iou_matrix([x], [b[k]])[0, 0]) for x, k in zip(a, partner, strict=True) if x.area or b[k].area]
-    return {
-        "detections": len(ours[0]),
-        "box_px": float(distance.min(1).max()),
-        "score": float(np.abs(ours[2] - theirs[2][partner]).max()),
-        "mask_iou": min(ious),
-    }
-
-
-def operations(model: Predictor, proposals: int, detections: int) -> int:
-    """Count the multiplications and additions of the three graphs with hooks on convolutions and linear layers."""
-    total = 0
-
-    def count(module: torch.nn.Module, inputs: tuple, output: torch.Tensor) -> None:
-        nonlocal total
-        weight = module.weight
-        if isinstance(module, torch.nn.ConvTranspose2d):
-            total += 2 * inputs[0].numel() * weight[0].numel()
-        else:
-            total += 2 * output.numel() * weight[0].numel()
-
-    kinds = (torch.nn.Conv2d, torch.nn.ConvTranspose2d, torch.nn.Linear)
-    hooks = [m.register_forward_hook(count) for m in model.model.modules() if isinstance(m, kinds)]
-    with torch.no_grad():
-        model.model.rpn(model.model.extract(torch.zeros(1, 3, SIZE, SIZE)))
-        channels = model.config.model.channels
-        model.model.box_head(torch.zeros(proposals, channels, 7, 7))
-        model.model.mask_head(torch.zeros(detections, channels, 14, 14), torch.ones(detections, dtype=torch.int64))
-    for hook in hooks:
-        hook.remove()
-    return total
 
 
 def convolution_rate(int8: bool) -> float:

@@ -16,9 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import tempfile
-import time
 from collections import OrderedDict
 from pathlib import Path
 from unittest import mock
@@ -27,6 +25,7 @@ import numpy as np
 import timm
 import torch
 from PIL import Image
+from sides import alternate
 from torch import Tensor, nn
 from torchvision.models import detection
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
@@ -78,11 +77,12 @@ def samples_of(data: Dataset, count: int) -> list[Sample]:
 
 
 def dense(target: Targets) -> dict[str, Tensor]:
-    """Return torchvision's targets: boxes, labels and masks (N, 512, 512) uint8."""
-    masks = np.zeros((len(target), SIZE, SIZE), np.uint8)
+    """Return torchvision's targets: boxes, labels and masks (N, H, W) uint8."""
+    h, w = target.placement.input_hw
+    masks = np.zeros((len(target), h, w), np.uint8)
     for k in range(len(target)):
         mask = maskrcnn.RLE(target.masks[k], target.source_hw).to_mask()
-        masks[k] = np.asarray(Image.fromarray(mask).resize((SIZE, SIZE), Image.Resampling.NEAREST))
+        masks[k] = np.asarray(Image.fromarray(mask).resize((w, h), Image.Resampling.NEAREST))
     return {
         "boxes": torch.from_numpy(target.boxes),
         "labels": torch.from_numpy(target.labels),
@@ -108,16 +108,29 @@ class Lite0(nn.Module):
         return self.fpn(OrderedDict((str(k), m) for k, m in enumerate(maps)))
 
 
-def torchvision_resnet50(n_classes: int) -> detection.MaskRCNN:
+def torchvision_resnet50(n_classes: int, hw: tuple[int, int] = (SIZE, SIZE)) -> detection.MaskRCNN:
     """Build a model with random weights and identity batch norm; residual branches are damped against overflow."""
     backbone = resnet_fpn_backbone(
         backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=5
     )
-    model = detection.MaskRCNN(backbone, n_classes + 1, min_size=SIZE, max_size=SIZE)
+    model = detection.MaskRCNN(backbone, n_classes + 1, min_size=min(hw), max_size=max(hw))
     for name, tensor in model.state_dict().items():
         if "bn3.weight" in name:
             tensor.mul_(0.2)
     return model
+
+
+def twins(n_classes: int, seed: int, hw: tuple[int, int] = (SIZE, SIZE)) -> tuple[detection.MaskRCNN, MaskRCNN]:
+    """Build torchvision's ResNet-50 model and ours with the same weights; everything trains except batch norm."""
+    torch.manual_seed(seed)
+    theirs = torchvision_resnet50(n_classes, hw)
+    ours = import_checkpoint(theirs.state_dict(), "torchvision", min_size=min(hw), max_size=max(hw)).model
+    ours.config = ours.config.model_copy(update={"proposals": 2000, "proposals_per_level": 2000})
+    ours.requires_grad_(True)
+    for layer in ours.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.requires_grad_(False)
+    return theirs, ours
 
 
 def torchvision_lite(n_classes: int, ours: MaskRCNN) -> detection.MaskRCNN:
@@ -134,9 +147,10 @@ def torchvision_lite(n_classes: int, ours: MaskRCNN) -> detection.MaskRCNN:
 
 
 def their_losses(model: detection.MaskRCNN, pictures: list[np.ndarray], targets: list[dict[str, Tensor]]) -> Losses:
-    """Return torchvision's five losses under our names, and their sum."""
-    images = [torch.from_numpy(p).permute(2, 0, 1).float() / 255 for p in pictures]
-    losses = model(images, targets)
+    """Return torchvision's five losses under our names, and their sum, on the device of `model`."""
+    device = next(model.parameters()).device
+    images = [torch.from_numpy(p).to(device).permute(2, 0, 1).float() / 255 for p in pictures]
+    losses = model(images, [{name: tensor.to(device) for name, tensor in target.items()} for target in targets])
     result = {ours: losses[theirs] for ours, theirs in THEIR_NAMES.items()}
     return {**result, "loss": torch.stack(list(result.values())).sum()}
 
@@ -150,9 +164,10 @@ def batch_of(samples: list[Sample], first: int) -> Batch:
 
 def our_losses(criterion: Criterion, batch: Batch) -> Losses:
     """Return our five losses and their sum."""
-    windows = torch.from_numpy(batch.windows)
-    images = criterion.model.normalize(torch.from_numpy(batch.pixels), windows)
-    generators = [torch.Generator().manual_seed(n) for n in batch.numbers]
+    device = criterion.model.pixel_mean.device
+    windows = torch.from_numpy(batch.windows).to(device)
+    images = criterion.model.normalize(torch.from_numpy(batch.pixels).to(device), windows)
+    generators = [torch.Generator(device).manual_seed(n) for n in batch.numbers]
     return criterion(images, windows, Truth.of(batch.targets, images.device), generators, len(batch))
 
 
@@ -176,46 +191,61 @@ def same_losses(theirs: detection.MaskRCNN, ours: MaskRCNN, sample: Sample) -> d
     with mock.patch.object(detection.roi_heads, "project_masks_on_boxes", our_targets):
         reference = their_losses(theirs, [picture], [dense(target)])
     rpn.fg_bg_sampler.batch_size_per_image, heads.fg_bg_sampler.batch_size_per_image = sample_sizes
-    all_samples = Config().changed(train={"rpn_batch": ALL, "roi_batch": ALL, "mask_batch": ALL}).train
+    sizes = {"rpn_batch": ALL, "roi_batch": ALL, "mask_batch": ALL}
+    all_samples = Config().changed(train={**sizes, "precision": "fp32"}).train
     # A Learner replaces modules of the network: compare the convolutions that are timed.
     losses = our_losses(Learner(ours, all_samples, World()).criterion, batch_of([sample], 0))
     pairs = {name: (losses[name].item(), reference[name].item()) for name in LOSSES}
     return {name: abs(value - expected) / max(abs(expected), 1.0) for name, (value, expected) in pairs.items()}
 
 
+class Steps:
+    """Training steps of both sides on the same images, `images` a step. `half`: torchvision's dtype under autocast."""
+
+    def __init__(
+        self,
+        theirs: detection.MaskRCNN,
+        ours: MaskRCNN,
+        config: Config,
+        samples: list[Sample],
+        images: int = 2,
+        half: torch.dtype | None = None,
+    ) -> None:
+        self.model, self.clip, self.half = theirs.train(), config.train.clip, half
+        self.learner = Learner(ours, config.train, World())
+        self.parts = [samples[k : k + images] for k in range(0, len(samples) - images + 1, images)]
+        self.dense_parts = [[dense(t) for _, t in part] for part in self.parts]
+        self.parameters = [p for p in theirs.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=config.train.lr)
+        self.device = self.parameters[0].device
+
+    def ours(self, k: int) -> None:
+        """Take our step `k`."""
+        part = k % len(self.parts)
+        self.learner.learn(batch_of(self.parts[part], part * len(self.parts[part])), k, 10**6)
+
+    def torchvision(self, k: int) -> None:
+        """Take torchvision's step `k`."""
+        part = k % len(self.parts)
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(self.device.type, self.half, enabled=self.half is not None):
+            losses = their_losses(self.model, [p for p, _ in self.parts[part]], self.dense_parts[part])
+        losses["loss"].backward()
+        nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        self.optimizer.step()
+
+
 def side_by_side(
     theirs: detection.MaskRCNN, ours: MaskRCNN, config: Config, samples: list[Sample], rounds: int
 ) -> dict[str, float]:
     """Time both sides in turn; return the median seconds per step and their ratio."""
-    pairs = [samples[k : k + 2] for k in range(0, len(samples) - 1, 2)]
-    dense_pairs = [[dense(t) for _, t in pair] for pair in pairs]
-    learner = Learner(ours, config.train, World())
-    parameters = [p for p in theirs.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=config.train.lr)
-    theirs.train()
-
-    def our_step(k: int) -> None:
-        learner.learn(batch_of(pairs[k], 2 * k), k, rounds)
-
-    def their_step(k: int) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        their_losses(theirs, [p for p, _ in pairs[k]], dense_pairs[k])["loss"].backward()
-        nn.utils.clip_grad_norm_(parameters, config.train.clip)
-        optimizer.step()
-
-    times: dict[str, list[float]] = {"ours": [], "torchvision": []}
+    steps = Steps(theirs, ours, config, samples)
     with freed_memory_kept(torch.device("cpu")):
-        for k in range(-len(pairs), rounds):
-            for name, step in (("ours", our_step), ("torchvision", their_step)):
-                began = time.perf_counter()
-                step(k % len(pairs))
-                if k >= 0:
-                    times[name].append(time.perf_counter() - began)
-    ours_s, theirs_s = (statistics.median(times[name]) for name in ("ours", "torchvision"))
+        seconds = alternate({"ours": steps.ours, "torchvision": steps.torchvision}, len(steps.parts), rounds)
     return {
-        "ratio": round(theirs_s / ours_s, 3),
-        "ours_s": round(ours_s, 3),
-        "torchvision_s": round(theirs_s, 3),
+        "ratio": round(seconds["torchvision"] / seconds["ours"], 3),
+        "ours_s": round(seconds["ours"], 3),
+        "torchvision_s": round(seconds["torchvision"], 3),
         "steps": rounds,
     }
 
@@ -239,14 +269,7 @@ def main() -> None:
         # A tiny learning rate keeps the weights, and with them the work per step, constant.
         constant = {"lr": 1e-6, "seed": args.seed}
         if args.only != "lite":
-            torch.manual_seed(args.seed)
-            theirs = torchvision_resnet50(n_classes)
-            model = import_checkpoint(theirs.state_dict(), "torchvision", min_size=SIZE, max_size=SIZE).model
-            model.config = model.config.model_copy(update={"proposals": 2000, "proposals_per_level": 2000})
-            model.requires_grad_(True)
-            for layer in model.modules():
-                if isinstance(layer, nn.BatchNorm2d):
-                    layer.requires_grad_(False)
+            theirs, model = twins(n_classes, args.seed)
             differences = same_losses(theirs, model, samples[0])
             assert max(differences.values()) < 1e-4, differences
             config = Settings.build("resnet50").config.changed(train={**constant, "roi_batch": 512})

@@ -4,7 +4,7 @@
 
 Each version runs in its own process, with its ``src`` folder first on the path; predictions alternate. Both read the
 same model files: `nuclei` and `nuclei-int8` as each version ships them, bundles of `nuclei` and of a random ResNet-50
-(seed 0, weights of `inference.py`) that BEFORE exports, and that ResNet-50 in torch on four synthetic pictures.
+(seed 0, weights of `sides.py`) that BEFORE exports, and that ResNet-50 in torch on four synthetic pictures.
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=16)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    from inference import SIZE, picture, torchvision_model
+    from alone import SIZE
+    from sides import picture, torchvision_model
 
     from maskrcnn.checkpoints.load import import_checkpoint, save
 

@@ -11,15 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
 import torch
-from inference import SIZE, picture, torchvision_model
+from alone import SIZE
+from sides import alternate, picture, torchvision_model
 
 import maskrcnn
 from maskrcnn.checkpoints.load import import_checkpoint, load
@@ -41,19 +40,12 @@ from maskrcnn.winograd import training as winograd
 THREADS = 2
 
 
-def alternate(with_backend: Callable[[int], object], without: Callable[[int], object], rounds: int) -> dict[str, float]:
+def gain(with_backend: Callable[[int], object], without: Callable[[int], object], rounds: int) -> dict[str, float]:
     """Median milliseconds of both sides and their ratio."""
-    seconds: dict[str, list[float]] = {"with": [], "without": []}
-    for k in range(-2, rounds):
-        for name, work in (("with", with_backend), ("without", without)):
-            began = time.perf_counter()
-            work(k + 2)
-            if k >= 0:
-                seconds[name].append(time.perf_counter() - began)
-    medians = {name: 1000 * statistics.median(times) for name, times in seconds.items()}
+    seconds = alternate({"with": with_backend, "without": without}, 2, rounds)
     return {
-        **{f"{name}_ms": round(ms, 1) for name, ms in medians.items()},
-        "gain": medians["without"] / medians["with"],
+        **{f"{name}_ms": round(1000 * median, 1) for name, median in seconds.items()},
+        "gain": seconds["without"] / seconds["with"],
     }
 
 
@@ -83,7 +75,7 @@ def main() -> None:
         resnet50 = import_checkpoint(torchvision_model(0).state_dict(), "torchvision", min_size=SIZE, max_size=SIZE)
         for title, model in (("predict resnet50", resnet50), ("predict nuclei", load("nuclei", device="cpu"))):
             fast, plain = bundles(model, folder / title)
-            results[title] = alternate(
+            results[title] = gain(
                 lambda k, m=fast: m.predict(picture(k % 4)), lambda k, m=plain: m.predict(picture(k % 4)), args.rounds
             )
         data = maskrcnn.open_dataset(write_shapes(folder / "shapes", 12, 0, hw=(512, 512)), say=lambda _: None)
@@ -95,7 +87,7 @@ def main() -> None:
                 plain_learner = learner_of(config, len(data.class_ids))
             batches = [make_batch(data, step, config, Shard.of(2)) for step in range(4)]
             with freed_memory_kept(torch.device("cpu")):
-                results[f"train {preset}"] = alternate(
+                results[f"train {preset}"] = gain(
                     lambda k, m=fast_learner, b=batches: m.learn(b[k % 4], k, 1000),
                     lambda k, m=plain_learner, b=batches: m.learn(b[k % 4], k, 1000),
                     args.rounds,

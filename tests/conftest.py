@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskrcnn.data.formats import open_dataset
 from maskrcnn.data.synthetic import write_shapes
 from maskrcnn.data.table import Dataset
 
@@ -39,4 +38,6 @@ def shapes_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shapes(shapes_csv: Path) -> Dataset:
+    from maskrcnn.data.formats import open_dataset  # loads polars, which tests/gpu does without
+
     return open_dataset(shapes_csv, say=lambda _: None)

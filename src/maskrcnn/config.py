@@ -126,7 +126,8 @@ class TrainConfig(_Group):
     """Maximum share of shown images without instances; each pass draws some of them. If left alone, 0.25 for data with
     more than that."""
     batch_size: Count = 2
-    """Images that pass the network together, in each process. If left alone, 1 and accumulated if memory is short."""
+    """Images that pass the network together, in each process. If left alone, up to 8 on a CUDA GPU, and 1 and
+    accumulated if memory is short."""
     accumulate: Count = 1
     """Batches whose gradients are added up in each step: the step of a larger batch in the memory of a small one."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -181,11 +182,12 @@ class TrainConfig(_Group):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of every random choice."""
     workers: Annotated[int, Field(ge=0)] = 2
-    """Threads that prepare images. 0 prepares them between the steps."""
+    """Threads that prepare images. 0 prepares them between the steps. If left alone, up to 8 for a CUDA GPU."""
     device: str = "auto"
     """Where to train: auto, cpu, cuda, cuda:1, mps."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Number format of the network; weights and losses stay fp32. auto: bf16 on a GPU that supports it, else fp32."""
+    """Number format of the network; weights and losses stay fp32. auto: bf16 on a GPU that supports it, else fp32. On
+    a GPU, validation uses it too."""
     deterministic: bool = False
     """Use only algorithms that give the same bits every time. For GPUs, and slower; a CPU does so anyway."""
 
@@ -318,8 +320,11 @@ class Config(_Group):
 
 RESNET: dict[str, Any] = {"channels": 256, "box_channels": 1024, "mask_channels": 256}
 
+GPU_PRESET = "resnet50"
+"""Preset of a run on a CUDA GPU that names none. Elsewhere, the defaults are those of "lite"."""
+
 PRESETS: dict[str, dict[str, Any]] = {
-    "lite": {},
+    "lite": {"model": {name: ModelConfig.model_fields[name].default for name in ("backbone", *RESNET)}},
     "resnet50": {"model": {"backbone": "resnet50", **RESNET}},
     "resnet101": {"model": {"backbone": "resnet101", **RESNET}},
 }

@@ -48,11 +48,16 @@ class Settings:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def build(cls, preset: str = "lite", file: str | Path | None = None, user: Config | None = None) -> Settings:
-        """A preset, changed by a YAML file, changed by the values that were given to `user`. Raises `UserError`."""
-        if preset not in PRESETS:
-            raise UserError(f"there is no preset {preset!r}; there are {', '.join(PRESETS)}")
-        settings = cls(Config()).updated(PRESETS[preset], Origin.PRESET)
+    def build(cls, preset: str | None = None, file: str | Path | None = None, user: Config | None = None) -> Settings:
+        """A preset, changed by a YAML file, changed by the values that were given to `user`. Raises `UserError`.
+
+        Without a preset, the defaults stay open.
+        """
+        settings = cls(Config())
+        if preset is not None:
+            if preset not in PRESETS:
+                raise UserError(f"there is no preset {preset!r}; there are {', '.join(PRESETS)}")
+            settings = settings.updated(PRESETS[preset], Origin.PRESET)
         if file is not None:
             values, note = _from_file(file)
             settings = settings.updated(values, Origin.FILE, f"configuration file {file}")

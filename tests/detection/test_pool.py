@@ -157,7 +157,7 @@ def test_assign_levels_follows_the_fpn_paper():
 def test_torch_pooling_matches_the_kernel(conventions):
     """Maps in double precision take the GPU's path of torch operations, level by level."""
     generator = torch.Generator().manual_seed(3)
-    features = [torch.randn(2, 6, 64 // 2**k, 48 // 2**k, generator=generator) for k in range(4)]
+    features = [torch.randn(2, 6, 64 // 2**k, 48 // 2**k, generator=generator).requires_grad_() for k in range(4)]
     corner = torch.rand(40, 2, generator=generator) * 120
     boxes = torch.cat([corner, corner + torch.rand(40, 2, generator=generator) ** 3 * 500 + 1], 1)
     boxes = boxes / 640 if conventions.normalized_boxes else boxes
@@ -169,3 +169,24 @@ def test_torch_pooling_matches_the_kernel(conventions):
     theirs = pool([f.double() for f in features], boxes, image_index, **settings)
     assert theirs.dtype == torch.float64
     assert (ours - theirs).abs().max() < 1e-4
+    grad = torch.randn(ours.shape, generator=generator)
+    gradients = (torch.autograd.grad(out, features, grad.to(out.dtype)) for out in (ours, theirs))
+    for a, b in zip(*gradients, strict=True):
+        assert (a - b).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("conventions", [NATIVE, MATTERPORT], ids=lambda c: c.name)
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_maps_are_pooled_at_exact_positions(conventions, half):
+    """Corners keep float32: bfloat16 would move one at 500 px by up to 1 px, two thirds of a cell here."""
+    generator = torch.Generator().manual_seed(1)
+    feature = torch.randn(1, 8, 160, 160, generator=generator).to(half)
+    corner = 400 + torch.rand(30, 2, generator=generator) * 200
+    boxes = torch.cat([corner, corner + 8 + torch.rand(30, 2, generator=generator) * 24], 1)
+    boxes = boxes / 640 if conventions.normalized_boxes else boxes
+    settings = {"size": 7, "strides": (4,), "conventions": conventions}
+    with torch.autocast("cpu", half):
+        pooled = pool([feature], boxes, torch.zeros(30, dtype=torch.int64), **settings)
+    exact = pool([feature.float()], boxes, torch.zeros(30, dtype=torch.int64), **settings)
+    assert pooled.dtype == half
+    assert ((pooled.float() - exact).abs() <= torch.finfo(half).eps * exact.abs() + 1e-6).all()

@@ -10,9 +10,10 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from guesses import guesses
+from lively import predictor
 from maskrcnn import RLE, Detections
 from maskrcnn.data.table import Dataset
-from maskrcnn.evaluation import score
+from maskrcnn.evaluation import find, score
 from maskrcnn.evaluation.coco import _results, _truth
 from maskrcnn.evaluation.kaggle import image_scores
 
@@ -127,3 +128,26 @@ def test_class_ids_are_compared_as_text(shapes):
     expected = score(shapes, guesses(shapes, np.random.default_rng(0)))
     assert score(numbers, found)["mask"]["AP"] == expected["mask"]["AP"] > 0
     assert score(numbers, found)["kaggle"]["mean"] == expected["kaggle"]["mean"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 20])
+def test_find_gives_each_image_its_detections_or_its_error(shapes, batch_size):
+    """Images are read ahead and in batches; missing ones, also at both ends, and one of a new size lose no other."""
+    model, n = predictor(), len(shapes)
+    missing, resized = {0, 1, 4, n - 1}, 6
+    files = [f.with_name("missing.png") if i in missing else f for i, f in enumerate(shapes.files)]
+    data = dataclasses.replace(shapes, files=files, sizes=shapes.sizes + np.eye(n, dtype=int)[resized][:, None])
+    done = []
+    images = [*range(n), 2]  # one image twice
+    found = find(model, data, images, batch_size=batch_size, on_image=done.append)
+    assert list(found) == list(range(n))
+    assert {i for i, result in found.items() if isinstance(result, str)} == missing | {resized}
+    assert all("missing.png: there is no such file" in found[i] for i in missing)
+    assert "(height, width) changed from (97, 129) to (96, 128)" in found[resized]
+    assert done[-1] == len(images)
+    assert done == sorted(done)
+    lenient = model.changed(score_threshold=0.05)
+    for i in set(range(n)) - missing - {resized}:
+        expected = lenient.predict(data.files[i])
+        assert np.array_equal(found[i].boxes, expected.boxes)
+        assert np.array_equal(found[i].scores, expected.scores)

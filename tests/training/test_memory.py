@@ -30,7 +30,7 @@ def test_the_count_grows_with_images_and_pixels(lite):
 
 @pytest.mark.parametrize(("free", "batch"), [(4e9, (2, 1)), (1.6e9, (1, 2)), (1e8, (1, 2))])
 def test_a_batch_that_does_not_fit_is_accumulated(lite, free, batch):
-    settings, reason = fit_to_memory(SETTINGS, lite, int(free))
+    settings, reason = fit_to_memory(SETTINGS, lite, "cpu", int(free))
     config = settings.config
     assert (config.train.batch_size, config.train.accumulate) == batch
     assert (reason is None) == (batch == (2, 1))
@@ -40,16 +40,36 @@ def test_a_batch_that_does_not_fit_is_accumulated(lite, free, batch):
 @pytest.mark.parametrize("settings", [{"batch_size": 8}, {"accumulate": 3}])
 def test_settings_of_the_user_stay(lite, settings):
     chosen = SETTINGS.updated({"train": settings}, Origin.USER)
-    assert fit_to_memory(chosen, lite, 1000) == (chosen, None)
+    for device, free in (("cpu", 1000), ("cuda", 1000), ("cuda", 10**12)):
+        assert fit_to_memory(chosen, lite, device, free) == (chosen, None)
 
 
 def test_the_batch_of_a_trained_norm_stays():
     model = build_model(LITE.model, 1, freeze_norm=False)
-    assert fit_to_memory(SETTINGS, model, 1000) == (SETTINGS, None)
+    for device in ("cpu", "cuda"):
+        assert fit_to_memory(SETTINGS, model, device, 1000) == (SETTINGS, None)
 
 
 def test_unknown_memory_changes_nothing(lite):
-    assert fit_to_memory(SETTINGS, lite, None) == (SETTINGS, None)
+    for device in ("cpu", "cuda", "mps"):
+        assert fit_to_memory(SETTINGS, lite, device, None) == (SETTINGS, None)
+
+
+@pytest.mark.parametrize("images", [1, 2, 4, 8, 20])
+def test_a_gpu_gets_the_largest_batch_that_fits(lite, images):
+    """`images` is the number of images that fit."""
+    free = int(training_bytes(lite, images, 512) / memory.USABLE_FRACTION) + 1
+    settings, reason = fit_to_memory(SETTINGS, lite, "cuda", free)
+    batch = {1: (1, 2), 2: (2, 1), 4: (4, 1)}.get(images, (8, 1))
+    assert (settings.config.train.batch_size, settings.config.train.accumulate) == batch
+    assert (reason is None) == (images == 2)
+    assert settings.origins.get("train.batch_size") == (None if images == 2 else Origin.PLAN)
+    assert fit_to_memory(SETTINGS, lite, "cpu", 10**12) == (SETTINGS, None), "a CPU keeps the default"
+
+
+def test_a_gpu_trains_norms_in_the_largest_batch_that_fits():
+    model = build_model(LITE.model, 1, freeze_norm=False)
+    assert fit_to_memory(SETTINGS, model, "cuda", 10**12)[0].config.train.batch_size == 8
 
 
 def test_a_container_has_its_own_limit(monkeypatch, tmp_path):

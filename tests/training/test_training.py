@@ -97,6 +97,25 @@ def test_mask_targets_match_the_transformed_image(shapes, mirrored, turns):
     assert compared >= len(targets) > 2, "at least the true boxes"
 
 
+def test_samples_list_their_positives_by_image(shapes):
+    """The rows are known without a look at the labels. The mask head trains on the first few of each image."""
+    batch = make_batch(shapes, 1, TINY, Shard.of(3))
+    truth = Truth.of(batch.targets, CPU)
+    config = TINY.train.model_copy(update={"roi_batch": 40, "mask_batch": 2})
+    boxes = np.concatenate([np.repeat(t.boxes, 2, 0) + np.float32([0, 0, 1, 2]) for t in batch.targets])
+    images = np.repeat(np.arange(3), [2 * len(t) for t in batch.targets])
+    generators = [torch.Generator().manual_seed(n) for n in range(3)]
+    regions = sample_regions(Proposals(boxes, boxes[:, 0], images), truth, config, NATIVE, generators)
+    positive = regions.labels.nonzero()[:, 0]
+    assert torch.equal(regions.positive, positive)
+    in_image = [positive[regions.image_index[positive] == b] for b in range(3)]
+    assert max(map(len, in_image)) > 2
+    assert torch.equal(regions.masked, torch.cat([rows[:2] for rows in in_image]))
+    grid = torch.rand(500, 4) * 60
+    anchors = sample_anchors(grid + torch.tensor([0, 0, 30, 30]), truth, config, NATIVE, generators)
+    assert torch.equal(anchors.positive, (anchors.labels > 0).nonzero()[:, 0])
+
+
 def test_anchor_samples_decode_to_the_ground_truth(shapes):
     model = build_model(TINY.model, 4)
     batch = make_batch(shapes, 0, TINY, Shard.of(2))
@@ -111,7 +130,7 @@ def test_anchor_samples_decode_to_the_ground_truth(shapes):
         decoded = decode_boxes(
             sample.deltas[row : row + 1], grid[sample.anchor_index[row : row + 1]], (1, 1, 1, 1), 10.0
         )
-        assert iou(decoded, truth.boxes[b, truth.valid[b]]).max() > 0.999
+        assert iou(decoded, truth.boxes_of(b)).max() > 0.999
     assert (sample.labels > 0).any()
 
 

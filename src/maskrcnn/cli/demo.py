@@ -11,6 +11,7 @@ from maskrcnn.cli import INTERRUPTED
 from maskrcnn.cli.common import Json, Seed, print_json, say, show_scores, talk
 from maskrcnn.config import Config
 from maskrcnn.errors import UserError
+from maskrcnn.settings import Settings
 
 N_IMAGES = 200
 HELD_OUT_SHARE = 0.2
@@ -51,8 +52,8 @@ def demo(*, out: Path | None = None, seed: Seed = 0, json: Json = False) -> int:
     csv = write_shapes(out / "data", N_IMAGES, seed)
     train_part, held_out = open_dataset(csv, say=say).split(HELD_OUT_SHARE, seed)
     say(f"{len(train_part)} images to train on, {len(held_out)} held out")
-    config = Config().changed(**SETTINGS).changed(train={"seed": seed})
-    run = train(train_part, None, out=out / "run", config=config, console=talk)
+    settings = Settings.build("lite", user=Config().changed(**SETTINGS).changed(train={"seed": seed}))
+    run = train(train_part, None, out=out / "run", config=settings, console=talk)
     if not run.finished:
         return INTERRUPTED
     model = run.model

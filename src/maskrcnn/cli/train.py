@@ -46,7 +46,7 @@ def train(
     resume
         Run folder to continue, with the data and settings that it began with.
     preset
-        Settings to start from. Default: lite.
+        Settings to start from. Default: resnet50 on a CUDA GPU, else lite.
     config
         YAML file of settings that change the preset, such as an earlier run's config.yaml.
     json
@@ -63,7 +63,7 @@ def train(
             raise UserError("name the CSV of masks to train on, or a run to --resume")
         if sum(v is not None for v in (val, val_ids, val_data)) > 1:
             raise UserError("--val, --val-ids and --val-data exclude each other: give one")
-        settings = Settings.build(preset or "lite", config, values)
+        settings = Settings.build(preset, config, values)
         data_options = options or DataOptions()
         source = {
             "data": str(data.absolute()),

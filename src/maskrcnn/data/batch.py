@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -125,11 +125,24 @@ def make_batch(data: Dataset, step: int, config: Config, shard: Shard, conventio
 
 
 def batches(
-    data: Dataset, first_step: int, last_step: int, config: Config, shard: Shard, conventions: Conventions = NATIVE
+    data: Dataset,
+    first_step: int,
+    last_step: int,
+    config: Config,
+    shard: Shard,
+    conventions: Conventions = NATIVE,
+    finish: Callable[[Batch], Batch] = lambda batch: batch,
 ) -> Generator[Batch, None, None]:
-    """Yield the images of `shard` in steps ``first_step <= step < last_step``, in order, prepared ahead."""
+    """Yield the images of `shard` in steps ``first_step <= step < last_step``, in order, prepared ahead.
+
+    The threads that prepare a batch also `finish` it.
+    """
+
+    def make(step: int) -> Batch:
+        return finish(make_batch(data, step, config, shard, conventions))
+
     if config.train.workers == 0:
-        yield from (make_batch(data, step, config, shard, conventions) for step in range(first_step, last_step))
+        yield from map(make, range(first_step, last_step))
         return
     with ThreadPoolExecutor(config.train.workers, thread_name_prefix="maskrcnn-data") as pool:
         waiting: deque[Future[Batch]] = deque()
@@ -137,7 +150,7 @@ def batches(
         try:
             while step < last_step or waiting:
                 while step < last_step and len(waiting) < 2 * config.train.workers:
-                    waiting.append(pool.submit(make_batch, data, step, config, shard, conventions))
+                    waiting.append(pool.submit(make, step))
                     step += 1
                 yield waiting.popleft().result()
         finally:

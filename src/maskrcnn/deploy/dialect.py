@@ -187,7 +187,8 @@ def _pool(
         return RoiAlign.apply(feature, level_boxes, images, size, anchors.strides[level], samples, aligned)
 
     features = [feature.permute(0, 3, 1, 2) for feature in maps]
-    return pool_by_level(features, boxes, image_index, levels, pool_level).permute(0, 2, 3, 1)
+    level_rows = [(levels == level).nonzero()[:, 0] for level in range(len(features))]
+    return pool_by_level(features, boxes, image_index, level_rows, pool_level).permute(0, 2, 3, 1)
 
 
 def _window(hw: Tensor) -> Tensor:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from array_api_compat import array_namespace
 
 from maskrcnn.detection.stages import Array
 
@@ -21,8 +24,17 @@ def to_numpy(array: Array) -> np.ndarray:
 
 def beside(values: np.ndarray, array: Array) -> Array:
     """Return `values` on the device of `array`, as a tensor if it is one."""
-    if isinstance(array, np.ndarray):
-        return values
+    return values if isinstance(array, np.ndarray) else to_device(values, array.device)
+
+
+def to_device(values: Array, device: Any) -> Array:
+    """Return `values` as a tensor on `device`. A blocking copy would first wait for all work that a GPU has queued."""
     import torch
 
-    return torch.as_tensor(values, device=array.device)
+    return torch.as_tensor(values).to(device, non_blocking=True)
+
+
+def group_sizes(index: Array, n_groups: int) -> list[int]:
+    """Count the elements of each group in `index` (N,). On a GPU, this waits for all queued work."""
+    groups = array_namespace(index).arange(n_groups, device=index.device)
+    return (index[:, None] == groups).sum(0).tolist()

@@ -9,11 +9,12 @@ N boxes, B images
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import accumulate, pairwise
 
 import numpy as np
 from array_api_compat import array_namespace
 
-from maskrcnn.detection.arrays import beside
+from maskrcnn.detection.arrays import beside, group_sizes
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.detection.stages import Array
 from maskrcnn.kernels import boxes as kernel
@@ -59,7 +60,8 @@ def decode_boxes(deltas: Array, anchors: Array, weights: Weights, clip: float) -
 def clip_boxes(boxes: Array, windows: Array) -> Array:
     """Clip boxes (..., 4) to windows (..., 4) of a shape that broadcasts."""
     xp = array_namespace(boxes)
-    low, high = windows[..., [0, 1, 0, 1]], windows[..., [2, 3, 2, 3]]
+    low, high = windows[..., :2], windows[..., 2:]
+    low, high = xp.concat([low, low], axis=-1), xp.concat([high, high], axis=-1)
     return xp.minimum(xp.maximum(boxes, low), high)
 
 
@@ -144,9 +146,10 @@ def suppress(
     of `Conventions`.
     """
     xp = array_namespace(boxes)
+    by_image = xp.argsort(image_index, stable=True)
     kept = []
-    for b in range(n_images):
-        (rows,) = xp.nonzero(image_index == b)
+    for first, last in pairwise(accumulate(group_sizes(image_index, n_images), initial=0)):
+        rows = by_image[first:last]
         order = rows[xp.argsort(-scores[rows], stable=True)]
         kept.append(order[_nms(boxes[order], scores[order], groups[order], threshold, limit, groups_shifted)])
     return xp.concat(kept) if kept else image_index[:0]

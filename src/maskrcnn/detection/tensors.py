@@ -1,6 +1,7 @@
 """RoIAlign for torch tensors, with gradients towards the maps.
 
 Our kernel pools float32 maps on a CPU, as the registered op ``torch.ops.maskrcnn.roi_align``; elsewhere torchvision.
+Maps of half precision are pooled in float32: bfloat16 would round a corner at 500 px to a multiple of 2.
 
 B images, R boxes, C channels, S output cells along a side, M x N cells of a map
 """
@@ -11,10 +12,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numba
+import numpy as np
 import torch
 import torchvision
 from torch import Tensor
 
+from maskrcnn.detection.arrays import beside, group_sizes
 from maskrcnn.detection.pool import POOLING, corner_positions, pool_arrays, sample_positions
 from maskrcnn.kernels.roi_align import roi_align_backward
 
@@ -30,11 +33,11 @@ def pool_tensors(
     pooling: str,
 ) -> Tensor:
     """`pool` for maps (B, M, N, C) and boxes (R, 4), each box from the map of its level (R,) -> (R, S, S, C)."""
-    features = [m.permute(0, 3, 1, 2) for m in maps]
+    features = [m.permute(0, 3, 1, 2).to(torch.promote_types(m.dtype, torch.float32)) for m in maps]
     boxes = boxes.detach()
     if boxes.device.type == "cpu" and features[0].dtype == torch.float32:
         pooled = roi_align(features, boxes, image_index, levels, size, strides, samples, pooling)
-        return pooled.permute(0, 2, 3, 1)
+        return pooled.permute(0, 2, 3, 1).to(maps[0].dtype)
 
     def pool_level(level: int, feature: Tensor, level_boxes: Tensor, images: Tensor) -> Tensor:
         if pooling == "corners":
@@ -42,20 +45,28 @@ def pool_tensors(
         rois = torch.cat([images[:, None], level_boxes], 1).to(feature.dtype)
         return torchvision.ops.roi_align(feature, rois, size, 1 / strides[level], samples, pooling == "aligned")
 
-    return pool_by_level(features, boxes, image_index, levels, pool_level).permute(0, 2, 3, 1)
+    pooled = pool_by_level(features, boxes, image_index, rows_by_group(levels, len(features)), pool_level)
+    return pooled.permute(0, 2, 3, 1).to(maps[0].dtype)
+
+
+def rows_by_group(index: Tensor, n_groups: int) -> tuple[Tensor, ...]:
+    """Rows of each group in `index` (N,), ascending. On a GPU, this waits once for all groups."""
+    return index.argsort(stable=True).split(group_sizes(index, n_groups))
 
 
 def pool_by_level(
     features: Sequence[Tensor],
     boxes: Tensor,
     image_index: Tensor,
-    levels: Tensor,
+    level_rows: Sequence[Tensor],
     pool_level: Callable[[int, Tensor, Tensor, Tensor], Tensor],
 ) -> Tensor:
-    """Pool the boxes (R, 4) of each level with ``pool_level(level, feature, boxes, images)``, in the boxes' order."""
-    rows_of = [(levels == level).nonzero()[:, 0] for level in range(len(features))]
-    parts = [pool_level(k, features[k], boxes[rows], image_index[rows]) for k, rows in enumerate(rows_of)]
-    return torch.cat(parts).index_select(0, torch.cat(rows_of).argsort())
+    """Pool the boxes (R, 4) with ``pool_level(level, feature, boxes, images)`` and restore their order.
+
+    `level_rows` are the rows of each level's boxes. Every box belongs to one level.
+    """
+    parts = [pool_level(k, features[k], boxes[rows], image_index[rows]) for k, rows in enumerate(level_rows)]
+    return torch.cat(parts).index_select(0, torch.cat(tuple(level_rows)).argsort())
 
 
 def crop_and_resize(feature: Tensor, boxes: Tensor, image_index: Tensor, size: int) -> Tensor:
@@ -63,7 +74,7 @@ def crop_and_resize(feature: Tensor, boxes: Tensor, image_index: Tensor, size: i
 
     Each bin has one bilinear sample; the outermost lie on the corners of the box. Samples off the map are 0.
     """
-    limits = boxes.new_tensor([feature.shape[-1] - 1, feature.shape[-2] - 1])[:, None]
+    limits = beside(np.array([feature.shape[-1] - 1, feature.shape[-2] - 1], np.float32), boxes)[:, None]
     positions = corner_positions(boxes, (feature.shape[-2], feature.shape[-1]), size)  # (R, 2, S)
     inside = (positions >= 0) & (positions <= limits)
     first = torch.minimum(positions.clamp(min=0), limits).floor()

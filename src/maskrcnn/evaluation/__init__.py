@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -50,24 +51,37 @@ def examine(model: Predictor, data: Dataset, *, on_image: Callable[[int], None] 
 
 
 def find(
-    model: Predictor, data: Dataset, images: Sequence[int], *, on_image: Callable[[int], None] | None = None
+    model: Predictor,
+    data: Dataset,
+    images: Sequence[int],
+    *,
+    batch_size: int = 1,
+    on_image: Callable[[int], None] | None = None,
 ) -> dict[int, Detections | str]:
-    """Return the detections of the images with indices `images`, or the error message if unreadable, by index."""
+    """Return the detections of the images with indices `images`, or the error message if unreadable, by index.
+
+    Up to `batch_size` images pass the network together. The next ones are decoded meanwhile.
+    """
     require_common_classes(model.class_ids, data)
     predictor = model.changed(score_threshold=min(MIN_SCORE, model.config.predict.score_threshold))
     result: dict[int, Detections | str] = {}
-    for done, i in enumerate(images, 1):
-        path = data.files[i]
-        try:
-            detections = predictor.predict(path, keep_pixels=False)
-            if detections.hw != data.hw(i):
-                raise ImageError(f"{path}: (height, width) changed from {data.hw(i)} to {detections.hw}")
-            result[i] = detections
-        except ImageError as error:
-            result[i] = str(error)
+    pending = deque(images)
+    errors: dict[str, str] = {}
+
+    def note(path: Any, error: ImageError) -> None:
+        errors[str(path)] = str(error)
+
+    paths = (data.files[i] for i in images)
+    for detections in predictor.predict_many(paths, batch_size=batch_size, on_error=note):
+        while (path := str(data.files[i := pending.popleft()])) != detections.image:
+            result[i] = errors[path]  # no detections came of the images before this one
+        unchanged = detections.hw == data.hw(i)
+        result[i] = detections if unchanged else f"{path}: (height, width) changed from {data.hw(i)} to {detections.hw}"
         if on_image is not None:
-            on_image(done)
-    return result
+            on_image(len(images) - len(pending))
+    if pending and on_image is not None:
+        on_image(len(images))
+    return result | {i: errors[str(data.files[i])] for i in pending}
 
 
 def require_common_classes(class_ids: Sequence[Any], data: Dataset) -> None:

@@ -6,12 +6,15 @@ B images, C channels, A cell anchors, M x N cells of a level, S sampled anchors
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from maskrcnn.detection.arrays import beside
+from maskrcnn.detection.tensors import rows_by_group
 from maskrcnn.model.layers import convolution, convolutions
 
 
@@ -72,12 +75,12 @@ class RPN(nn.Module):
         so the backward pass through these cells costs next to nothing.
         """
         per_cell = self.objectness.out_channels
-        logits, deltas, sample_order = [], [], []
-        first = 0
-        for feature in features:
-            rows, columns = feature.shape[-2:]
-            count = rows * columns * per_cell
-            samples = ((anchor_index >= first) & (anchor_index < first + count)).nonzero()[:, 0]
+        ends = np.array(list(accumulate(f.shape[-2] * f.shape[-1] * per_cell for f in features)))
+        level = torch.bucketize(anchor_index, beside(ends, anchor_index), right=True)
+        level_samples = rows_by_group(level, len(features))
+        logits, deltas = [], []
+        for feature, samples, first in zip(features, level_samples, [0, *ends.tolist()], strict=False):
+            columns = feature.shape[-1]
             level_index = anchor_index[samples] - first
             cell, cell_anchor = level_index // per_cell, level_index % per_cell
             y, x = cell // columns, cell % columns
@@ -86,9 +89,7 @@ class RPN(nn.Module):
             logits.append(F.linear(hidden, self.objectness.weight.flatten(1), self.objectness.bias)[row, cell_anchor])
             cell_deltas = F.linear(hidden, self.deltas.weight.flatten(1), self.deltas.bias)  # (S, A*4)
             deltas.append(cell_deltas.unflatten(1, (per_cell, 4))[row, cell_anchor])
-            sample_order.append(samples)
-            first += count
-        inverse = torch.cat(sample_order).argsort()
+        inverse = torch.cat(level_samples).argsort()
         return torch.cat(logits)[inverse], torch.cat(deltas)[inverse]
 
     def _hidden_at(self, feature: Tensor, image_index: Tensor, y: Tensor, x: Tensor, depth: int) -> Tensor:

@@ -14,7 +14,7 @@ from maskrcnn.detection.boxes import to_pixels, to_units
 from maskrcnn.detection.propose import propose
 from maskrcnn.model.mask_rcnn import MaskRCNN
 from maskrcnn.training import losses
-from maskrcnn.training.targets import Truth, first_of_each_image, mask_targets, sample_anchors, sample_regions
+from maskrcnn.training.targets import Truth, mask_targets, sample_anchors, sample_regions
 
 LOSSES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
 
@@ -51,17 +51,17 @@ class Criterion(nn.Module):
 
         proposals = propose(trunk, on_host(windows.float()), model.anchors, model.config, conventions)
         regions = sample_regions(proposals, truth, config, conventions, generators)
-        positive = regions.labels.nonzero()[:, 0]
+        positive, masked = regions.positive, regions.masked
         labels = regions.labels[positive]
-        masked = first_of_each_image(positive, regions.image_index, config.mask_batch)
         mask_boxes, mask_images = regions.boxes[masked], regions.image_index[masked]
+        boxes_px = to_pixels(mask_boxes, trunk.input_hw, conventions)
+        # Before the heads, because it waits for all work that a GPU has queued.
+        coverage = mask_targets(boxes_px, mask_images, regions.instance[masked], truth, model.config.mask_size)
         with self._autocast(images):
             class_logits, box_deltas = model.classify(features, regions.boxes, regions.image_index)
             mask_logits = model.segment(features, mask_boxes, mask_images, regions.labels[masked])
-        boxes_px = to_pixels(mask_boxes, trunk.input_hw, conventions)
-        coverage = mask_targets(boxes_px, mask_images, regions.instance[masked], truth, model.config.mask_size)
 
-        hit = anchor_sample.labels > 0
+        hit = anchor_sample.positive
         anchor_weights = losses.image_weights(anchor_sample.image_index, n_images)
         region_weights = losses.image_weights(regions.image_index, n_images)
         mask_weights = losses.image_weights(mask_images, n_images)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from maskrcnn.config import TrainConfig
 from maskrcnn.data.batch import Batch
+from maskrcnn.detection.arrays import to_device
 from maskrcnn.model.folding import fold_frozen_norms
 from maskrcnn.model.layers import norms
 from maskrcnn.model.mask_rcnn import MaskRCNN
@@ -105,14 +106,21 @@ class Learner:
         return dict(zip(NAMES, self.world.sum(values).tolist(), strict=True))
 
     def _losses(self, batch: Batch, n_images: int) -> dict[str, Tensor]:
-        windows = torch.from_numpy(batch.windows).to(self.device)
-        images = self.model.normalize(torch.from_numpy(batch.pixels).to(self.device), windows)
+        windows = to_device(batch.windows, self.device)
+        images = self.model.normalize(to_device(batch.pixels, self.device), windows)
         generators = [torch.Generator(self.device).manual_seed(self.config.seed * 1_000_003 + n) for n in batch.numbers]
         return self.criterion(images, windows, Truth.of(batch.targets, self.device), generators, n_images)
 
     def _moving_statistics(self) -> list[Tensor]:
         """Running statistics of trainable batch norm, the only state that forward passes change."""
         return [tensor for layer in norms(self.model) if layer.training for tensor in layer.buffers()]
+
+
+def page_locked(batch: Batch, device: torch.device) -> Batch:
+    """Move the pixels of `batch` to page-locked memory, which a CUDA `device` reads while it computes."""
+    if device.type != "cuda":
+        return batch
+    return replace(batch, pixels=torch.from_numpy(batch.pixels).pin_memory().numpy())
 
 
 def _blank(batch: Batch) -> Batch:

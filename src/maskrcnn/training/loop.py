@@ -7,6 +7,7 @@ import math
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -39,9 +40,10 @@ from maskrcnn.training.budget import (
     validation_due,
 )
 from maskrcnn.training.distributed import World, joined, pick_own_device
-from maskrcnn.training.learner import Learner, Step
+from maskrcnn.training.learner import Learner, Step, page_locked
+from maskrcnn.training.machine import Machine
 from maskrcnn.training.memory import fit_to_memory, free_bytes
-from maskrcnn.training.numerics import deterministic
+from maskrcnn.training.numerics import deterministic, validation_type
 from maskrcnn.training.progress import ProgressDisplay
 from maskrcnn.training.record import Record, read_validation
 from maskrcnn.training.run_folder import RunFolder, RunState, provenance, require_space, restore_optimizer
@@ -125,9 +127,10 @@ class _Trainer:
         self.folder, self.data, self.val_data, self.display, self.world = folder, train_data, val_data, display, world
         if resume:
             settings, model = restart(train_data, folder)
+            self.device = pick_own_device(settings.config.train.device)
         else:
-            settings, model = start(train_data, settings, display.say)
-        self.device = pick_own_device(settings.config.train.device)
+            self.device = pick_own_device(settings.config.train.device)
+            settings, model = start(train_data, settings, Machine.of(self.device.type), display.say)
         self.model = model.to(self.device)
         if not resume:
             settings = world.from_first(lambda: self._fitted_to_memory(settings))
@@ -166,7 +169,8 @@ class _Trainer:
         exact = deterministic(self.config.train.deterministic)
         kept = freed_memory_kept(self.device)
         with stop_on_signals() as stop, Record(folder, state, self.display) as record, exact, kept:
-            stream = batches(self.data, state.step, last_step, self.config, shard, self.model.conventions)
+            finish = partial(page_locked, device=self.device)
+            stream = batches(self.data, state.step, last_step, self.config, shard, self.model.conventions, finish)
             while not finished and not stopping:
                 began = time.monotonic()
                 batch = next(stream)
@@ -280,7 +284,7 @@ class _Trainer:
         return seconds_for_all(pixels, timed, times) / self.world.size + judging, evaluation
 
     def _fitted_to_memory(self, settings: Settings) -> Settings:
-        settings, reason = fit_to_memory(settings, self.model, free_bytes(self.device))
+        settings, reason = fit_to_memory(settings, self.model, self.device.type, free_bytes(self.device))
         if reason is not None:
             self.display.say(reason)
         return settings
@@ -288,7 +292,7 @@ class _Trainer:
     def _average_predictor(self) -> Predictor:
         weights = self.learner.average.average if self.config.train.ema else self.model.state_dict()
         self.validator.load_state_dict(weights)
-        runtime = TorchRuntime(self.validator, self.device)
+        runtime = TorchRuntime(self.validator, self.device, validation_type(self.config.train.precision, self.device))
         return Predictor(runtime, self.config, self.data.class_ids, self.data.class_names)
 
     def _validate_and_save(self, record: Record) -> bool:
@@ -319,7 +323,13 @@ class _Trainer:
         """`evaluate`, with the images divided among the processes."""
         began = time.monotonic()
         images = range(self.world.rank, len(data), self.world.size)
-        share = find(predictor, data, images, on_image=lambda n: self.display.validating(n, len(images)))
+        share = find(
+            predictor,
+            data,
+            images,
+            batch_size=self.config.train.batch_size if self.device.type == "cuda" else 1,
+            on_image=lambda n: self.display.validating(n, len(images)),
+        )
         all_detections = {i: detections for part in self.world.gather(share) for i, detections in part.items()}
 
         def judge() -> dict[str, Any]:

@@ -17,8 +17,13 @@ SMOOTH_L1_BETA = 1 / 9
 
 
 def image_weights(image_index: Tensor, n_images: int) -> Tensor:
-    """Return the weight (S,) of each sample, of image `image_index` (S,), in a mean over `n_images` of image means."""
-    return 1.0 / (torch.bincount(image_index)[image_index] * n_images)
+    """Return the weight (S,) of each sample, of image `image_index` (S,), in a mean over `n_images` of image means.
+
+    Indices are below `n_images`, the number of images of the whole step.
+    """
+    # torch.bincount would wait for a GPU to learn the length of its result.
+    in_image = image_index == torch.arange(n_images, device=image_index.device)[:, None]  # (n_images, S)
+    return 1.0 / (in_image.sum(1)[image_index] * n_images)
 
 
 def class_logit_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:

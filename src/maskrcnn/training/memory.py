@@ -18,6 +18,9 @@ from maskrcnn.model.layers import norms
 from maskrcnn.model.mask_rcnn import MaskRCNN
 from maskrcnn.settings import Origin, Settings
 
+GPU_BATCHES = (8, 4)
+"""Batch sizes that are tried for a GPU, before the default. A larger batch means fewer steps in an epoch."""
+
 COPIES_OF_WEIGHTS = 6
 """The weights, their gradients, AdamW's two moments, the moving average, and the network under validation."""
 
@@ -30,19 +33,28 @@ MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/sys/fs/cgroup")
 """Memory of the machine and limits of the container (cgroup v2), on Linux."""
 
 
-def fit_to_memory(settings: Settings, model: MaskRCNN, free: int | None) -> tuple[Settings, str | None]:
-    """If the batch exceeds `free` bytes, accumulate it image by image: return the changed settings and the reason.
+def fit_to_memory(settings: Settings, model: MaskRCNN, device: str, free: int | None) -> tuple[Settings, str | None]:
+    """Fit the batch to the `free` bytes of a type of device; return the changed settings and the reason.
 
-    The number of images per step stays the same. Return `settings` and None if the batch fits, if `free` is unknown, if
-    the user set the batch size or the accumulation, or if batch norm is trained: its result depends on the batch size.
+    On a GPU ("cuda") it grows to the largest of `GPU_BATCHES` that fits. A batch that does not fit is accumulated image
+    by image: the number of images per step stays the same. That changes the result of a batch norm that is trained, so
+    it then stays. Return `settings` and None if nothing changes, if `free` is unknown, or if the user set the batch
+    size or the accumulation.
     """
     config = settings.config
-    batch_size, is_open = config.train.batch_size, settings.is_open("train.batch_size", "train.accumulate")
-    trains_norms = any(p.requires_grad for layer in norms(model) for p in layer.parameters())
-    if free is None or not is_open or trains_norms:
+    batch_size = config.train.batch_size
+    if free is None or not settings.is_open("train.batch_size", "train.accumulate"):
         return settings, None
     side = round_up(config.augment.crop or config.model.image_size, STRIDE)
     usable = free * USABLE_FRACTION
+    for larger in GPU_BATCHES if device == "cuda" else ():
+        if (needed := training_bytes(model, larger, side)) <= usable:
+            return settings.updated({"train": {"batch_size": larger}}, Origin.PLAN), (
+                f"batch_size {larger}: images of {side} x {side}, about {needed / 1e9:.1f} of the GPU's free "
+                f"{free / 1e9:.1f} GB"
+            )
+    if any(p.requires_grad for layer in norms(model) for p in layer.parameters()):
+        return settings, None
     needed = training_bytes(model, batch_size, side)
     if needed <= usable:
         return settings, None

@@ -18,6 +18,11 @@ def half_type(precision: str, device: torch.device) -> torch.dtype | None:
     return HALF_TYPES.get(precision)
 
 
+def validation_type(precision: str, device: torch.device) -> torch.dtype | None:
+    """Return the dtype in which the network validates: that of training on a GPU, else float32."""
+    return half_type(precision, device) if device.type == "cuda" else None
+
+
 @contextmanager
 def deterministic(enabled: bool) -> Iterator[None]:
     """If `enabled`, torch uses deterministic algorithms, and raises for an operation that has none."""

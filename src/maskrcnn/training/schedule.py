@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from maskrcnn.config import TrainConfig
 from maskrcnn.model.mask_rcnn import MaskRCNN
@@ -74,9 +75,12 @@ class WeightAverage:
     def update(self, model: nn.Module, step: int) -> None:
         """Add the weights after `step` (0-based) to the average."""
         decay = min(self.decay, (1 + step) / (10 + step))
+        floats: list[tuple[Tensor, Tensor]] = []
         for name, tensor in model.state_dict().items():
             average = self.average[name]
             if average.is_floating_point():
-                average.lerp_(tensor, 1 - decay)
+                floats.append((average, tensor))
             else:
                 average.copy_(tensor)
+        averages, weights = zip(*floats, strict=True)
+        get_ema_multi_avg_fn(decay)(averages, weights, None)

@@ -14,6 +14,7 @@ from maskrcnn.model.layers import norms
 from maskrcnn.model.mask_rcnn import MaskRCNN, build_model
 from maskrcnn.settings import Settings
 from maskrcnn.training.initial import inherit_model, open_initial, take_over
+from maskrcnn.training.machine import Machine, fit_to_machine
 from maskrcnn.training.plan import fill_in
 from maskrcnn.training.run_folder import RunFolder, read_conventions
 
@@ -21,7 +22,7 @@ FIRST_TRAINED_STAGE = {"all": 1, "3+": 3, "4+": 4, "5+": 5, "heads": 6}
 """First backbone stage that trains, for each value of ``freeze``. Stage 6 is behind the backbone."""
 
 
-def start(data: Dataset, settings: Settings, say: Callable[[str], None]) -> tuple[Settings, MaskRCNN]:
+def start(data: Dataset, settings: Settings, machine: Machine, say: Callable[[str], None]) -> tuple[Settings, MaskRCNN]:
     """Settings and network of a new run, on the CPU. Weights come from ``init`` or the backbone. Raises `UserError`."""
     if len(data) == 0:
         raise UserError("there are no images to train on")
@@ -36,8 +37,9 @@ def start(data: Dataset, settings: Settings, say: Callable[[str], None]) -> tupl
         settings = inherit_model(settings, initial)
         if settings.config.model.min_scale and conventions.resize != "longer":
             raise UserError(f"min_scale has no meaning in the conventions of {conventions.name}. Leave --min-scale out")
-    settings, reasons = fill_in(settings, data)
-    for reason in reasons:
+    settings, reasons = fit_to_machine(settings, machine)
+    settings, more_reasons = fill_in(settings, data)
+    for reason in reasons + more_reasons:
         say(reason)
     config = settings.config
     torch.manual_seed(config.train.seed)

@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from maskrcnn.config import TrainConfig
+from maskrcnn.detection.arrays import beside, group_sizes, to_device, to_numpy
 from maskrcnn.detection.boxes import encode_boxes, iou
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.detection.stages import Proposals
@@ -26,11 +27,10 @@ ANCHOR_POSITIVE_FRACTION = 0.5
 
 @dataclass(frozen=True)
 class Truth:
-    """Instances of a batch as tensors: boxes (B, G, 4), labels (B, G), valid (B, G). Their masks stay in `targets`."""
+    """Instances of a batch as tensors: boxes (B, G, 4), labels (B, G). Counts and masks stay in `targets`."""
 
     boxes: Tensor
     labels: Tensor
-    valid: Tensor
     targets: Sequence[Targets]
 
     @classmethod
@@ -39,33 +39,45 @@ class Truth:
         G = max((len(t) for t in targets), default=0)
         boxes = np.zeros((len(targets), G, 4), np.float32)
         labels = np.zeros((len(targets), G), np.int64)
-        valid = np.zeros((len(targets), G), bool)
         for b, target in enumerate(targets):
             n = len(target)
-            boxes[b, :n], labels[b, :n], valid[b, :n] = target.boxes, target.labels, True
-        boxes_t, labels_t, valid_t = (torch.from_numpy(array).to(device) for array in (boxes, labels, valid))
-        return cls(boxes_t, labels_t, valid_t, targets)
+            boxes[b, :n], labels[b, :n] = target.boxes, target.labels
+        return cls(to_device(boxes, device), to_device(labels, device), targets)
+
+    def boxes_of(self, b: int) -> Tensor:
+        """Boxes of the instances of image b, without padding."""
+        return self.boxes[b, : len(self.targets[b])]
 
 
 @dataclass(frozen=True)
 class AnchorSample:
-    """Sampled anchors (S,): image, index over all levels, label 1 or 0, and box deltas (0 for negatives)."""
+    """Sampled anchors (S,): image, index over all levels, label 1 or 0, and box deltas (0 for negatives).
+
+    `positive` (P,) are the rows of the positives.
+    """
 
     image_index: Tensor
     anchor_index: Tensor
     labels: Tensor
     deltas: Tensor
+    positive: Tensor
 
 
 @dataclass(frozen=True)
 class RegionSample:
-    """Sampled regions of all images: boxes (R, 4), image, label (0 is background), instance, and box deltas."""
+    """Sampled regions of all images: boxes (R, 4), image, label (0 is background), instance, and box deltas.
+
+    `positive` (P,) are the rows of the positives, in random order within an image, and `masked` those of the first
+    ``mask_batch`` of each image, which train the mask head.
+    """
 
     boxes: Tensor
     image_index: Tensor
     labels: Tensor
     instance: Tensor
     deltas: Tensor
+    positive: Tensor
+    masked: Tensor
 
 
 @torch.no_grad()
@@ -74,8 +86,9 @@ def sample_anchors(
 ) -> AnchorSample:
     """Match all anchors (K, 4) with each image's instances and draw ``rpn_batch`` of them with its generator."""
     columns: list[tuple[Tensor, ...]] = []
+    counts = []
     for b in range(len(truth.targets)):
-        true_boxes = truth.boxes[b, truth.valid[b]]  # (G, 4)
+        true_boxes = truth.boxes_of(b)
         overlap, positive, negative = iou(true_boxes, anchors), config.rpn_positive_iou, config.rpn_negative_iou
         instance, label = match(overlap, positive=positive, negative=negative, best_counts=True)
         positives, negatives = sample_labels(label, config.rpn_batch, ANCHOR_POSITIVE_FRACTION, generators[b])
@@ -85,7 +98,9 @@ def sample_anchors(
             matched = true_boxes[instance[positives]]
             deltas[: len(positives)] = encode_boxes(matched, anchors[positives], conventions.rpn_delta_weights)
         columns.append((torch.full_like(chosen, b), chosen, label[chosen].float(), deltas))
-    return AnchorSample(*(torch.cat(column) for column in zip(*columns, strict=True)))
+        counts.append((len(chosen), len(positives)))
+    image_index, anchor_index, labels, deltas = (torch.cat(column) for column in zip(*columns, strict=True))
+    return AnchorSample(image_index, anchor_index, labels, deltas, _positive_rows(counts, anchors))
 
 
 @torch.no_grad()
@@ -93,12 +108,13 @@ def sample_regions(
     proposals: Proposals, truth: Truth, config: TrainConfig, conventions: Conventions, generators: Sequence[Generator]
 ) -> RegionSample:
     """Match the proposals and true boxes of each image with its instances; draw ``roi_batch`` with its generator."""
-    proposed_boxes = torch.as_tensor(proposals.boxes, device=truth.boxes.device)
-    proposed_images = torch.as_tensor(proposals.image_index, device=truth.boxes.device)
+    per_image = group_sizes(proposals.image_index, len(truth.targets))
+    proposed = to_device(proposals.boxes, truth.boxes.device).split(per_image)
     columns: list[tuple[Tensor, ...]] = []
+    counts = []
     for b in range(len(truth.targets)):
-        true_boxes = truth.boxes[b, truth.valid[b]]
-        regions = torch.cat([proposed_boxes[proposed_images == b], true_boxes])  # good ones from the start
+        true_boxes = truth.boxes_of(b)
+        regions = torch.cat([proposed[b], true_boxes])  # good ones from the start
         threshold = config.roi_positive_iou
         instance, label = match(iou(true_boxes, regions), positive=threshold, negative=threshold, best_counts=False)
         positives, negatives = sample_labels(label, config.roi_batch, config.roi_positive_fraction, generators[b])
@@ -111,13 +127,22 @@ def sample_regions(
             labels[:n] = truth.labels[b, instances[:n]]
             deltas[:n] = encode_boxes(true_boxes[instances[:n]], boxes[:n], conventions.box_delta_weights)
         columns.append((boxes, torch.full_like(instances, b), labels, instances, deltas))
-    return RegionSample(*(torch.cat(column) for column in zip(*columns, strict=True)))
+        counts.append((len(chosen), n))
+    boxes, image_index, labels, instance, deltas = (torch.cat(column) for column in zip(*columns, strict=True))
+    positive, masked = _positive_rows(counts, boxes), _positive_rows(counts, boxes, config.mask_batch)
+    return RegionSample(boxes, image_index, labels, instance, deltas, positive, masked)
 
 
-def first_of_each_image(rows: Tensor, image_index: Tensor, limit: int) -> Tensor:
-    """At most `limit` of the `rows` (P,) of each image, which are in random order; `image_index` (R,) is by region."""
-    parts = [rows[image_index[rows] == b][:limit] for b in image_index[rows].unique().tolist()]
-    return torch.cat(parts) if parts else rows
+def _positive_rows(counts: Sequence[tuple[int, int]], tensor: Tensor, limit: int | None = None) -> Tensor:
+    """Rows of the positives, at most `limit` of each image, on the device of `tensor`.
+
+    `counts` has the number of samples and of positives of each image, whose samples begin with the positives.
+    """
+    rows, start = [], 0
+    for n_samples, n_positives in counts:
+        rows.append(np.arange(start, start + n_positives)[:limit])
+        start += n_samples
+    return beside(np.concatenate(rows), tensor)
 
 
 def mask_targets(boxes_px: Tensor, image_index: Tensor, instance: Tensor, truth: Truth, size: int) -> Tensor:
@@ -125,8 +150,12 @@ def mask_targets(boxes_px: Tensor, image_index: Tensor, instance: Tensor, truth:
 
     Boxes are mapped back onto the original runs, and grids mirrored and turned like the image: no mask is rasterised.
     """
-    boxes, images, instances = boxes_px.cpu().numpy(), image_index.cpu().numpy(), instance.cpu().numpy()
-    result = np.zeros((len(boxes), size, size), np.float32)
+    packed = torch.cat([boxes_px.double(), image_index[:, None].double(), instance[:, None].double()], 1)
+    values = to_numpy(packed)  # one copy, because each waits for all work that a GPU has queued
+    boxes, images, instances = values[:, :4], values[:, 4], values[:, 5].astype(np.int64)
+    on_gpu = boxes_px.device.type == "cuda"
+    coverage = torch.zeros(len(boxes), size, size, pin_memory=on_gpu)  # page-locked: copied while the GPU computes
+    result = coverage.numpy()
     for b, target in enumerate(truth.targets):
         rows = np.flatnonzero(images == b)
         if len(rows) == 0:
@@ -135,4 +164,4 @@ def mask_targets(boxes_px: Tensor, image_index: Tensor, instance: Tensor, truth:
         runs, offsets, height = target.masks.runs, target.masks.offsets, target.source_hw[0]
         grids = coverage_of_boxes(runs, offsets, height, instances[rows], source, size)
         result[rows] = target.placement.grid_to_input(grids)
-    return torch.from_numpy(result).to(boxes_px.device)
+    return to_device(coverage, boxes_px.device)

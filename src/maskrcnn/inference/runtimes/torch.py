@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskrcnn.detection.arrays import on_host
+from maskrcnn.detection.arrays import on_host, to_device
 from maskrcnn.detection.detect import Network
 from maskrcnn.detection.stages import Array, Trunk
 from maskrcnn.errors import UserError
@@ -27,13 +27,19 @@ def pick_device(name: str) -> torch.device:
 
 
 class TorchRuntime(Runtime):
-    """Runs `model` on `device`, in evaluation mode. On a GPU, all arrays between the steps stay there."""
+    """Runs `model` on `device`, in evaluation mode. On a GPU, all arrays between the steps stay there.
+
+    The network computes in `autocast_to` where that is safe, or in float32 if it is None. Its outputs are float32.
+    """
 
     name = "torch"
 
-    def __init__(self, model: MaskRCNN, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, model: MaskRCNN, device: torch.device | str = "cpu", autocast_to: torch.dtype | None = None
+    ) -> None:
         super().__init__(model.config, model.conventions)
         self.device = torch.device(device)
+        self.autocast_to = autocast_to
         self.model = model.to(self.device).eval()
 
     def network(self) -> Network:
@@ -42,22 +48,28 @@ class TorchRuntime(Runtime):
 
     @torch.no_grad()
     def trunk(self, pixels: np.ndarray, windows: np.ndarray) -> Trunk:
-        windows_on_device = torch.from_numpy(windows).to(self.device)
-        images = self.model.normalize(torch.from_numpy(pixels).to(self.device), windows_on_device)
+        images = self.model.normalize(to_device(pixels, self.device), to_device(windows, self.device))
         if self.model.conventions.planar:
             images = images.contiguous()
-        features, rpn = self.model(images)
-        return self.model.trunk(features, rpn, (pixels.shape[1], pixels.shape[2]))
+        with self._autocast():
+            features, rpn = self.model(images)
+        return self.model.trunk(features, rpn.float(), (pixels.shape[1], pixels.shape[2]))
 
     @torch.no_grad()
     def box_head(self, pooled: Array) -> tuple[Array, Array]:
-        class_logits, box_deltas = self.model.box_head(self._channels_first(pooled))
-        return on_host(class_logits), on_host(box_deltas)
+        with self._autocast():
+            class_logits, box_deltas = self.model.box_head(self._channels_first(pooled))
+        return on_host(class_logits.float()), on_host(box_deltas.float())
 
     @torch.no_grad()
     def mask_head(self, pooled: Array, labels: Array) -> Array:
-        return on_host(self.model.mask_head(self._channels_first(pooled), torch.as_tensor(labels, device=self.device)))
+        with self._autocast():
+            logits = self.model.mask_head(self._channels_first(pooled), to_device(labels, self.device))
+        return on_host(logits.float())
 
     def _channels_first(self, pooled: Array) -> Tensor:
         """(R, S, S, C) -> (R, C, S, S), a view."""
-        return torch.as_tensor(pooled, device=self.device).permute(0, 3, 1, 2)
+        return to_device(pooled, self.device).permute(0, 3, 1, 2)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.autocast_to, enabled=self.autocast_to is not None)
