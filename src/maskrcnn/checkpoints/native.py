@@ -1,4 +1,4 @@
-"""Our model file: one safetensors file with configuration, conventions, classes and provenance in its header."""
+"""Our model file: one safetensors file; its header has configuration, conventions, classes, reading and provenance."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from maskrcnn.config import Config
+from maskrcnn.data.reading import BY_ITSELF, Reading
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.errors import UserError
 from maskrcnn.files import atomic
@@ -22,7 +23,7 @@ FORMAT = "maskrcnn-1"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights by our names and everything that is needed to build their network and to name its classes."""
+    """Weights by our names, and what is needed to build their network, to name its classes and to read its pictures."""
 
     weights: dict[str, Tensor]
     config: Config
@@ -30,6 +31,7 @@ class Checkpoint:
     class_ids: list[Any]
     class_names: list[str]
     provenance: dict[str, Any]
+    reading: Reading = BY_ITSELF
 
 
 def write_model(path: Path, checkpoint: Checkpoint) -> None:
@@ -44,6 +46,7 @@ def write_model(path: Path, checkpoint: Checkpoint) -> None:
         "class_ids": json.dumps(checkpoint.class_ids),
         "class_names": json.dumps(checkpoint.class_names),
         "provenance": json.dumps(checkpoint.provenance),
+        "reading": json.dumps(checkpoint.reading.to_dict()),
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.weights.items()}
     write_tensors(tensors, path, header)
@@ -75,4 +78,5 @@ def read_model(path: Path) -> Checkpoint:
         class_ids=json.loads(header["class_ids"]),
         class_names=json.loads(header["class_names"]),
         provenance=json.loads(header["provenance"]),
+        reading=Reading(**json.loads(header.get("reading", "{}"))),  # earlier files have none
     )

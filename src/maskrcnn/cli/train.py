@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from maskrcnn.cli import INTERRUPTED
 from maskrcnn.cli.common import DataOptions, Json, print_json, read_names, say, show_scores, talk
-from maskrcnn.config import Config
+from maskrcnn.config import VALIDATION_SHARE, Config
 from maskrcnn.errors import UserError
 from maskrcnn.settings import Settings
 
@@ -18,7 +18,13 @@ from maskrcnn.settings import Settings
 def train(
     data: Path | None = None,
     *,
-    val: float | None = None,
+    val: Annotated[
+        float | None,
+        Parameter(
+            help=f"Share of the images that is kept for validation. Default: {VALIDATION_SHARE:g}. 0 trains on all "
+            "images, without scores; the model is then the last one."
+        ),
+    ] = None,
     val_ids: Path | None = None,
     val_data: Path | None = None,
     out: Path | None = None,
@@ -35,8 +41,6 @@ def train(
     ----------
     data
         The CSV file.
-    val
-        Share of the images that is kept for validation. Default: 0.1.
     val_ids
         File with the names of the validation images, one on each line.
     val_data
@@ -50,7 +54,7 @@ def train(
     config
         YAML file of settings that change the preset, such as an earlier run's config.yaml.
     json
-        Print the scores of the best validation as one JSON object.
+        Print the scores of the best validation, if any, as one JSON object.
     """
     if resume is not None:
         if any(v is not None for v in (data, val, val_ids, val_data, out, preset, config, options, values)):
@@ -67,7 +71,7 @@ def train(
         data_options = options or DataOptions()
         source = {
             "data": str(data.absolute()),
-            "val": 0.1 if val is None else val,
+            "val": VALIDATION_SHARE if val is None else val,
             "val_ids": read_names(val_ids) if val_ids is not None else None,
             "val_data": str(val_data.absolute()) if val_data else None,
             "options": data_options.to_dict(),
@@ -80,14 +84,15 @@ def train(
         parts = opened.split_by_names(source["val_ids"])
     else:
         parts = opened.split(source["val"], settings.config.train.seed)
-    say(f"{len(parts[0]):,} images to train on, {len(parts[1]):,} to validate; run folder {out}")
+    images = f"{len(parts[0]):,} image{'s' if len(parts[0]) > 1 else ''} to train on"
+    say(f"{images}, {len(parts[1]):,} to validate; run folder {out}")
     from maskrcnn.training.loop import train as run_training
 
     run = run_training(*parts, out=out, config=settings, resume=resume is not None, source=source, console=talk)
     if run.scores is not None:
         show_scores(run.scores)
-        if json:
-            print_json({**run.scores, "run": str(out), "finished": run.finished})
+    if json:
+        print_json({**(run.scores or {}), "run": str(out), "finished": run.finished})
     if run.finished:
         if (out / "report.html").exists():
             say(f"report: {out / 'report.html'}")

@@ -1,6 +1,6 @@
 """Bundles: folders that predict without torch. Writing and reading are both here.
 
-model.json   format, runtime, precision, configuration, conventions, pixel mean, classes, provenance, scores
+model.json   format, runtime, precision, configuration, conventions, pixel mean, classes, reading, provenance, scores
 trunk.*, box_head.*, mask_head.*   graphs in the format of the runtime
 convolutions.safetensors   if model.json says "winograd": convolutions that the graphs leave out (`maskrcnn.winograd`)
 """
@@ -15,6 +15,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from maskrcnn.config import Config
+from maskrcnn.data.reading import Reading
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.errors import UserError
 from maskrcnn.files import write_text
@@ -45,6 +46,7 @@ def describe(model: Predictor, pixel_mean: tuple[float, ...], **values: Any) -> 
         "pixel_mean": list(pixel_mean),
         "class_ids": model.class_ids,
         "class_names": model.class_names,
+        "reading": model.reading.to_dict(),
         "provenance": model.provenance,
     }
 
@@ -84,4 +86,6 @@ def read_bundle(path: Path) -> Predictor:
     except ValueError as error:
         raise UserError(f"{path}: {error}; this version opens openvino and onnx") from None
     provenance = description["provenance"] | {k: description[k] for k in ("precision", "scores") if k in description}
-    return Predictor(runtime, config, description["class_ids"], description["class_names"], provenance=provenance)
+    reading = Reading(**description.get("reading", {}))  # bundles of version 0.1 before it have none
+    classes = description["class_ids"], description["class_names"]
+    return Predictor(runtime, config, *classes, provenance=provenance, reading=reading)
