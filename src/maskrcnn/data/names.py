@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from maskrcnn.data.images import SUFFIXES
@@ -53,13 +52,14 @@ class PathIndex:
 
 def without_suffix(name: str) -> str:
     """Return a file name or path without its image suffix."""
-    path = PurePosixPath(name)
-    return str(path.with_suffix("")) if path.suffix.lower() in SUFFIXES else name
+    stem, dot, suffix = name.rpartition(".")
+    return stem if stem and dot + suffix.lower() in SUFFIXES else name
 
 
 def _parts(text: str) -> tuple[str, ...]:
     """Split at slashes. Compose accented letters: archives made on a Mac decompose them, most tables do not."""
-    return PurePosixPath(unicodedata.normalize("NFC", text.replace("\\", "/"))).parts
+    folders = unicodedata.normalize("NFC", text.replace("\\", "/")).split("/")
+    return tuple(part for part in folders if part not in ("", "."))
 
 
 def _common_folders(a: tuple[str, ...], b: tuple[str, ...]) -> int:

@@ -32,14 +32,13 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def locate(
-    names: list[str], first_rows: np.ndarray, folder: Path, source: Path
+    names: list[str], first_rows: np.ndarray, paths: list[Path], folder: Path, source: Path
 ) -> tuple[list[Path | None], list[Problem]]:
-    """Return the file of each name, which may omit suffix and folder, and the names that have none.
+    """Return the one of `paths`, in `folder`, that each name means, and the names that have none.
 
     ``first_rows[k]`` is the first row of `source` with name k, for the message; the header is row 1. The closest names
     choose first, so an exact path always gets its file. Two names of one file are a problem of the second.
     """
-    paths = image_files(folder)
     relative = [path.relative_to(folder).as_posix() for path in paths]
     index = PathIndex(relative)
     matches = [index.find(name) for name in names]

@@ -60,8 +60,9 @@ def read(
 
     names, row_image = _unique(image_text)
     first_rows = np.unique(row_image, return_index=True)[1] + 2
-    files, problems = locate(names, first_rows, folder, source)
-    unlisted_files = sorted(set(image_files(folder)) - {f for f in files if f is not None})
+    paths = image_files(folder)
+    files, problems = locate(names, first_rows, paths, folder, source)
+    unlisted_files = sorted(set(paths) - {f for f in files if f is not None})
     if unlisted_files and unlisted == "empty":
         names = [*names, *(str(f.relative_to(folder)) for f in unlisted_files)]
         files = [*files, *unlisted_files]
@@ -302,7 +303,7 @@ def _report_problems(
         more = f"\n  ... and {n_hidden:,} more" if n_hidden > 0 else ""
         raise UserError(
             f"{source} has {len(problems):,} problem{'s' if len(problems) > 1 else ''}:\n{listing}{more}\n"
-            f"`maskrcnn check` lists them all; --bad skip leaves them out{hint}"
+            f"`maskrcnn check --all-problems` lists them all; --bad skip leaves them out{hint}"
         )
     for kind, items in (("problem", problems), ("unreadable image", unreadable)):
         if items:
