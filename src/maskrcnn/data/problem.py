@@ -13,7 +13,7 @@ class Kind(StrEnum):
     NO_FILE = "image file not found"
     UNREADABLE = "unreadable image"
     SIZE = "size that differs from the image"
-    TURNED = "masks drawn on the other EXIF orientation"
+    TURNED = "masks of the other EXIF reading"
     REPEATED = "repeated mask"
     COVERED = "mask mostly inside another of its class"
     FULL = "mask of the whole image"

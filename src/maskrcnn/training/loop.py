@@ -74,6 +74,7 @@ def train(
 
     Without `val_data`, or if it is empty, nothing is scored and the model of the run is the last one. Pictures are read
     like those of `train_data`.
+
     `budget` ("30m") replaces the configuration's epochs. `resume` continues the run in `out` with its own
     configuration. `source` says how the data was opened; it is kept as ``state/data.json``. Progress is shown on
     `console`. SIGINT and SIGTERM save the state and end the run. Processes that torchrun started train together, and
