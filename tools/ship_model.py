@@ -64,6 +64,7 @@ def main() -> None:
         class_ids=trained.class_ids,
         class_names=args.classes,
         provenance={k: v for k, v in trained.provenance.items() if k in ("step", "data", "versions")},
+        reading=trained.reading,
     )
     write_model(weights, checkpoint)
     half = load(weights, device="cpu")

@@ -28,6 +28,9 @@ Count = Annotated[int, Field(ge=1)]
 LEVELS = 5
 """Pyramid levels P2 to P6, of strides 4 to 64."""
 
+VALIDATION_SHARE = 0.1
+"""Share of the images that is held out for validation."""
+
 DEFAULT_LR = {"adamw": 5e-4, "sgd": 5e-3}
 """Peak learning rate by optimizer."""
 

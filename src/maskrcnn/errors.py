@@ -1,4 +1,6 @@
-"""The errors that are meant for people. They are shown without a traceback."""
+"""Errors and messages that are meant for people. Errors are shown without a traceback."""
+
+import sys
 
 
 class UserError(Exception):
@@ -7,3 +9,8 @@ class UserError(Exception):
 
 class ImageError(UserError, ValueError):
     """An image cannot be used. The message names it and says why."""
+
+
+def say(line: str) -> None:
+    """Print a message on standard error."""
+    print(line, file=sys.stderr)

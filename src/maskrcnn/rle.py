@@ -27,13 +27,20 @@ class RLEError(UserError, ValueError):
     """Malformed run-length encoding. The message names the value, its position and the fault."""
 
 
+def _shortened(text: str, max_length: int = 40) -> str:
+    return text if len(text) <= max_length else text[: max_length - 3] + "..."
+
+
 def _describe(problem: np.ndarray, text: str, n_pixels: int, origin: int) -> str:
     code, index, value = (int(v) for v in problem)
     words = text.split()
     word = words[index] if index < len(words) else str(value)
     place = f"value {index + 1} ({word[:40]!r})"
     return {
-        texts.NOT_INTEGER: f"{place} is not an integer",
+        texts.NOT_INTEGER: (
+            f'{place} is not an integer in {_shortened(text)!r}; expected "start length start length ...", integers '
+            "separated by spaces"
+        ),
         texts.ODD_COUNT: f"{place} is a start without a length: the number of values, {index + 1}, is odd",
         texts.NOT_POSITIVE: (
             f"{place} is a length below 1" if index % 2 else f"{place} is a start below {origin}, the first pixel"

@@ -13,6 +13,7 @@ import maskrcnn
 from maskrcnn import RLE, Config
 from maskrcnn.cli import main
 from maskrcnn.config import ModelConfig, PredictConfig, TrainConfig
+from scenes import write_scenes
 
 TINY = ["--backbone", "test_resnet", "--weights", "none", "--image-size", "64", "--channels", "16"]
 TINY += ["--box-channels", "32", "--mask-channels", "16", "--epochs", "1", "--epoch-images", "4"]
@@ -62,15 +63,93 @@ def test_check_finds_bad_rows_and_damaged_images(tmp_path, capsys):
         "ImageId,EncodedPixels\na.png,1 30\na.png,1 30\na.png,25 20\na.png,70 2\na.png,5 2 6 1\nb.png,1 100\nc.png,1 100\n"
     )
     assert call("check", csv, "--json") == 1
-    problems = json.loads(capsys.readouterr().out)["problem_list"]
-    text = "\n".join(problems)
-    assert "row 6: EncodedPixels of a.png: value 3" in text
-    assert "row 3: image a.png: the mask repeats that of row 2" in text
-    assert "row 4: image a.png: the mask shares 6 pixels with that of row 2" in text
-    assert "row 5: image a.png: the mask has 2 pixels" in text
-    assert "the mask covers the whole image" in text
-    assert "b.png: " in text
+    report = json.loads(capsys.readouterr().out)
+    kinds = {
+        f"{f['place']}: {f['message']}".removeprefix(f"{csv}, "): (f["kind"], f["severity"]) for f in report["findings"]
+    }
+    expected = {
+        "row 6: EncodedPixels of a.png: value 3": ("bad row", "problem"),
+        "row 3: image a.png: the mask repeats that of row 2": ("repeated mask", "problem"),
+        "row 4: image a.png: the mask shares 6 pixels with that of row 2": ("masks that share pixels", "note"),
+        "row 5: image a.png: the mask has 2 pixels": ("tiny mask", "note"),
+        "row 8: image c.png: the mask covers the whole image": ("mask of the whole image", "problem"),
+        "unreadable image: ": ("unreadable image", "problem"),
+    }
+    for start, kind in expected.items():
+        assert [v for k, v in kinds.items() if k.startswith(start)] == [kind], start
+    assert report["problems"] == sum(f["severity"] == "problem" for f in report["findings"]) == 4
+    assert report["notes"] == len(report["findings"]) - 4
     assert truncated.read_bytes() == truncated_bytes
+    assert call("check", csv) == 1
+    printed = capsys.readouterr().err
+    assert "4 problems found, 3 notes" in printed
+    assert printed.index("bad row") < printed.index("masks that share pixels")
+
+
+def write_discs(folder, centers, radius=12, hw=(80, 200), classes=None):
+    """Write one picture of equal discs, as (x, y)."""
+    (folder / "images").mkdir()
+    Image.fromarray(np.zeros(hw, np.uint8)).save(folder / "images" / "a.png")
+    y, x = np.mgrid[: hw[0], : hw[1]]
+    texts = [RLE.from_mask((x - cx) ** 2 + (y - cy) ** 2 <= radius**2).to_encoded_pixels() for cx, cy in centers]
+    classes = classes or [1] * len(texts)
+    csv = folder / "train.csv"
+    csv.write_text(
+        "ImageId,EncodedPixels,ClassId\n" + "".join(f"a.png,{t},{c}\n" for t, c in zip(texts, classes, strict=True))
+    )
+    return csv
+
+
+def test_neighbours_that_share_a_border_are_notes(tmp_path, capsys):
+    csv = write_discs(tmp_path, [(20 + 23 * k, 40) for k in range(7)])
+    assert call("check", csv) == 0
+    printed = capsys.readouterr().err
+    assert "no problems found, 6 notes" in printed
+    assert printed.count("the mask shares") == 3
+    assert "3 of 6" in printed
+    assert call("check", csv, "--all-problems") == 0
+    assert capsys.readouterr().err.count("the mask shares") == 6
+
+
+@pytest.mark.parametrize(("dx", "classes", "kind"), [
+    (4, [1, 1], "mask mostly inside another of its class"),
+    (4, [1, 2], "masks that share pixels"),
+    (16, [1, 1], "masks that share pixels"),
+    (0, [1, 2], "repeated mask"),
+])  # fmt: skip
+def test_overlaps_are_judged_by_the_share_of_the_smaller_mask(tmp_path, capsys, dx, classes, kind):
+    csv = write_discs(tmp_path, [(40, 40), (40 + dx, 40)], classes=classes)
+    status = call("check", csv, "--json")
+    [finding] = json.loads(capsys.readouterr().out)["findings"]
+    assert finding["kind"] == kind
+    assert status == (0 if kind == "masks that share pixels" else 1)
+    assert (finding["share"] > 0.5) == (dx < 16)
+
+
+def test_the_worst_overlap_comes_first(tmp_path, capsys):
+    csv = write_discs(tmp_path, [(20, 40), (43, 40), (80, 40), (98, 40), (140, 40), (162, 40)])
+    assert call("check", csv) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "the mask shares" in line]
+    assert [int(line.split()[1].strip(",:")) for line in lines] == [5, 7, 3]
+
+
+def test_check_finds_masks_drawn_on_unturned_pixels(tmp_path, capsys):
+    csv = write_scenes(tmp_path, 6, drawn_on="stored")
+    assert call("check", csv) == 1
+    assert "pass --exif ignore" in capsys.readouterr().err
+    assert call("check", csv, "--exif", "ignore") == 0
+    assert "pass --exif" not in capsys.readouterr().err
+    assert call("check", csv, "--no-decode") == 0
+
+
+def test_check_has_no_option_for_bad_rows(shapes_csv, capsys):
+    assert call("check", shapes_csv, "--bad", "error") != 0
+    assert "--bad" in "".join(capsys.readouterr())
+
+
+def test_export_takes_data_options_for_calibration_only(run, tmp_path, capsys):
+    assert call("export", run, "--out", tmp_path / "b", "--depth", "12") == 1
+    assert "--calibrate" in capsys.readouterr().err
 
 
 def test_split_writes_names_and_never_overwrites(shapes_csv, tmp_path, capsys):
@@ -101,6 +180,51 @@ def test_train_and_resume(shapes_csv, tmp_path, capsys):
     assert "leave no image for validation" in capsys.readouterr().err
     assert call("train", shapes_csv, "--out", out, *TINY) == 1
     assert "already holds a run" in capsys.readouterr().err
+
+
+def test_train_on_everything(tmp_path, capsys):
+    """A single 16-bit picture, masks on unturned pixels, no validation: the model keeps how the picture is read."""
+    (tmp_path / "images").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.full((40, 64), 900, np.uint16)).save(tmp_path / "images" / "a.tif", exif=exif)
+    csv, out = tmp_path / "train.csv", tmp_path / "run"
+    csv.write_text("ImageId,EncodedPixels\na.tif,101 20 141 20 181 20\n")
+    assert call("train", csv, "--out", out, *TINY) == 1
+    assert "--val 0" in capsys.readouterr().err
+    status = call(
+        "train",
+        csv,
+        "--val",
+        "0",
+        "--exif",
+        "ignore",
+        "--depth",
+        "14",
+        "--patience",
+        "2",
+        "--out",
+        out,
+        "--json",
+        *TINY,
+    )
+    printed = capsys.readouterr()
+    assert status == 0
+    assert json.loads(printed.out) == {"run": str(out), "finished": True}
+    assert "1 image to train on, 0 to validate" in printed.err
+    assert "no validation images: nothing is scored, and the model is last.safetensors" in printed.err
+    assert "patience 2 is not used" in printed.err
+    assert (out / "last.safetensors").exists()
+    assert not (out / "best.safetensors").exists()
+    assert "the last one" in (out / "report.html").read_text("utf-8")
+    model = maskrcnn.load(out)
+    found = model.predict(tmp_path / "images" / "a.tif")
+    assert found.hw == (40, 64)
+    assert found.pixels.max() == round(900 * 255 / 16383)
+    assert call("train", "--resume", out) == 0
+    assert "resumed at step" in capsys.readouterr().err
+    assert call("split", csv, "--out", tmp_path / "v.txt", "--val", "0") == 1
+    assert "chooses no image" in capsys.readouterr().err
 
 
 def test_evaluate(run, shapes_csv, capsys):
@@ -234,3 +358,26 @@ def test_benchmark_runs_where_memory_cannot_be_measured(run, capsys, monkeypatch
     assert "peak memory" not in capsys.readouterr().err
     assert call("benchmark", run, "--rounds", 1, "--json") == 0
     assert json.loads(capsys.readouterr().out)["peak_mb"] is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        "",
+        "[" * 100_000,
+        "[]",
+        "{}",
+        '{"data": 3, "options": {}, "val": 0.1, "val_ids": null, "val_data": null}',
+        '{"data": "a.csv", "options": {"order": "diagonal"}, "val": 0.1, "val_ids": null, "val_data": null}',
+    ],
+    ids=range(7),
+)
+def test_damaged_record_of_the_data_is_named(content, tmp_path, capsys):
+    (tmp_path / "state").mkdir()
+    if content is not None:
+        (tmp_path / "state" / "data.json").write_text(content)
+    assert call("train", "--resume", tmp_path) == 1
+    error = capsys.readouterr().err
+    assert "data.json" in error
+    assert "Check that" in error

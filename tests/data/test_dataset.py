@@ -30,6 +30,18 @@ def test_split_covers_every_image_once_and_is_repeatable(shapes):
     assert any(shapes.split(0.25, seed=s)[1].names != val.names for s in range(2, 6))
 
 
+def test_split_without_validation_keeps_all_images(shapes):
+    for data in (shapes, shapes.take([0])):
+        train, val = data.split(0)
+        assert train.names == data.names
+        assert (len(val), val.n_instances) == (0, 0)
+    for share in (-0.1, 1.0, 1.5):
+        with pytest.raises(UserError, match="at least 0 and below 1"):
+            shapes.split(share)
+    with pytest.raises(UserError, match="--val 0"):
+        shapes.take([0]).split()
+
+
 def test_split_keeps_the_share_of_a_rare_class(shapes):
     """Five of 20 images hold the rare class, so a validation split of four images gets one."""
     copies = shapes.take(np.zeros(20, int))

@@ -126,7 +126,7 @@ def test_accents_match_in_either_form(tmp_path):
 
 
 def test_one_picture_under_two_names_is_an_error(tmp_path):
-    with pytest.raises(UserError, match="which other rows name differently"):
+    with pytest.raises(UserError, match=r"row 2: image 'a' is the file a\.png, which row 3 names 'a\.png'"):
         open_with(tmp_path, "ImageId,EncodedPixels\na,1 3\na.png,9 3\n")
 
 
@@ -209,6 +209,42 @@ def test_mistakes_are_named_with_their_row(tmp_path, mistake):
         open_with(tmp_path, text)
     for fragment in fragments:
         assert fragment in str(caught.value)
+
+
+DIALECTS = {
+    "brackets": ("[20, 4, 30, 2]", "value 1 ('[20,')", "brackets"),
+    "round brackets": ("(20 4) (30 2)", "value 1 ('(20')", "brackets"),
+    "decimal points": ("20.0 4.0 30.0 2.0", "value 1 ('20.0')", "decimal points"),
+    "decimal commas": ("20,0 4,0 30,0 2,0", "value 1 ('20,0')", "decimal commas"),
+    "commas": ("20,4,30,2", "value 1 ('20,4,30,2')", "Commas separate"),
+    "commas and blanks": ("20, 4, 30, 2", "value 1 ('20,')", "Commas separate"),
+    "words": ("masks/a_mask.png", "value 1 ('masks/a_mask.png')", ""),
+}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize("good_rows", [0, 1, 9])
+def test_texts_that_are_no_runs_are_named_with_what_was_expected(tmp_path, dialect, good_rows):
+    text, value, hint = DIALECTS[dialect]
+    with pytest.raises(UserError) as caught:
+        open_with(tmp_path, "ImageId,EncodedPixels\n" + "a.png,1 3\n" * good_rows + f'a.png,"{text}"\n')
+    message = str(caught.value)
+    assert f"train.csv, row {good_rows + 2}: EncodedPixels of a.png: {value} is not an integer" in message
+    assert repr(text) in message
+    assert 'expected "start length start length ...", integers separated by spaces' in message
+    assert hint in message
+
+
+def test_a_long_text_that_is_no_run_is_cut_short(tmp_path):
+    with pytest.raises(UserError) as caught:
+        open_with(tmp_path, "ImageId,mask\na.png," + "1.0 " * 5000 + "\n")
+    assert "row 2" in str(caught.value)
+    assert len(str(caught.value)) < 800
+
+
+def test_runs_over_several_lines_are_read(tmp_path):
+    data, _ = open_with(tmp_path, 'ImageId,EncodedPixels\na.png,"1 3\n10\r\n2"\n')
+    assert data.runs(0)[0].tolist() == [[0, 3], [9, 2]]
 
 
 def test_bad_rows_can_be_left_out(tmp_path):

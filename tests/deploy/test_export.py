@@ -13,6 +13,7 @@ import pytest
 import maskrcnn
 from lively import predictor
 from maskrcnn import UserError
+from maskrcnn.data.reading import Reading
 from maskrcnn.deploy import export as export_module
 from maskrcnn.deploy.quantize import layers_in_fp32
 from maskrcnn.detection.conventions import MATTERPORT, NATIVE, TORCHVISION
@@ -30,10 +31,12 @@ VARIANTS = {
 def test_bundle_agrees_with_the_model(variant, runtime, tmp_path, rng):
     conventions, changes = VARIANTS[variant]
     model = predictor(conventions, **changes)
+    model.reading = Reading(white=4095, exif="ignore")
     maskrcnn.export(model, tmp_path / "bundle", runtime=runtime)
     bundle = maskrcnn.load(tmp_path / "bundle")
     assert bundle.class_names == model.class_names
     assert bundle.conventions == model.conventions
+    assert bundle.reading == model.reading
     counts = []
     for hw in ((128, 128), (70, 128), (128, 33), (200, 150)):
         image = rng.integers(0, 256, (*hw, 3), np.uint8)

@@ -84,7 +84,7 @@ def test_bundle_that_is_no_text_names_its_file(tmp_path):
 
 
 def test_each_wrong_entry_of_a_bundle_is_named(tmp_path):
-    required = {key: value for key, value in BUNDLE.items() if key not in ("config", "format")}
+    required = {key: value for key, value in BUNDLE.items() if key not in ("config", "format", "reading")}
     cases = list(changed(required))
     assert len(cases) > 40
     for key, values in cases:
@@ -126,9 +126,17 @@ def header_of(path):
 def test_each_wrong_entry_of_a_model_file_is_named(model_file):
     header = header_of(model_file)
     entries = [key for key in header if key != "format"]
-    assert sorted(entries) == ["class_ids", "class_names", "config", "conventions", "provenance"]
+    assert sorted(entries) == ["class_ids", "class_names", "config", "conventions", "provenance", "reading"]
     for key in entries:
-        for text in (None, "", "{", "3", "[[]]", "[" * 100_000, '{"unknown": 1}' if key != "provenance" else "0"):
+        for text in (
+            *[None] * (key != "reading"),
+            "",
+            "{",
+            "3",
+            "[[]]",
+            "[" * 100_000,
+            '{"unknown": 1}' if key != "provenance" else "0",
+        ):
             changes = {k: v for k, v in {**header, key: text}.items() if v is not None}
             save_file({"a": torch.zeros(1)}, model_file, changes)
             with pytest.raises(UserError, match=rf"model\.safetensors.*{key}"):

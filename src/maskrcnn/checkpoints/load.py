@@ -82,7 +82,7 @@ def open_checkpoint(checkpoint: Checkpoint, name: str, device: str) -> Predictor
     model = build_model(config.model, len(ids), checkpoint.conventions, freeze_norm=config.train.freeze_norm)
     load_weights(model, checkpoint.weights, name)
     runtime = TorchRuntime(model, pick_device(device))
-    return Predictor(runtime, config, ids, names, provenance=checkpoint.provenance)
+    return Predictor(runtime, config, ids, names, provenance=checkpoint.provenance, reading=checkpoint.reading)
 
 
 def load_weights(model: MaskRCNN, weights: dict[str, torch.Tensor], source: str) -> None:

@@ -1,4 +1,4 @@
-"""Our model file: one safetensors file with configuration, conventions, classes and provenance in its header."""
+"""Our model file: one safetensors file; its header has configuration, conventions, classes, reading and provenance."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def benchmark(
     min_scale = network.min_scale if predictor.conventions.resize == "longer" else 0
     side = int(network.image_size / max(min_scale, 1))
     noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
-    image = read_image(picture) if picture else noise
+    image = read_image(picture, predictor.reading) if picture else noise
     began = time.perf_counter()
     predictor.predict(image, keep_pixels=False)
     first_seconds = time.perf_counter() - began

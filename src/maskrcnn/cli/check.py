@@ -2,59 +2,110 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from maskrcnn.cli.common import DataOptions, Json, print_json, progress_bar, say, talk
+from maskrcnn.cli.common import Json, ReadOptions, print_json, progress_bar, say, talk
 
-MAX_SHOWN = 20
+if TYPE_CHECKING:
+    from maskrcnn.data.problem import Problem
+    from maskrcnn.data.table import Dataset
+
+MAX_EXAMPLES = 3
+"""Findings of each kind that are listed without --all-problems."""
 
 
 def check(
     data: Path,
     *,
-    options: DataOptions | None = None,
+    options: ReadOptions | None = None,
     decode: bool = True,
     all_problems: bool = False,
     json: Json = False,
 ) -> int:
-    """Check a data set: counts, sizes, classes, instances per image, and problems with their rows.
+    """Check a data set: counts, sizes, classes, instances per image, and findings with their rows, by kind.
 
-    Exits with 1 if there are problems. No file is changed.
+    Exits with 1 if a finding hurts training. Notes, such as masks that share a border, do not. No file is changed.
 
     Parameters
     ----------
     data
         CSV of run-length masks.
     decode
-        Decode every image to find damaged ones.
+        Decode every image to find damaged ones, and masks that were drawn on the other reading of the EXIF orientation.
     all_problems
-        List every problem, not only the first 20.
+        List every finding, not only the worst of each kind.
     json
-        Print the counts and all problems as one JSON object.
+        Print the counts and all findings as one JSON object.
     """
-    import dataclasses
-
     from maskrcnn.data.doctor import find_problems
 
-    opened = dataclasses.replace(options or DataOptions(), bad="skip").open(data)
+    options = options or ReadOptions()
+    opened = options.open_with(data, "skip")
     with progress_bar(len(opened), "checking") as set_done:
-        problems = [*opened.problems, *find_problems(opened, decode=decode, on_image=set_done)]
-    statistics = {**opened.statistics(), "problems": len(problems)}
+        findings = [*opened.problems, *find_problems(opened, decode=decode, on_image=set_done)]
+    if decode:
+        findings += _check_orientation(data, options, opened)
+    n_problems = sum(finding.hurts for finding in findings)
+    statistics = {**opened.statistics(), "problems": n_problems, "notes": len(findings) - n_problems}
     if json:
-        print_json({**statistics, "found": opened.notes, "problem_list": [str(p) for p in problems]})
+        print_json({**statistics, "found": opened.notes, "findings": [_to_json(finding) for finding in findings]})
     else:
         _show(statistics)
-        shown = problems if all_problems else problems[:MAX_SHOWN]
-        for problem in shown:
-            say(f"- {problem}")
-        if len(problems) > len(shown):
-            say(f"... and {len(problems) - len(shown):,} more (--all-problems lists them)")
-        say(f"{len(problems):,} problems found" if problems else "no problems found")
-    return 1 if problems else 0
+        _show_findings(findings, opened, len(findings) if all_problems else MAX_EXAMPLES)
+    return 1 if n_problems else 0
+
+
+def _check_orientation(data: Path, options: ReadOptions, opened: Dataset) -> list[Problem]:
+    """Compare both readings of the pictures with an EXIF orientation, if there are any."""
+    from maskrcnn.data.orientation import find_wrong_orientation, turned_images
+
+    turned = turned_images(opened)
+    if not len(turned):
+        return []
+    other = dataclasses.replace(options, exif="turn" if options.exif == "ignore" else "ignore")
+    return find_wrong_orientation(opened, turned, other.open_with(data, "skip", lambda line: None))
+
+
+def _to_json(finding: Problem) -> dict[str, Any]:
+    severity = "problem" if finding.hurts else "note"
+    return {"kind": str(finding.kind), "severity": severity, **dataclasses.asdict(finding)}
+
+
+def _show_findings(findings: list[Problem], opened: Dataset, max_examples: int) -> None:
+    """Print a table of the kinds, problems first, and the worst `max_examples` findings of each kind."""
+    from maskrcnn.data.problem import Kind
+
+    of_kind = {kind: sorted((f for f in findings if f.kind == kind), key=_share, reverse=True) for kind in Kind}
+    found = [(kind, worst_first) for kind, worst_first in of_kind.items() if worst_first]
+    if not found:
+        say("no problems found")
+        return
+    table = Table("", "finding", title="Findings")
+    table.add_column("count", justify="right")
+    table.add_column("largest share of a mask", justify="right")
+    for kind, worst_first in found:
+        share = "" if worst_first[0].share is None else f"{worst_first[0].share:.1%}"
+        table.add_row("problem" if worst_first[0].hurts else "note", str(kind), f"{len(worst_first):,}", share)
+    talk.print(table)
+    for kind, worst_first in found:
+        shown = worst_first[:max_examples]
+        is_cut = len(shown) < len(worst_first)
+        say(f"{kind}, {len(shown)} of {len(worst_first):,} (--all-problems lists them all):" if is_cut else f"{kind}:")
+        for finding in shown:
+            say("  " + str(finding).removeprefix(f"{opened.source}, "))
+    n_problems = sum(finding.hurts for finding in findings)
+    n_notes = len(findings) - n_problems
+    problems = "no problems" if n_problems == 0 else f"{n_problems:,} problem{'s' if n_problems > 1 else ''}"
+    say(f"{problems} found, {n_notes:,} note{'s' if n_notes != 1 else ''}")
+
+
+def _share(finding: Problem) -> float:
+    return finding.share or 0.0
 
 
 def _show(statistics: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -52,7 +52,7 @@ def progress_bar(total: int, title: str) -> Iterator[Callable[[int], None]]:
 
 @Parameter(name="*", group="Data")
 @dataclass(frozen=True)
-class DataOptions:
+class ReadOptions:
     """How to read a CSV of masks. Columns, class names and the image folder are detected unless given."""
 
     images: Path | None = None
@@ -69,11 +69,13 @@ class DataOptions:
     """Each start is an offset from the end of the previous run."""
     unlisted: Literal["ignore", "empty"] = "ignore"
     """Images that the CSV does not list: ignore them, or keep them as images without objects."""
-    bad: Literal["error", "skip"] = "error"
-    """Bad rows: stop with an error that lists them, or skip them."""
+    depth: Annotated[int | None, Parameter(validator=Number(gte=1, lte=32))] = None
+    """Bits that pictures of more than 8 bits use. Default: the smallest usual depth that holds all of them."""
+    exif: Literal["turn", "ignore"] = "turn"
+    """Pictures with an EXIF orientation: turn them upright, or leave them as stored because masks were drawn so."""
 
-    def open(self, source: Path) -> Dataset:
-        """Open the data set and print its summary. Raises `UserError`."""
+    def open_with(self, source: Path, bad: Literal["error", "skip"], say: Callable[[str], None] = say) -> Dataset:
+        """Open the data set; `say` gets its summary. Raises `UserError`."""
         from maskrcnn.data.formats import open_dataset
 
         columns = {}
@@ -91,21 +93,29 @@ class DataOptions:
             origin=self.origin,
             relative=self.relative,
             unlisted=self.unlisted,
-            bad=self.bad,
+            bad=bad,
+            depth=self.depth,
+            exif=self.exif,
             say=say,
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON values with absolute paths, which a run keeps for its resume."""
-        paths = {k: str(p.absolute()) if (p := getattr(self, k)) else None for k in ("images", "class_names")}
-        plain_fields = ("order", "origin", "relative", "unlisted", "bad")
-        return {**paths, "column": list(self.column), **{k: getattr(self, k) for k in plain_fields}}
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> DataOptions:
-        """Return the options that `to_dict` turned into `values`."""
-        paths = {k: Path(values[k]) if values[k] else None for k in ("images", "class_names")}
-        return cls(**{**values, **paths, "column": tuple(values["column"])})
+@Parameter(name="*", group="Data")
+@dataclass(frozen=True)
+class DataOptions(ReadOptions):
+    """How to read a CSV of masks, and what to do about its bad rows."""
+
+    bad: Literal["error", "skip"] = "error"
+    """Bad rows: stop with an error that lists them, or skip them."""
+
+    def open(self, source: Path) -> Dataset:
+        """Open the data set and print its summary. Raises `UserError`."""
+        return self.open_with(source, self.bad)
+
+    def absolute(self) -> DataOptions:
+        """Return the same options with absolute paths."""
+        paths = {k: p.absolute() if (p := getattr(self, k)) else None for k in ("images", "class_names")}
+        return replace(self, **paths)
 
 
 Seed = Annotated[int, Parameter(validator=Number(gte=0, lt=2**32))]

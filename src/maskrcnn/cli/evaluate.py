@@ -49,7 +49,7 @@ def evaluate(
     if ids is not None:
         opened = opened.named(read_names(ids))
     with progress_bar(len(opened), "predicting") as set_done:
-        evaluation = examine(predictor, opened, on_image=set_done)
+        evaluation = examine(predictor, opened, on_image=set_done, say=say)
     scores = evaluation.scores
     show_scores(scores)
     for message in scores["unreadable"]:

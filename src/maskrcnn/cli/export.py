@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from maskrcnn.cli.common import DataOptions, Json, print_json, say
+from maskrcnn.errors import UserError
 
 
 def export(
@@ -46,6 +47,8 @@ def export(
     from maskrcnn.checkpoints.load import load
     from maskrcnn.deploy.export import export as write
 
+    if options is not None and calibrate is None:
+        raise UserError("options of the data are for --calibrate; name its CSV, or leave them out")
     data = (options or DataOptions()).open(calibrate) if calibrate else None
     scores = write(
         load(model, device="cpu"),

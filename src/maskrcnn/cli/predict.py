@@ -40,6 +40,8 @@ def predict(
 ) -> int:
     """Find instances in pictures. Masks are in pixels of the upright picture, as a viewer shows it.
 
+    A model that was trained with --exif ignore gives them in pixels as the file stores them.
+
     Exits with 3 if pictures could not be read; they are reported and skipped.
 
     Parameters

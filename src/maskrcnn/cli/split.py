@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from maskrcnn.cli.common import DataOptions, Seed, say
+from maskrcnn.config import VALIDATION_SHARE
 from maskrcnn.errors import UserError
 from maskrcnn.files import write_text
 
 
-def split(data: Path, *, out: Path, val: float = 0.1, seed: Seed = 0, options: DataOptions | None = None) -> None:
+def split(
+    data: Path, *, out: Path, val: float = VALIDATION_SHARE, seed: Seed = 0, options: DataOptions | None = None
+) -> None:
     """Choose validation images, stratified by class, instance count and image size, and write their names.
 
     Parameters
@@ -25,6 +28,8 @@ def split(data: Path, *, out: Path, val: float = 0.1, seed: Seed = 0, options: D
     """
     if out.exists():
         raise UserError(f"{out} exists; choose another name for the list")
+    if val == 0:
+        raise UserError("--val 0 chooses no image; train without validation with maskrcnn train --val 0")
     train_part, val_part = (options or DataOptions()).open(data).split(val, seed)
     write_text("".join(f"{name}\n" for name in val_part.names), out)
     say(

@@ -2,23 +2,54 @@
 
 from __future__ import annotations
 
-import json as json_module
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
+from pydantic import TypeAdapter
 
 from maskrcnn.cli import INTERRUPTED
 from maskrcnn.cli.common import DataOptions, Json, print_json, read_names, say, show_scores, talk
-from maskrcnn.config import Config
+from maskrcnn.config import VALIDATION_SHARE, Config, validated
 from maskrcnn.errors import UserError
+from maskrcnn.files import read_json
 from maskrcnn.settings import Settings
+
+if TYPE_CHECKING:
+    from maskrcnn.data.table import Dataset
+
+
+@dataclass(frozen=True)
+class Source:
+    """The data of a run and their split, kept as ``state/data.json`` for a resume."""
+
+    data: Path
+    options: DataOptions
+    val: float
+    val_ids: list[str] | None
+    val_data: Path | None
+
+    def open(self, seed: int) -> tuple[Dataset, Dataset]:
+        """Open the images to train on and those to validate on. Raises `UserError`."""
+        opened = self.options.open(self.data)
+        if self.val_data is not None:
+            return opened, self.options.open(self.val_data)
+        if self.val_ids is not None:
+            return opened.split_by_names(self.val_ids)
+        return opened.split(self.val, seed)
 
 
 def train(
     data: Path | None = None,
     *,
-    val: float | None = None,
+    val: Annotated[
+        float | None,
+        Parameter(
+            help=f"Share of the images that is kept for validation. Default: {VALIDATION_SHARE:g}. 0 trains on all "
+            "images, without scores; the model is then the last one."
+        ),
+    ] = None,
     val_ids: Path | None = None,
     val_data: Path | None = None,
     out: Path | None = None,
@@ -35,8 +66,6 @@ def train(
     ----------
     data
         The CSV file.
-    val
-        Share of the images that is kept for validation. Default: 0.1.
     val_ids
         File with the names of the validation images, one on each line.
     val_data
@@ -50,44 +79,38 @@ def train(
     config
         YAML file of settings that change the preset, such as an earlier run's config.yaml.
     json
-        Print the scores of the best validation as one JSON object.
+        Print the scores of the best validation, if any, as one JSON object.
     """
     if resume is not None:
         if any(v is not None for v in (data, val, val_ids, val_data, out, preset, config, options, values)):
             raise UserError("--resume takes data and settings from the run; leave out all other options")
         source = _read_source(resume)
         settings, out = Settings.of(Config.load(resume / "config.yaml")), resume
-        data_options = DataOptions.from_dict(source["options"])
     else:
         if data is None:
             raise UserError("name the CSV of masks to train on, or a run to --resume")
         if sum(v is not None for v in (val, val_ids, val_data)) > 1:
             raise UserError("--val, --val-ids and --val-data exclude each other: give one")
         settings = Settings.build(preset, config, values)
-        data_options = options or DataOptions()
-        source = {
-            "data": str(data.absolute()),
-            "val": 0.1 if val is None else val,
-            "val_ids": read_names(val_ids) if val_ids is not None else None,
-            "val_data": str(val_data.absolute()) if val_data else None,
-            "options": data_options.to_dict(),
-        }
+        source = Source(
+            data=data.absolute(),
+            val=VALIDATION_SHARE if val is None else val,
+            val_ids=read_names(val_ids) if val_ids is not None else None,
+            val_data=val_data.absolute() if val_data is not None else None,
+            options=(options or DataOptions()).absolute(),
+        )
         out = out or Path("runs") / (data.absolute().parent.name or data.stem)
-    opened = data_options.open(Path(source["data"]))
-    if source["val_data"]:
-        parts = opened, data_options.open(Path(source["val_data"]))
-    elif source["val_ids"] is not None:
-        parts = opened.split_by_names(source["val_ids"])
-    else:
-        parts = opened.split(source["val"], settings.config.train.seed)
-    say(f"{len(parts[0]):,} images to train on, {len(parts[1]):,} to validate; run folder {out}")
+    parts = source.open(settings.config.train.seed)
+    images = f"{len(parts[0]):,} image{'s' if len(parts[0]) > 1 else ''} to train on"
+    say(f"{images}, {len(parts[1]):,} to validate; run folder {out}")
     from maskrcnn.training.loop import train as run_training
 
-    run = run_training(*parts, out=out, config=settings, resume=resume is not None, source=source, console=talk)
+    kept = TypeAdapter(Source).dump_python(source, mode="json")
+    run = run_training(*parts, out=out, config=settings, resume=resume is not None, source=kept, console=talk)
     if run.scores is not None:
         show_scores(run.scores)
-        if json:
-            print_json({**run.scores, "run": str(out), "finished": run.finished})
+    if json:
+        print_json({**(run.scores or {}), "run": str(out), "finished": run.finished})
     if run.finished:
         if (out / "report.html").exists():
             say(f"report: {out / 'report.html'}")
@@ -95,12 +118,12 @@ def train(
     return 0 if run.finished else INTERRUPTED
 
 
-def _read_source(run: Path) -> dict[str, Any]:
+def _read_source(run: Path) -> Source:
     path = run / "state" / "data.json"
     try:
-        return json_module.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        return validated(Source, read_json(path), str(path))
+    except UserError as error:
         raise UserError(
-            f"{run} cannot be resumed from the command line: {path} is missing or damaged. Check that {run} is a run "
-            "folder. A run that was started from Python continues with maskrcnn.train(..., resume=True)"
+            f"{run} cannot be resumed from the command line: {error}. Check that {run} is a run folder. A run that was "
+            "started from Python continues with maskrcnn.train(..., resume=True)"
         ) from None

@@ -27,7 +27,7 @@ def generator(seed: int, *counters: int) -> np.random.Generator:
 
 def read_pixels(data: Dataset, i: int) -> np.ndarray:
     """Read image i, (H, W, 3) uint8. Raise `ImageError`, also if its size has changed since the data was opened."""
-    image = read_image(data.files[i])
+    image = read_image(data.files[i], data.reading)
     if image.shape[:2] != data.hw(i):
         raise ImageError(f"{data.files[i]}: is now {image.shape[:2]} (height, width); it was {data.hw(i)}")
     return image

@@ -7,15 +7,24 @@ from collections.abc import Callable
 import numpy as np
 
 from maskrcnn.data.dataset import read_pixels
-from maskrcnn.data.table import Dataset, Problem
+from maskrcnn.data.problem import Kind, Problem
+from maskrcnn.data.table import Dataset
 from maskrcnn.errors import ImageError
 from maskrcnn.kernels.runs import intersection_areas
+from maskrcnn.structures import MIN_VISIBLE_FRACTION
 
 MIN_MASK_AREA = 4
 """In pixels. Smaller masks are usually slips in an annotation tool."""
 
 MAX_MASK_FRACTION = 0.99
 """Masks that cover more of their image are usually inverted."""
+
+MAX_SHARED = 1 - MIN_VISIBLE_FRACTION
+"""Share of the smaller mask that another mask of its class may cover.
+
+Beyond it, the smaller mask keeps less than half of its pixels where masks may not overlap (a submission, the Kaggle
+score), so a model that finds both objects loses one. Such a pair is usually one object that was drawn twice.
+"""
 
 
 def find_problems(
@@ -29,7 +38,7 @@ def find_problems(
             try:
                 read_pixels(data, i)
             except ImageError as error:
-                problems.append(Problem("unreadable image", str(error)))
+                problems.append(Problem(Kind.UNREADABLE, "unreadable image", str(error)))
         if on_image is not None:
             on_image(i + 1)
     return problems
@@ -40,17 +49,22 @@ def _check_masks(data: Dataset, i: int) -> list[Problem]:
     labels, areas, boxes = data.labels[data.instances(i)], masks.areas, masks.boxes(data.hw(i)[0])
     name, max_area = data.names[i], MAX_MASK_FRACTION * int(data.sizes[i].prod())
 
-    def problem(k: int, message: str) -> Problem:
-        return Problem(f"{data.source}, row {rows[k]}", f"image {name}: {message}")
+    def problem(kind: Kind, k: int, message: str, share: float | None = None) -> Problem:
+        return Problem(kind, f"{data.source}, row {rows[k]}", f"image {name}: {message}", share)
 
-    problems = [problem(k, f"the mask has {areas[k]} pixels") for k in np.flatnonzero(areas < MIN_MASK_AREA).tolist()]
-    problems += [problem(k, "the mask covers the whole image") for k in np.flatnonzero(areas > max_area).tolist()]
+    tiny, full = (np.flatnonzero(found).tolist() for found in (areas < MIN_MASK_AREA, areas > max_area))
+    problems = [problem(Kind.TINY, k, f"the mask has {areas[k]} pixel{'s' if areas[k] > 1 else ''}") for k in tiny]
+    problems += [problem(Kind.FULL, k, "the mask covers the whole image") for k in full]
     intersections = intersection_areas(masks.runs, masks.offsets, boxes, masks.runs, masks.offsets, boxes)
     first, second = np.nonzero(np.triu(intersections, 1))
     for a, b in zip(first.tolist(), second.tolist(), strict=True):
-        if intersections[a, b] == areas[a] == areas[b]:
-            verb = "repeats" if labels[a] == labels[b] else "repeats, with another class,"
-            problems.append(problem(b, f"the mask {verb} that of row {rows[a]}"))
-        else:
-            problems.append(problem(b, f"the mask shares {intersections[a, b]} pixels with that of row {rows[a]}"))
+        same_class, shared = bool(labels[a] == labels[b]), int(intersections[a, b])
+        share = shared / int(min(areas[a], areas[b]))
+        if shared == areas[a] == areas[b]:
+            verb = "repeats" if same_class else "repeats, with another class,"
+            problems.append(problem(Kind.REPEATED, b, f"the mask {verb} that of row {rows[a]}", share))
+            continue
+        kind = Kind.COVERED if same_class and share > MAX_SHARED else Kind.OVERLAP
+        message = f"the mask shares {shared:,} pixels with that of row {rows[a]}, {share:.1%} of the smaller one"
+        problems.append(problem(kind, b, message, share))
     return problems

@@ -1,22 +1,29 @@
-"""Decoding: any picture that Pillow reads -> (H, W, 3) uint8 RGB, upright by its EXIF orientation.
+"""Decoding: any picture that Pillow reads -> (H, W, 3) uint8 RGB.
 
-Gray, palette and RGBA become RGB; alpha is dropped, as annotation tools do. 16-bit gray is scaled by the sensor's
-depth. Pillow decodes 16-bit colour as its upper 8 bits. Of several frames, the first is read.
+Gray, palette and RGBA become RGB; alpha is dropped, as annotation tools do. `Reading` says how gray of more than 8 bits
+is scaled and whether the EXIF orientation counts. Pillow decodes 16-bit colour as its upper 8 bits. Of several frames,
+the first is read.
 """
 
 from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from maskrcnn.data.reading import BY_ITSELF, Exif, Reading
 from maskrcnn.errors import ImageError
+
+T = TypeVar("T")
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".jp2"})
 
@@ -28,40 +35,72 @@ SIDEWAYS = {5, 6, 7, 8}
 
 ORIENTATION = 0x0112
 
+TURNED_BACK = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+"""From the upright picture to the stored pixels, by EXIF orientation."""
 
-def read_image(source: str | Path | bytes | Image.Image | np.ndarray) -> np.ndarray:
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says about its picture: upright (height, width), EXIF orientation and Pillow's mode of its pixels."""
+
+    upright_hw: tuple[int, int]
+    orientation: int
+    mode: str
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether the EXIF orientation moves pixels."""
+        return self.orientation in TURNED_BACK
+
+    def hw(self, exif: Exif) -> tuple[int, int]:
+        """Return (height, width) of the picture that `read_image` returns."""
+        swap = exif == "ignore" and self.orientation in SIDEWAYS
+        return (self.upright_hw[1], self.upright_hw[0]) if swap else self.upright_hw
+
+
+def read_image(source: str | Path | bytes | Image.Image | np.ndarray, reading: Reading = BY_ITSELF) -> np.ndarray:
     """Decode a path, the bytes of a file, a Pillow image or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
 
-    Return (H, W, 3) uint8 RGB. Raise `ImageError` if the picture is missing, truncated, corrupt or too large.
+    `reading` is that of the data set or of the model; by default, the picture is scaled by its own maximum. Return
+    (H, W, 3) uint8 RGB. Raise `ImageError` if the picture is missing, truncated, corrupt or too large.
     """
     if isinstance(source, np.ndarray):
-        return _from_array(source)
-    name = _name(source)
-    try:
-        with _opened(source) as image:
-            _check_size(image.size, name)
-            return _to_rgb(ImageOps.exif_transpose(image))
-    except ImageError:
-        raise
-    except FileNotFoundError:
-        raise ImageError(f"{name}: there is no such file") from None
-    except UnidentifiedImageError:
-        raise ImageError(f"{name}: not a picture, or one in an unknown format") from None
-    except Exception as error:
-        # A damaged file makes decoders raise almost anything: OSError, SyntaxError, struct.error, IndexError, ...
-        raise ImageError(f"{name}: truncated or corrupt ({str(error)[:120] or type(error).__name__})") from None
+        return _from_array(source, reading)
+    orient = _stored if reading.exif == "ignore" else _upright
+    return _decoded(source, lambda image: _to_rgb(orient(image), reading))
 
 
-def read_size(path: str | Path) -> tuple[int, int]:
-    """Read (height, width), upright, from the file's header alone. Raise `ImageError`."""
+def read_maximum(path: Path) -> float:
+    """Return the largest finite value of a gray picture before any scaling, or -inf. Raise `ImageError`."""
+
+    def maximum(image: Image.Image) -> float:
+        values = np.asarray(image)
+        finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+        return float(finite.max()) if finite.size else -np.inf
+
+    return _decoded(path, maximum)
+
+
+def read_header(path: str | Path) -> Header:
+    """Read the header alone. Raise `ImageError`."""
     try:
         with _opened(path) as image:
             _check_size(image.size, str(path))
-            width, height = image.size
             # PNG's own getexif would decode the whole picture to look for a late chunk, so call the base class's.
+            orientation = Image.Image.getexif(image).get(ORIENTATION, 1)
+            width, height = image.size
             # Pillow has already turned the size of a TIFF.
-            sideways = image.format != "TIFF" and Image.Image.getexif(image).get(ORIENTATION) in SIDEWAYS
-            return (width, height) if sideways else (height, width)
+            if image.format != "TIFF" and orientation in SIDEWAYS:
+                width, height = height, width
+            return Header((height, width), orientation, image.mode)
     except ImageError:
         raise
     except FileNotFoundError:
@@ -70,17 +109,22 @@ def read_size(path: str | Path) -> tuple[int, int]:
         raise ImageError(f"{path}: not a readable picture ({str(error)[:120] or type(error).__name__})") from None
 
 
-def read_sizes(paths: list[Path]) -> list[tuple[int, int] | ImageError]:
-    """Call `read_size` on many files in parallel. A file that fails yields its error."""
+def read_size(path: str | Path) -> tuple[int, int]:
+    """Read (height, width), upright, from the file's header alone. Raise `ImageError`."""
+    return read_header(path).upright_hw
 
-    def size_or_error(path: Path) -> tuple[int, int] | ImageError:
+
+def read_each(read: Callable[[Path], T], paths: list[Path]) -> list[T | ImageError]:
+    """Call `read_header` or `read_maximum` on many files in parallel. A file that fails yields its error."""
+
+    def result_or_error(path: Path) -> T | ImageError:
         try:
-            return read_size(path)
+            return read(path)
         except ImageError as error:
             return error
 
     with ThreadPoolExecutor(4) as pool:
-        return list(pool.map(size_or_error, paths))
+        return list(pool.map(result_or_error, paths))
 
 
 def _name(source: Any) -> str:
@@ -93,14 +137,51 @@ def _allow_large_pictures() -> None:
     warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
-def _opened(source: str | Path | bytes | Image.Image) -> Image.Image:
+@contextmanager
+def _opened(source: str | Path | bytes | Image.Image) -> Iterator[Image.Image]:
+    """Yield a Pillow image. One that the caller opened stays open."""
     if isinstance(source, Image.Image):
-        return source.copy()
+        yield source
+        return
     _allow_large_pictures()
+    # Given a path, Pillow 13 maps an uncompressed TIFF into memory and scrambles it if its orientation is sideways.
+    with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+        try:
+            image = Image.open(file)
+        except Image.DecompressionBombError:
+            claim = f"the header claims more than {PIXEL_LIMIT:,} pixels; not decoded"
+            raise ImageError(f"{_name(source)}: {claim}") from None
+        with image:
+            yield image
+
+
+def _decoded(source: str | Path | bytes | Image.Image, convert: Callable[[Image.Image], T]) -> T:
+    """Open a picture, check its size and return what `convert` makes of it. Raise `ImageError`."""
+    name = _name(source)
     try:
-        return Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-    except Image.DecompressionBombError:
-        raise ImageError(f"{_name(source)}: the header claims more than {PIXEL_LIMIT:,} pixels; not decoded") from None
+        with _opened(source) as image:
+            _check_size(image.size, name)
+            return convert(image)
+    except ImageError:
+        raise
+    except FileNotFoundError:
+        raise ImageError(f"{name}: there is no such file") from None
+    except UnidentifiedImageError:
+        raise ImageError(f"{name}: not a picture, or one in an unknown format") from None
+    except Exception as error:
+        # A damaged file makes decoders raise almost anything: OSError, SyntaxError, struct.error, IndexError, ...
+        raise ImageError(f"{name}: truncated or corrupt ({str(error)[:120] or type(error).__name__})") from None
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    return ImageOps.exif_transpose(image)
+
+
+def _stored(image: Image.Image) -> Image.Image:
+    """Return the pixels as the file stores them. Pillow turns a TIFF when it decodes it, so turn everything back."""
+    turn_back = TURNED_BACK.get(image.getexif().get(ORIENTATION, 1))
+    upright = _upright(image)
+    return upright if turn_back is None else upright.transpose(turn_back)
 
 
 def _check_size(size: tuple[int, int], name: str) -> None:
@@ -110,9 +191,9 @@ def _check_size(size: tuple[int, int], name: str) -> None:
         raise ImageError(f"{name}: has no pixels ({size[0]} x {size[1]})")
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I") or image.mode == "F":
-        return _from_array(np.asarray(image))
+def _to_rgb(image: Image.Image, reading: Reading) -> np.ndarray:
+    if is_deep(image.mode):
+        return _from_array(np.asarray(image), reading)
     if image.mode in ("P", "PA"):
         image = image.convert("RGBA")
     if image.mode in ("LA", "La"):
@@ -120,31 +201,15 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     return np.asarray(image.convert("RGB"))
 
 
-def _from_array(array: np.ndarray) -> np.ndarray:
+def is_deep(mode: str) -> bool:
+    """Whether Pillow's mode has more than 8 bits."""
+    return mode.startswith("I") or mode == "F"
+
+
+def _from_array(array: np.ndarray, reading: Reading) -> np.ndarray:
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
         raise ImageError(f"an image array has the shape (height, width, 1, 3 or 4), not {array.shape}")
-    array = array[:, :, :3]
-    if array.dtype != np.uint8:
-        array = _to_eight_bits(array)
+    array = reading.to_eight_bits(array[:, :, :3])
     return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
-
-
-def _to_eight_bits(array: np.ndarray) -> np.ndarray:
-    """Scale integers by the smallest common bit depth that holds the maximum, and floats by ``max(maximum, 1)``.
-
-    A 12-bit picture in a 16-bit file then uses the full range, and a 16-bit picture keeps its black and white points.
-    """
-    if array.dtype == bool:
-        return array.astype(np.uint8) * 255
-    if array.dtype.kind not in "iuf":
-        raise ImageError(f"an image array holds integers or floats, not {array.dtype}")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise ImageError("an image array holds NaN or infinity")
-    maximum = float(array.max())
-    if array.dtype.kind == "f":
-        full = max(maximum, 1.0)
-    else:
-        full = next(float(2**bits - 1) for bits in (8, 10, 12, 14, 16, 24, 32, 64) if maximum <= 2**bits - 1)
-    return np.clip(np.round(array.astype(np.float64) * (255.0 / full)), 0, 255).astype(np.uint8)

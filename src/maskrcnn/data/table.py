@@ -6,25 +6,17 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from maskrcnn.data.images import SUFFIXES
+from maskrcnn.config import VALIDATION_SHARE
+from maskrcnn.data.names import PathIndex, without_suffix
+from maskrcnn.data.problem import Problem
+from maskrcnn.data.reading import BY_ITSELF, Reading
 from maskrcnn.errors import UserError
 from maskrcnn.rle import RLE, RunTable
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Fault in the data: its place (file and row, or image) and what is wrong."""
-
-    place: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.place}: {self.message}"
 
 
 @dataclass(frozen=True)
@@ -34,7 +26,7 @@ class Dataset:
     Image i is the file ``files[i]``, has the name ``names[i]`` in the source and the (height, width) ``sizes[i]``.
     Instance k belongs to image ``image_index[k]`` (sorted), has the 1-based label ``labels[k]`` and the runs
     ``masks[k]``, and comes from row ``rows[k]`` of the source (the header is row 1). Label j is the user's class id
-    ``class_ids[j - 1]``.
+    ``class_ids[j - 1]``. `reading` says how the pictures are read, and so which way up `sizes` and masks are.
     """
 
     source: Path
@@ -48,6 +40,7 @@ class Dataset:
     class_ids: list[Any]
     class_names: list[str]
     attributes: np.ndarray | None = None
+    reading: Reading = BY_ITSELF
     notes: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
@@ -106,16 +99,22 @@ class Dataset:
             attributes=None if self.attributes is None else self.attributes[selected],
         )
 
-    def split(self, val: float = 0.1, seed: int = 0) -> tuple[Dataset, Dataset]:
+    def split(self, val: float = VALIDATION_SHARE, seed: int = 0) -> tuple[Dataset, Dataset]:
         """Split by image into (train, val), stratified by rarest class, instance count and image size.
 
-        Images are sorted by stratum, in random order within one, and every ``1 / val``-th goes to validation. Raise
-        `UserError` if `val` is not between 0 and 1 or there are fewer than two images.
+        Images are sorted by stratum, in random order within one, and every ``1 / val``-th goes to validation. 0 keeps
+        all images for training: val is empty. Raise `UserError` if `val` is not in [0, 1), or for fewer than two images
+        otherwise.
         """
-        if not 0 < val < 1:
-            raise UserError(f"the validation fraction must be between 0 and 1, not {val}")
+        if not 0 <= val < 1:
+            raise UserError(f"the share of validation images must be at least 0 and below 1, not {val}")
+        if val == 0:
+            return self, self.take([])
         if len(self) < 2:
-            raise UserError(f"{self.source}: a split needs at least 2 images, not {len(self)}")
+            raise UserError(
+                f"{self.source}: a split needs at least 2 images, not {len(self)}; train without validation (--val 0), "
+                "or validate on other data (--val-data)"
+            )
         rng = np.random.default_rng(seed)
         order = np.lexsort((rng.random(len(self)), self._strata()))
         n_val = min(max(round(val * len(self)), 1), len(self) - 1)
@@ -143,19 +142,17 @@ class Dataset:
         return self.take(np.flatnonzero(~in_val)), self.take(np.flatnonzero(in_val))
 
     def named(self, names: Sequence[str]) -> Dataset:
-        """Return the images in `names`, which may omit the suffix. Raise `UserError` for unknown or ambiguous names."""
+        """Return the images in `names`, which may omit suffix and folders. Raise `UserError` for unknown or ambiguous
+        names."""
         return self.take(np.flatnonzero(self._select(names)))
 
     def _select(self, names: Sequence[str]) -> np.ndarray:
         """Return which images are in `names`, (n_images,) bool."""
-        index = {name: i for i, name in enumerate(self.names)}
-        stems: dict[str, list[int]] = {}
-        for i, name in enumerate(self.names):
-            stems.setdefault(without_suffix(name), []).append(i)
+        index = PathIndex(self.names)
         selected = np.zeros(len(self), bool)
         unknown = []
         for name in names:
-            matches = [index[name]] if name in index else stems.get(without_suffix(name), [])
+            matches = index.find(name).indices or index.find(without_suffix(name)).indices
             if len(matches) > 1:
                 examples = ", ".join(self.names[i] for i in matches[:3])
                 raise UserError(f"the name {name!r} matches several images: {examples}")
@@ -167,8 +164,10 @@ class Dataset:
         return selected
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of names, sizes, labels and masks; it identifies the training data of a model."""
+        """Return the SHA-256 of names, sizes, labels, masks and how pictures are read; it identifies a model's data."""
         digest = hashlib.sha256("\n".join(self.names).encode())
+        if self.reading != BY_ITSELF:
+            digest.update(repr(self.reading).encode())
         for column in (self.sizes, self.image_index, self.labels, self.masks.offsets, self.masks.runs):
             digest.update(np.ascontiguousarray(column, np.int64).tobytes())
         return digest.hexdigest()
@@ -195,14 +194,7 @@ class Dataset:
                 {"id": cid, "name": name, "instances": int(n)}
                 for cid, name, n in zip(self.class_ids, self.class_names, frequency, strict=True)
             ],
-            "problems": len(self.problems),
         }
-
-
-def without_suffix(name: str) -> str:
-    """Return an image name without its folder and image suffix."""
-    path = PurePosixPath(name)
-    return path.stem if path.suffix.lower() in SUFFIXES else path.name
 
 
 def _quantiles(values: np.ndarray) -> dict[str, float]:

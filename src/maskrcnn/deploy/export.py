@@ -141,9 +141,10 @@ def _converter(runtime: str) -> Callable[..., dict[str, Any]]:
 
 def _inputs(predictor: Predictor, data: Dataset) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Pixels (1, H, W, 3) and windows (1, 4) of every readable image."""
+    oriented = predictor.oriented(data.reading.exif)
     for path in data.files:
         try:
-            fitted = predictor.prepare(path).fitted
+            fitted = oriented.prepare(path).fitted
         except ImageError:
             continue
         yield stack([fitted.pixels])[0], np.array([fitted.window])
@@ -153,4 +154,4 @@ def _in_memory(model: Predictor, graphs: dict[str, Any], runtime: str) -> Predic
     """A predictor that runs `graphs` without writing them."""
     pixel_mean = tuple(model.model.pixel_mean.tolist())
     opened = ExportedRuntime(runtime, graphs, model.config.model, model.conventions, pixel_mean)
-    return Predictor(opened, model.config, model.class_ids, model.class_names)
+    return Predictor(opened, model.config, model.class_ids, model.class_names, reading=model.reading)

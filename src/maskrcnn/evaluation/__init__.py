@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskrcnn.data.reading import Reading, range_text
 from maskrcnn.data.table import Dataset
-from maskrcnn.errors import ImageError, UserError
+from maskrcnn.errors import ImageError, UserError, say
 from maskrcnn.evaluation import kaggle
 from maskrcnn.evaluation.coco import coco_scores
 from maskrcnn.structures import Detections
@@ -33,18 +34,33 @@ class Evaluation:
     image_scores: np.ndarray
 
 
-def evaluate(model: Predictor, data: Dataset, *, on_image: Callable[[int], None] | None = None) -> dict[str, Any]:
+def evaluate(
+    model: Predictor,
+    data: Dataset,
+    *,
+    on_image: Callable[[int], None] | None = None,
+    say: Callable[[str], None] = say,
+) -> dict[str, Any]:
     """Run `model` over `data` and score it. Add "inference_seconds" and "unreadable" to the keys of `score`.
 
     COCO scores use all detections with a score of at least 0.05, or the model's threshold if lower. Kaggle scores use
     those that `predict` returns, without overlaps. "unreadable" lists the errors of images that could not be read; they
-    are not scored. Raise `UserError` if model and data share no class id.
+    are not scored. The model's range of 16-bit pictures is used; if the data's differs, `say` gets a line about it.
+    Raise `UserError` if model and data share no class id.
     """
-    return examine(model, data, on_image=on_image).scores
+    return examine(model, data, on_image=on_image, say=say).scores
 
 
-def examine(model: Predictor, data: Dataset, *, on_image: Callable[[int], None] | None = None) -> Evaluation:
+def examine(
+    model: Predictor,
+    data: Dataset,
+    *,
+    on_image: Callable[[int], None] | None = None,
+    say: Callable[[str], None] = say,
+) -> Evaluation:
     """Evaluate like `evaluate`, and keep the detections and the score of each image."""
+    if note := differing_range(model.reading, data):
+        say(note)
     started = time.perf_counter()
     detections = find(model, data, range(len(data)), on_image=on_image)
     return judge_found(model, data, detections, time.perf_counter() - started)
@@ -64,6 +80,7 @@ def find(
     """
     require_common_classes(model.class_ids, data)
     predictor = model.changed(score_threshold=min(MIN_SCORE, model.config.predict.score_threshold))
+    predictor = predictor.oriented(data.reading.exif)  # that of the masks
     result: dict[int, Detections | str] = {}
     pending = deque(images)
     errors: dict[str, str] = {}
@@ -82,6 +99,20 @@ def find(
     if pending and on_image is not None:
         on_image(len(images))
     return result | {i: errors[str(data.files[i])] for i in pending}
+
+
+def differing_range(reading: Reading, data: Dataset) -> str | None:
+    """Return a sentence if a model of `reading` scales pictures of more than 8 bits unlike `data`, else None."""
+    ranges = (
+        ("16-bit", reading.white, data.reading.white),
+        ("float", reading.float_white, data.reading.float_white),
+    )
+    differences = [
+        f"{kind} pictures are read with the model's range, {range_text(used)}; {data.source} has {range_text(found)}"
+        for kind, used, found in ranges
+        if found not in (None, used)
+    ]
+    return ". ".join(differences) or None
 
 
 def require_common_classes(class_ids: Sequence[Any], data: Dataset) -> None:

@@ -1,6 +1,6 @@
 """Bundles: folders that predict without torch. Writing and reading are both here.
 
-model.json   format, runtime, precision, configuration, conventions, pixel mean, classes, provenance, scores
+model.json   format, runtime, precision, configuration, conventions, pixel mean, classes, reading, provenance, scores
 trunk.*, box_head.*, mask_head.*   graphs in the format of the runtime
 convolutions.safetensors   if model.json says "winograd": convolutions that the graphs leave out (`maskrcnn.winograd`)
 """
@@ -83,4 +83,5 @@ def read_bundle(path: Path) -> Predictor:
     except ValueError as error:
         raise UserError(f"{path}: {error}; this version opens openvino and onnx") from None
     provenance = model.provenance | bundle.model_dump(include={"precision", "scores"})
-    return Predictor(runtime, config, model.class_ids, model.class_names, provenance=provenance)
+    classes = model.class_ids, model.class_names
+    return Predictor(runtime, config, *classes, provenance=provenance, reading=model.reading)

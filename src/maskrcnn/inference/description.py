@@ -8,18 +8,23 @@ from typing import Any, Self
 from pydantic import BaseModel, model_validator
 
 from maskrcnn.config import Config, validated
+from maskrcnn.data.reading import BY_ITSELF, Reading
 from maskrcnn.detection.conventions import Conventions
 
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """Settings, conventions, classes and origin of a model. Label j has the id ``class_ids[j - 1]``."""
+    """Settings, conventions, classes and origin of a model, and how it reads pictures.
+
+    Label j has the id ``class_ids[j - 1]``.
+    """
 
     config: Config
     conventions: Conventions
     class_ids: list[Any]
     class_names: list[str]
     provenance: dict[str, Any]
+    reading: Reading = BY_ITSELF
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -29,6 +34,7 @@ class Description:
             "class_ids": self.class_ids,
             "class_names": self.class_names,
             "provenance": self.provenance,
+            "reading": self.reading.to_dict(),
         }
 
     @classmethod
@@ -41,6 +47,7 @@ class Description:
             class_ids=read.class_ids,
             class_names=read.class_names,
             provenance=read.provenance,
+            reading=validated(Reading, read.reading, f"{source}, reading"),
         )
 
 
@@ -50,6 +57,7 @@ class _Values(BaseModel):
     class_ids: list[int | str]
     class_names: list[str]
     provenance: dict[str, Any]
+    reading: dict[str, Any] = {}  # the first files of version 0.1 have none
 
     @model_validator(mode="after")
     def _one_name_for_each_id(self) -> Self:

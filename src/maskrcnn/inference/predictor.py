@@ -17,6 +17,7 @@ from PIL import Image
 
 from maskrcnn.config import Config
 from maskrcnn.data.images import read_image
+from maskrcnn.data.reading import BY_ITSELF, Exif, Reading
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.detection.finish import finish
 from maskrcnn.detection.fit import fit_picture, padded_hw, stack
@@ -43,7 +44,10 @@ class PreparedPicture:
 
 
 class Predictor:
-    """A network with its classes and settings. `maskrcnn.load` returns one."""
+    """A network with its classes and settings. `maskrcnn.load` returns one.
+
+    `reading` is that of the training data: pictures to predict are scaled and turned like those.
+    """
 
     def __init__(
         self,
@@ -53,12 +57,14 @@ class Predictor:
         class_names: list[str],
         *,
         provenance: dict[str, Any] | None = None,
+        reading: Reading = BY_ITSELF,
     ) -> None:
         self.runtime = runtime
         self.config = config
         self.class_ids = class_ids
         self.class_names = class_names
         self.provenance = provenance or {}
+        self.reading = reading
 
     @property
     def conventions(self) -> Conventions:
@@ -73,6 +79,7 @@ class Predictor:
             class_ids=self.class_ids,
             class_names=self.class_names,
             provenance=self.provenance,
+            reading=self.reading,
         )
 
     @property
@@ -85,13 +92,21 @@ class Predictor:
 
     def changed(self, **settings: Any) -> Predictor:
         """Return the same network with other prediction settings: ``model.changed(score_threshold=0.3)``."""
-        config = self.config.changed(predict=settings)
-        return Predictor(self.runtime, config, self.class_ids, self.class_names, provenance=self.provenance)
+        return self._with(self.config.changed(predict=settings), self.reading)
+
+    def oriented(self, exif: Exif) -> Predictor:
+        """Return the same network for pictures that are turned by their EXIF orientation ("turn") or not ("ignore")."""
+        return self._with(self.config, replace(self.reading, exif=exif))
+
+    def _with(self, config: Config, reading: Reading) -> Predictor:
+        classes = self.class_ids, self.class_names
+        return Predictor(self.runtime, config, *classes, provenance=self.provenance, reading=reading)
 
     def predict(self, picture: Picture, *, keep_pixels: bool = True) -> Detections:
         """Detect instances in a path, the bytes of a file, a Pillow image or an array (H, W[, C]) uint8 or uint16.
 
-        `keep_pixels` keeps the decoded picture for `save_overlay`. Raises `ImageError` if it cannot be decoded.
+        Masks are those of the picture as `reading` turns it. `keep_pixels` keeps the decoded picture for
+        `save_overlay`. Raises `ImageError` if it cannot be decoded.
         """
         return self._detect([self.prepare(picture)], keep_pixels)[0]
 
@@ -127,7 +142,7 @@ class Predictor:
 
     def prepare(self, picture: Picture) -> PreparedPicture:
         """Decode a picture and fit it to the network. Raises `ImageError`."""
-        pixels = read_image(picture)
+        pixels = read_image(picture, self.reading)
         with stage("fit to the input"):
             fitted = fit_picture(pixels, self.conventions, self.config.model)
         return PreparedPicture(fitted, pixels, str(picture) if isinstance(picture, str | Path) else None)

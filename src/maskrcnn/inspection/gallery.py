@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from maskrcnn.data.images import read_image
+from maskrcnn.data.dataset import read_pixels
 from maskrcnn.detection.fit import resize
 from maskrcnn.drawing import draw_instances
 from maskrcnn.errors import ImageError
@@ -64,7 +64,7 @@ def picture(evaluation: Evaluation, judgement: Judgement, i: int) -> Picture:
     if names is not None:
         labels = [" ".join(filter(None, (detections.class_names[r], s))) for r, s in zip(rows, labels, strict=True)]
     try:
-        pixels = read_image(data.files[i])
+        pixels = read_pixels(data, i)
     except ImageError:
         pictures = None
     else:

@@ -20,6 +20,11 @@ from maskrcnn.inspection.curves import SCORES, of_kind, read_record, training_se
 from maskrcnn.inspection.page import Section, facts, folded, page, table
 from maskrcnn.inspection.quality import fraction, score_sections
 
+UNSCORED = (
+    "<p>There are no validation images, so nothing was scored. The model of the run is the last one, "
+    "<code>last.safetensors</code>.</p>"
+)
+
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "numba", "openvino", "onnxruntime", "faster-coco-eval")
 """Packages listed with their versions if installed."""
 
@@ -52,7 +57,7 @@ def write_report(
     steps, validations = of_kind(entries, "step"), of_kind(entries, "validation")
     sections = training_sections(steps, validations)
     if evaluation is None:
-        sections.append(Section("scores", "Scores", "<p>There are no validation images, so nothing was scored.</p>"))
+        sections.append(Section("scores", "Scores", UNSCORED))
     else:
         sections += score_sections(evaluation)
     sections.append(Section("settings", "Configuration and environment", _settings(config, provenance or {})))

@@ -6,7 +6,13 @@ from numba import njit
 # Error codes of `parse_runs`.
 OK, NOT_INTEGER, ODD_COUNT, NOT_POSITIVE, PAST_END, OVERLAP, DECREASING = range(7)
 
-SPACE, TAB, MINUS, PLUS, ZERO, NINE = 32, 9, 45, 43, 48, 57
+SPACE, TAB, CARRIAGE_RETURN, MINUS, PLUS, ZERO, NINE = 32, 9, 13, 45, 43, 48, 57
+
+
+@njit(cache=True, nogil=True)
+def is_blank(char):
+    """Whether a byte separates words: a space, a tab or a line break."""
+    return char == SPACE or TAB <= char <= CARRIAGE_RETURN
 
 
 @njit(cache=True, nogil=True)
@@ -16,7 +22,7 @@ def count_numbers(text, offsets):
     for i in range(len(offsets) - 1):
         in_word = False
         for p in range(offsets[i], offsets[i + 1]):
-            blank = text[p] == SPACE or text[p] == TAB
+            blank = is_blank(text[p])
             if not blank and not in_word:
                 counts[i] += 1
             in_word = not blank
@@ -41,7 +47,7 @@ def parse_runs(text, offsets, n_pixels, run_offsets, origin, relative, runs):
         code = OK
         while p < stop:
             c = text[p]
-            if c in (SPACE, TAB):
+            if is_blank(c):
                 p += 1
                 continue
             negative = c == MINUS
@@ -52,7 +58,7 @@ def parse_runs(text, offsets, n_pixels, run_offsets, origin, relative, runs):
                 value = value * 10 + (text[p] - ZERO)
                 digits += 1
                 p += 1
-            if digits == 0 or digits > 18 or (p < stop and text[p] != SPACE and text[p] != TAB):
+            if digits == 0 or digits > 18 or (p < stop and not is_blank(text[p])):
                 code = NOT_INTEGER
                 break
             if negative:

@@ -23,7 +23,7 @@ from maskrcnn.data.dataset import swapped_labels
 from maskrcnn.data.table import Dataset
 from maskrcnn.detection.fit import fitted_hw
 from maskrcnn.errors import UserError
-from maskrcnn.evaluation import Evaluation, examine, find, judge_found, require_common_classes
+from maskrcnn.evaluation import Evaluation, differing_range, examine, find, judge_found, require_common_classes
 from maskrcnn.files import write_text
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.runtimes.torch import TorchRuntime
@@ -80,6 +80,9 @@ def train(
 ) -> Run:
     """Train on `train_data`, select the best model by `val_data`, and keep everything in the folder `out`.
 
+    Without `val_data`, or if it is empty, nothing is scored and the model of the run is the last one. Pictures are read
+    like those of `train_data`.
+
     `budget` ("30m") replaces the configuration's epochs. `resume` continues the run in `out` with its own
     configuration. `source` says how the data was opened; it is kept as ``state/data.json``. Progress is shown on
     `console`. SIGINT and SIGTERM save the state and end the run. Processes that torchrun started train together, and
@@ -90,6 +93,8 @@ def train(
     if budget is not None:
         settings = settings.updated({"train": {"budget": budget}}, Origin.USER)
     swapped_labels(train_data.class_names, settings.config.augment)  # raises for a name that is no class
+    if val_data is not None and len(val_data) == 0:
+        val_data = None
     if val_data is not None:
         require_common_classes(train_data.class_ids, val_data)
     with joined() as world, ExitStack() as held:
@@ -150,8 +155,18 @@ class _Trainer:
             self._save_state()
         if world.size > 1:
             display.say(f"{world.size} processes, {self.state.step_images} images in each step")
+        self._say_how_it_validates()
         self.validator = build(config, train_data, model.conventions).to(self.device)
         self.evaluation: Evaluation | None = None
+
+    def _say_how_it_validates(self) -> None:
+        if self.val_data is not None:
+            if note := differing_range(self.data.reading, self.val_data):
+                self.display.say(note)
+            return
+        self.display.say(f"no validation images: nothing is scored, and the model is {self.folder.last.name}")
+        if self.config.train.patience:
+            self.display.say(f"patience {self.config.train.patience} is not used: it counts validations")
 
     @property
     def steps_per_epoch(self) -> int:
@@ -266,7 +281,7 @@ class _Trainer:
 
     def _time_validation(self) -> tuple[float, Evaluation | None]:
         """Estimate the seconds of a validation from a few of its images, small to large. Also return their scores."""
-        if self.val_data is None or len(self.val_data) == 0:
+        if self.val_data is None:
             return 0.0, None
         sizes, conventions = self.val_data.sizes.tolist(), self.model.conventions
         pixels = np.array([math.prod(fitted_hw(hw, conventions, self.config.model)) for hw in sizes])
@@ -293,7 +308,8 @@ class _Trainer:
         weights = self.learner.average.average if self.config.train.ema else self.model.state_dict()
         self.validator.load_state_dict(weights)
         runtime = TorchRuntime(self.validator, self.device, validation_type(self.config.train.precision, self.device))
-        return Predictor(runtime, self.config, self.data.class_ids, self.data.class_names)
+        classes = self.data.class_ids, self.data.class_names
+        return Predictor(runtime, self.config, *classes, reading=self.data.reading)
 
     def _validate_and_save(self, record: Record) -> bool:
         """Score the averaged weights and keep them as last or also as best; returns whether patience ran out."""
@@ -350,6 +366,7 @@ class _Trainer:
                 class_ids=self.data.class_ids,
                 class_names=self.data.class_names,
                 provenance=provenance(self.data, self.fingerprint, self.state.step, scores),
+                reading=self.data.reading,
             ),
         )
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from maskrcnn.data.formats import encoded_pixels
+from maskrcnn.data.reading import Exif
 from maskrcnn.data.table import Dataset
-from maskrcnn.errors import UserError
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+from maskrcnn.errors import UserError, say
 
 
 def open_dataset(
@@ -27,7 +23,9 @@ def open_dataset(
     relative: bool = False,
     unlisted: Literal["ignore", "empty"] = "ignore",
     bad: Literal["error", "skip"] = "error",
-    say: Callable[[str], None] = _say,
+    depth: int | None = None,
+    exif: Exif = "turn",
+    say: Callable[[str], None] = say,
 ) -> Dataset:
     """Open a CSV of run-length masks and its image folder. Raise `UserError`. `say` gets each line of a short summary.
 
@@ -37,7 +35,9 @@ def open_dataset(
     does. `order`, `origin` (number of the first pixel) and `relative` (each start is an offset from the end of the
     previous run) describe the runs. `unlisted` images are in the folder but not in the CSV: they are ignored or kept as
     empty. `bad` rows raise an error that lists them, or are skipped and listed in ``problems``. Unreadable images are
-    always skipped and listed there.
+    always skipped and listed there. `depth` is the number of bits that pictures of more than 8 bits use, by default the
+    smallest usual one that holds the largest value of all of them. `exif` "turn" turns pictures upright by their EXIF
+    orientation; "ignore" is for masks that were drawn on the pixels as the file stores them.
     """
     source = Path(source)
     if not source.exists():
@@ -57,6 +57,8 @@ def open_dataset(
         relative=relative,
         unlisted=unlisted,
         bad=bad,
+        depth=depth,
+        exif=exif,
     )
     for note in data.notes:
         say(note)

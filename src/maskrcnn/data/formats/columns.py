@@ -1,4 +1,4 @@
-"""Recognise columns by their headers, which differ between competitions. The mask column must also look like runs."""
+"""Recognise columns by their headers, which differ between competitions. Of several mask columns, one holds runs."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ HEADERS = {
 """Headers by role, lower-case and without separators, in order of preference."""
 
 COMBINED_HEADERS = ("imageidclassid", "imageclassid", "imageidcategoryid", "imagelabel", "imageidlabel", "imageclass")
+KNOWN_HEADERS = frozenset(COMBINED_HEADERS).union(*(headers.split() for headers in HEADERS.values()))
 NO_OBJECT = ("", "-1", "nan", "null", "none", "na", "n/a")
 RUNS_PATTERN = re.compile(r"^\s*-?\d+(\s+-?\d+)+\s*$|^\s*-1?\s*$")
 
@@ -74,7 +75,10 @@ def find_columns(table: pl.DataFrame, source: Path, column_of_role: dict[str, st
     combined = None if has_image else next((by_header[h] for h in COMBINED_HEADERS if h in by_header), None)
     used |= {combined} if combined else set()
     image = combined or find("image")
-    rle = find("rle", lambda name: _looks_like_runs(table[name]))
+    # Without a column of runs, a mask header decides, and the rows say what is wrong. A class header does not.
+    rle = find("rle", lambda name: _looks_like_runs(table[name])) or find(
+        "rle", lambda name: _normalized(name) not in HEADERS["class"].split()
+    )
     if image is None or rle is None:
         missing = "image name (such as ImageId)" if image is None else "run-length mask (such as EncodedPixels)"
         raise UserError(
@@ -88,6 +92,11 @@ def _looks_like_runs(column: pl.Series) -> bool:
     """Return whether at least half of the first 200 non-empty cells are sequences of integers."""
     texts = [t.strip() for t in column.drop_nulls().head(2000).to_list() if t.strip().lower() not in NO_OBJECT][:200]
     return sum(bool(RUNS_PATTERN.match(t)) for t in texts) * 2 >= len(texts)
+
+
+def is_known_header(header: str) -> bool:
+    """Return whether some layout has a column of this header."""
+    return _normalized(header) in KNOWN_HEADERS
 
 
 def _normalized(header: str) -> str:

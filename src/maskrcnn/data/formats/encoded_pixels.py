@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import json
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,9 +16,14 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
+from maskrcnn.data.depth import find_reading
 from maskrcnn.data.formats.columns import NO_OBJECT, Columns, find_columns
-from maskrcnn.data.images import SUFFIXES, read_sizes
-from maskrcnn.data.table import Dataset, Problem
+from maskrcnn.data.formats.separated import SEPARATORS, read_table
+from maskrcnn.data.images import Header, read_each, read_header
+from maskrcnn.data.pictures import find_folder, image_files, locate
+from maskrcnn.data.problem import Kind, Problem
+from maskrcnn.data.reading import Exif
+from maskrcnn.data.table import Dataset
 from maskrcnn.errors import ImageError, UserError
 from maskrcnn.files import atomic
 from maskrcnn.kernels.runs import transpose_runs
@@ -39,21 +43,26 @@ def read(
     relative: bool,
     unlisted: Literal["ignore", "empty"],
     bad: Literal["error", "skip"],
+    depth: int | None,
+    exif: Exif,
 ) -> Dataset:
     """Read `source`. `open_dataset` explains the options."""
-    table = _read_csv(source)
+    table, separator = read_table(source, columns.values())
     layout = find_columns(table, source, columns)
-    folder = _find_folder(source, folder)
+    folder = find_folder(source, folder)
     notes = [f"{source}: {layout}, {table.height:,} rows"]
+    if separator != ",":
+        notes[0] += f", columns separated by {SEPARATORS[separator]}"
     image_text = table[layout.image].fill_null("").str.strip_chars()
     class_text = table[layout.class_].fill_null("").str.strip_chars() if layout.class_ else None
     if layout.combined:
         image_text, class_text = _split_combined(image_text)
 
     names, row_image = _unique(image_text)
-    problems: list[Problem] = []
-    files = _locate(names, row_image, folder, source, problems)
-    unlisted_files = sorted(set(_image_files(folder)) - {f for f in files if f is not None})
+    first_rows = np.unique(row_image, return_index=True)[1] + 2
+    paths = image_files(folder)
+    files, problems = locate(names, first_rows, paths, folder, source)
+    unlisted_files = sorted(set(paths) - {f for f in files if f is not None})
     if unlisted_files and unlisted == "empty":
         names = [*names, *(str(f.relative_to(folder)) for f in unlisted_files)]
         files = [*files, *unlisted_files]
@@ -61,7 +70,9 @@ def read(
         action = "kept as images without objects" if unlisted == "empty" else "left out"
         notes.append(f"{folder}: images that are not in the CSV ({len(unlisted_files):,}) are {action}")
 
-    sizes, unreadable = _checked_sizes(table, layout, row_image, files, source, problems)
+    headers, unreadable = _read_headers(files)
+    sizes = np.array([(0, 0) if h is None else h.hw(exif) for h in headers], np.int64)
+    problems += _check_sizes(table, layout, row_image, files, headers, sizes, exif, source)
     texts = table[layout.rle].fill_null("").str.strip_chars()
     is_object = (~texts.str.to_lowercase().is_in(NO_OBJECT)).to_numpy()
     usable_image = np.array([f is not None for f in files], bool) & (sizes[:, 0] > 0)
@@ -70,7 +81,8 @@ def read(
     masks, bad_runs, hint = _parse_masks(texts.gather(rows), hw.prod(1), origin, relative)
     for item in bad_runs:
         row = int(rows[item.index])
-        problems.append(Problem(f"{source}, row {row + 2}", f"{layout.rle} of {names[row_image[row]]}: {item.message}"))
+        message = f"{layout.rle} of {names[row_image[row]]}: {item.message}"
+        problems.append(Problem(Kind.BAD_ROW, f"{source}, row {row + 2}", message))
     if order == "row":
         masks = RunTable.of(transpose_runs(masks[i], int(hw[i, 0]), int(hw[i, 1])) for i in range(len(masks)))
         notes.append("runs are read along the rows")
@@ -78,7 +90,8 @@ def read(
     labels, class_ids, attributes = _read_classes(class_text, table, layout, rows)
     usable = labels > 0
     for row in rows[~usable].tolist():
-        problems.append(Problem(f"{source}, row {row + 2}", f"the mask of {names[row_image[row]]} has no class"))
+        message = f"the mask of {names[row_image[row]]} has no class"
+        problems.append(Problem(Kind.BAD_ROW, f"{source}, row {row + 2}", message))
     usable[[item.index for item in bad_runs]] = False
     _report_problems(problems, unreadable, bad, hint, source, notes)
 
@@ -88,10 +101,14 @@ def read(
     selected = selected[np.argsort(image_index[selected], kind="stable")]
     if len(images) == 0:
         raise UserError(f"{source}: none of its {len(names)} images can be read from {folder}")
+    usable_files = [f for i in images if (f := files[i]) is not None]
+    modes = [header.mode for i in images if (header := headers[i]) is not None]
+    reading, reading_notes = find_reading(usable_files, modes, depth, exif)
+    notes += reading_notes
     data = Dataset(
         source=source,
         names=[names[i] for i in images],
-        files=[f for i in images if (f := files[i]) is not None],
+        files=usable_files,
         sizes=sizes[images],
         image_index=image_index[selected],
         labels=labels[selected],
@@ -100,6 +117,7 @@ def read(
         class_ids=class_ids,
         class_names=_find_class_names(class_ids, class_names, layout.class_ is not None or layout.combined),
         attributes=None if attributes is None else attributes[selected],
+        reading=reading,
         notes=notes,
         problems=[*problems, *unreadable],
     )
@@ -129,17 +147,6 @@ def write(path: str | Path, rows: Sequence[tuple[str, RLE | None, Any]], with_cl
 # ---- columns ------------------------------------------------------------------------------------------------------
 
 
-def _read_csv(source: Path) -> pl.DataFrame:
-    try:
-        table = pl.read_csv(source, infer_schema=False, separator="\t" if ".tsv" in source.name.lower() else ",")
-    except Exception as error:
-        # Polars raises a different exception for each kind of malformed file.
-        raise UserError(f"{source} cannot be read as a CSV file: {str(error).splitlines()[0]}") from None
-    if table.height == 0:
-        raise UserError(f"{source} has a header but no rows")
-    return table
-
-
 def _split_combined(column: pl.Series) -> tuple[pl.Series, pl.Series]:
     """Split ``name.jpg_3`` into ``name.jpg`` and ``3``. A text without an underscore is an image without a class."""
     parts = column.str.extract_groups(r"^(.*)_([^_]*)$").struct.unnest()
@@ -163,8 +170,8 @@ def _read_classes(
         attributes = table[layout.attributes].fill_null("").gather(rows).str.replace_all(",", " ").to_numpy()
     if class_text is None:
         return np.ones(len(rows), np.int64), [1], attributes
-    # Pandas writes integers in a column with NaN as 3.0.
-    class_text = class_text.str.replace(r"^(\d+)\.0+$", "$1")
+    # Pandas writes integers in a column with NaN as 3.0, or as 3,0.
+    class_text = class_text.str.replace(r"^(\d+)[.,]0+$", "$1")
     if class_text.str.contains(r"^\d+(_\d+)+$").any():
         # iMaterialist 2019: the class, then its attributes.
         attribute_text = class_text.gather(rows).str.extract(r"^\d+_([\d_]+)$").fill_null("").str.replace_all("_", " ")
@@ -207,100 +214,71 @@ def _read_names(path: Path) -> dict[Any, str]:
 # ---- images -------------------------------------------------------------------------------------------------------
 
 
-def _find_folder(source: Path, folder: Path | None) -> Path:
-    if folder is not None:
-        if not folder.is_dir():
-            raise UserError(f"{folder}: there is no such folder of images")
-        return folder
-    for guess in (source.parent / "images", source.parent / "train", source.parent / source.stem, source.parent):
-        if guess.is_dir() and _image_files(guess):
-            return guess
-    raise UserError(f"no folder of images was found beside {source}; pass --images FOLDER")
+def _read_headers(files: list[Path | None]) -> tuple[list[Header | None], list[Problem]]:
+    """Return the header of each file, None if unusable, and the unreadable images."""
+    located = [i for i, f in enumerate(files) if f is not None]
+    headers: list[Header | None] = [None] * len(files)
+    unreadable = []
+    for i, header in zip(located, read_each(read_header, [f for f in files if f is not None]), strict=True):
+        if isinstance(header, ImageError):
+            unreadable.append(Problem(Kind.UNREADABLE, "unreadable image", str(header)))
+        else:
+            headers[i] = header
+    return headers, unreadable
 
 
-def _image_files(folder: Path) -> list[Path]:
-    return sorted(
-        p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
-    )
-
-
-def _locate(
-    names: list[str], row_image: np.ndarray, folder: Path, source: Path, problems: list[Problem]
-) -> list[Path | None]:
-    """Return the file of each name, which may omit suffix and folder. A missing or ambiguous file is a problem."""
-    by_key: dict[str, list[Path]] = {}
-    for path in _image_files(folder):
-        relative = path.relative_to(folder)
-        for key in {relative.as_posix(), relative.with_suffix("").as_posix(), path.name, path.stem}:
-            by_key.setdefault(_to_nfc(key), []).append(path)
-    first_row = np.unique(row_image, return_index=True)[1]
-    files: list[Path | None] = []
-    used: set[Path] = set()
-    for name, row in zip(names, first_row.tolist(), strict=True):
-        key = _to_nfc(name.replace("\\", "/"))
-        matches = by_key.get(key) or by_key.get(key.rpartition("/")[2], [])
-        is_used = len(matches) == 1 and matches[0] in used
-        files.append(matches[0] if len(matches) == 1 and not is_used else None)
-        used.update(matches[:1])
-        if files[-1] is None:
-            fault = "has no name" if not name else "is not in the folder" if not matches else "matches several files: "
-            fault += ", ".join(str(f.relative_to(folder)) for f in matches[:3])
-            if is_used:
-                fault = f"is the file {matches[0].name}, which other rows name differently"
-            problems.append(Problem(f"{source}, row {row + 2}", f"image {name!r} {fault} ({folder})"))
-    return files
-
-
-def _to_nfc(name: str) -> str:
-    """Compose accented letters: archives made on a Mac decompose them, most tables do not."""
-    return unicodedata.normalize("NFC", name)
-
-
-def _checked_sizes(
+def _check_sizes(
     table: pl.DataFrame,
     layout: Columns,
     row_image: np.ndarray,
     files: list[Path | None],
+    headers: list[Header | None],
+    sizes: np.ndarray,
+    exif: Exif,
     source: Path,
-    problems: list[Problem],
-) -> tuple[np.ndarray, list[Problem]]:
-    """Return the (height, width) of each image from its header, 0 0 if unusable, and the unreadable images.
-
-    A different size in the CSV is a problem.
-    """
-    sizes = np.zeros((len(files), 2), np.int64)
-    located = [i for i, f in enumerate(files) if f is not None]
-    unreadable = []
-    for i, size in zip(located, read_sizes([f for f in files if f is not None]), strict=True):
-        if isinstance(size, ImageError):
-            unreadable.append(Problem("unreadable image", str(size)))
-        else:
-            sizes[i] = size
+) -> list[Problem]:
+    """Return the images whose size in the CSV, if any, is not that of `sizes` (n, 2). Theirs become 0 0."""
     if not (layout.height and layout.width):
-        return sizes, unreadable
-    columns = [table[name].str.strip_chars() for name in (layout.height, layout.width)]
-    csv_sizes = np.stack([c.cast(pl.Float64, strict=False).fill_null(-1).to_numpy() for c in columns], 1)
-    is_blank = np.stack([c.fill_null("").is_in(NO_OBJECT).to_numpy() for c in columns], 1)  # not compared
+        return []
+    columns = [table[name].fill_null("").str.strip_chars() for name in (layout.height, layout.width)]
+    # A table with decimal commas has another separator.
+    numbers = [c.str.replace(",", ".", literal=True).cast(pl.Float64, strict=False).fill_null(-1) for c in columns]
+    csv_sizes = np.stack([n.to_numpy() for n in numbers], 1)
+    is_blank = np.stack([c.is_in(NO_OBJECT).to_numpy() for c in columns], 1)  # not compared
     readable = (sizes[:, 0] > 0)[row_image]
     mismatched = np.flatnonzero(readable & ((csv_sizes != sizes[row_image]) & ~is_blank).any(1))
     _, first_of_image = np.unique(row_image[mismatched], return_index=True)
+    other_exif: Exif = "ignore" if exif == "turn" else "turn"
+    problems = []
     for row in mismatched[np.sort(first_of_image)].tolist():
-        h, w = sizes[row_image[row]].tolist()
+        i = row_image[row]
+        h, w = sizes[i].tolist()
         cells = ", ".join(repr(table[c][row]) for c in (layout.height, layout.width))
-        image = f"the image {files[row_image[row]]} is {h} high and {w} wide"
-        message = f"{layout.height}, {layout.width} are {cells}, but {image}"
-        problems.append(Problem(f"{source}, row {row + 2}", message))
+        message = f"{layout.height}, {layout.width} are {cells}, but the image {files[i]} is {h} high and {w} wide"
+        header = headers[i]
+        if header is not None and header.is_turned and (csv_sizes[row] == header.hw(other_exif)).all():
+            state = "as its EXIF orientation turns it" if exif == "turn" else "without its EXIF orientation"
+            message += f" {state}. If masks were drawn on the other reading, pass --exif {other_exif}"
+        problems.append(Problem(Kind.SIZE, f"{source}, row {row + 2}", message))
     sizes[np.unique(row_image[mismatched])] = 0
-    return sizes, unreadable
+    return problems
 
 
 # ---- runs ---------------------------------------------------------------------------------------------------------
+
+DIALECTS = (
+    (re.compile(r"[][(){}]"), "The runs are lists in brackets: write the numbers alone, with spaces between them"),
+    (re.compile(r"\d,\d+\s+\d+,\d"), "The numbers have decimal commas: write integers, such as 1 for 1,0"),
+    (re.compile(r"\d,\s*\d"), "Commas separate the numbers: write spaces instead"),
+    (re.compile(r"\d\.\d"), "The numbers have decimal points: write integers, such as 1 for 1.0"),
+)
+"""What runs of other programs look like, and how to make them EncodedPixels."""
 
 
 def _parse_masks(
     texts: pl.Series, n_pixels: np.ndarray, origin: Literal[0, 1], relative: bool
 ) -> tuple[RunTable, list[BadRuns], str]:
-    """Return the masks, the malformed texts, and a hint if another option makes every row valid."""
+    """Return the masks, the malformed texts, and a hint at an option that makes every row valid, or at a dialect."""
     raw = np.frombuffer(texts.str.join("").item().encode() if len(texts) else b"", np.uint8)
     offsets = np.concatenate([[0], np.cumsum(texts.str.len_bytes().to_numpy(), dtype=np.int64)])
     masks, bad = parse_column(raw, offsets, n_pixels, origin=origin, relative=relative)
@@ -308,6 +286,10 @@ def _parse_masks(
         for option, other_origin, other_relative in (("--origin 0", 0, False), ("--relative", origin, True)):
             if not parse_column(raw, offsets, n_pixels, origin=other_origin, relative=other_relative)[1]:
                 return masks, bad, f"; every row is valid with {option}"
+    for item in bad[:1]:
+        for pattern, hint in DIALECTS:
+            if pattern.search(texts[item.index]):
+                return masks, bad, f". {hint}"
     return masks, bad, ""
 
 
@@ -321,7 +303,7 @@ def _report_problems(
         more = f"\n  ... and {n_hidden:,} more" if n_hidden > 0 else ""
         raise UserError(
             f"{source} has {len(problems):,} problem{'s' if len(problems) > 1 else ''}:\n{listing}{more}\n"
-            f"`maskrcnn check` lists them all; --bad skip leaves them out{hint}"
+            f"`maskrcnn check --all-problems` lists them all; --bad skip leaves them out{hint}"
         )
     for kind, items in (("problem", problems), ("unreadable image", unreadable)):
         if items:

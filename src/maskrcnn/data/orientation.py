@@ -1,0 +1,84 @@
+"""Were masks drawn on the picture as EXIF turns it, or as the file stores it? Outlines of objects follow edges.
+
+turned pictures -> contrast along the outlines in both readings -> a finding, if the other reading fits clearly better
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from maskrcnn.data.dataset import read_pixels
+from maskrcnn.data.images import Header, read_each, read_header
+from maskrcnn.data.problem import Kind, Problem
+from maskrcnn.data.table import Dataset
+from maskrcnn.errors import ImageError
+from maskrcnn.rle import RLE
+
+MIN_RATIO = 1.5
+"""Contrast of the other reading over that of this one, as the geometric mean over the pictures.
+
+The right reading of photos, microscope pictures and drawings has 2 to 8 times the contrast of each of the seven wrong
+ones; the worst single picture, with weak edges, has 0.8 times.
+"""
+
+MIN_AGREEING = 0.75
+"""Share of the pictures in which the other reading has more contrast. It keeps one odd picture from deciding."""
+
+REACH = 2
+"""Pixels on each side over which contrast is measured: annotators miss an edge by one or two."""
+
+
+def turned_images(data: Dataset) -> np.ndarray:
+    """Return the indices of the images with instances whose EXIF orientation moves pixels."""
+    candidates = np.flatnonzero(data.counts)
+    headers = read_each(read_header, [data.files[i] for i in candidates])
+    is_turned = [isinstance(header, Header) and header.is_turned for header in headers]
+    return candidates[np.array(is_turned, bool)]
+
+
+def find_wrong_orientation(data: Dataset, turned: np.ndarray, other: Dataset) -> list[Problem]:
+    """Return a finding if the masks of the `turned` images follow edges clearly better in `other` than in `data`.
+
+    `other` is the same source, opened with the other value of ``exif``.
+    """
+    index_of = {name: i for i, name in enumerate(other.names)}
+    log_ratios = []
+    for i in turned.tolist():
+        j = index_of.get(data.names[i])
+        if j is None or not other.counts[j]:
+            continue
+        try:
+            here = outline_contrast(read_pixels(data, i), data.rles(i))
+            there = outline_contrast(read_pixels(other, j), other.rles(j))
+        except ImageError:
+            continue
+        if min(here, there) > 0:
+            log_ratios.append(np.log(there / here))
+    if not log_ratios:
+        return []
+    ratio, n_better = float(np.exp(np.mean(log_ratios))), int(np.sum(np.array(log_ratios) > 0))
+    if ratio < MIN_RATIO or n_better < MIN_AGREEING * len(log_ratios):
+        return []
+    state = "unturned" if other.reading.exif == "ignore" else "upright"
+    message = (
+        f"in {n_better} of {len(log_ratios)} pictures with an EXIF orientation, masks follow the edges of the {state} "
+        f"picture better, with {ratio:.1f} times the contrast (mean): pass --exif {other.reading.exif}"
+    )
+    return [Problem(Kind.TURNED, str(data.source), message)]
+
+
+def outline_contrast(pixels: np.ndarray, masks: list[RLE]) -> float:
+    """Return the mean contrast of the picture (H, W, 3) along the outlines of its masks; 0 without an outline."""
+    padded = np.pad(pixels.mean(2, dtype=np.float32), REACH, mode="edge")
+    inner = slice(REACH, -REACH)
+    step = 2 * REACH
+    contrast = np.hypot(padded[inner, step:] - padded[inner, :-step], padded[step:, inner] - padded[:-step, inner])
+    total = n = 0.0
+    for mask in masks:
+        x1, y1, x2, y2 = mask.box
+        inside = mask.to_mask((x1 - 1, y1 - 1, x2 + 1, y2 + 1))
+        center = inside[1:-1, 1:-1]
+        surrounded = inside[:-2, 1:-1] & inside[2:, 1:-1] & inside[1:-1, :-2] & inside[1:-1, 2:]
+        along = contrast[y1:y2, x1:x2][center & ~surrounded]
+        total, n = total + float(along.sum()), n + along.size
+    return total / n if n else 0.0

@@ -1,0 +1,63 @@
+"""The image folder of a table: where it is, which files it holds, and which of them each name means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from maskrcnn.data.images import SUFFIXES
+from maskrcnn.data.names import PathIndex
+from maskrcnn.data.problem import Kind, Problem
+from maskrcnn.errors import UserError
+
+
+def find_folder(source: Path, folder: Path | None) -> Path:
+    """Return `folder`, or the first guess beside `source` that holds images. Raise `UserError`."""
+    if folder is not None:
+        if not folder.is_dir():
+            raise UserError(f"{folder}: there is no such folder of images")
+        return folder
+    for guess in (source.parent / "images", source.parent / "train", source.parent / source.stem, source.parent):
+        if guess.is_dir() and image_files(guess):
+            return guess
+    raise UserError(f"no folder of images was found beside {source}; pass --images FOLDER")
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Return the image files in a folder and its subfolders, sorted."""
+    return sorted(
+        p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
+    )
+
+
+def locate(
+    names: list[str], first_rows: np.ndarray, paths: list[Path], folder: Path, source: Path
+) -> tuple[list[Path | None], list[Problem]]:
+    """Return the one of `paths`, in `folder`, that each name means, and the names that have none.
+
+    ``first_rows[k]`` is the first row of `source` with name k, for the message; the header is row 1. The closest names
+    choose first, so an exact path always gets its file. Two names of one file are a problem of the second.
+    """
+    relative = [path.relative_to(folder).as_posix() for path in paths]
+    index = PathIndex(relative)
+    matches = [index.find(name) for name in names]
+    name_of_file: dict[int, int] = {}
+    faults: dict[int, tuple[Kind, str]] = {}
+    for k in sorted(range(len(names)), key=lambda k: matches[k].rank, reverse=True):
+        indices = matches[k].indices
+        if len(indices) != 1:
+            matching = ", ".join(relative[i] for i in indices[:3])
+            fault = "has no name" if not names[k] else "is not in the folder"
+            faults[k] = Kind.NO_FILE, f"matches several files: {matching}" if indices else fault
+        elif (other := name_of_file.setdefault(indices[0], k)) != k:
+            fault = f"is the file {relative[indices[0]]}, which row {first_rows[other]} names {names[other]!r}"
+            faults[k] = Kind.BAD_ROW, fault
+    files: list[Path | None] = [None] * len(names)
+    for i, k in name_of_file.items():
+        files[k] = paths[i]
+    problems = [
+        Problem(kind, f"{source}, row {first_rows[k]}", f"image {names[k]!r} {fault} ({folder})")
+        for k, (kind, fault) in sorted(faults.items())
+    ]
+    return files, problems

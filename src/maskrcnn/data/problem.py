@@ -1,0 +1,46 @@
+"""Findings about data: what is wrong, where, and whether it hurts training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """Kind of finding, as people read it; in the order in which they look at kinds."""
+
+    BAD_ROW = "bad row"
+    NO_FILE = "image file not found"
+    UNREADABLE = "unreadable image"
+    SIZE = "size that differs from the image"
+    TURNED = "masks of the other EXIF reading"
+    REPEATED = "repeated mask"
+    COVERED = "mask mostly inside another of its class"
+    FULL = "mask of the whole image"
+    TINY = "tiny mask"
+    OVERLAP = "masks that share pixels"
+
+
+NOTES = frozenset({Kind.TINY, Kind.OVERLAP})
+"""Kinds that training can live with. Masks may overlap, and one of a few pixels costs nothing but itself."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Fault in the data: its kind, its place (file and row, or image) and what is wrong.
+
+    `share` is the part of the mask, 0 to 1, that the fault concerns: of the smaller mask where two share pixels.
+    """
+
+    kind: Kind
+    place: str
+    message: str
+    share: float | None = None
+
+    @property
+    def hurts(self) -> bool:
+        """Whether the fault costs training something."""
+        return self.kind not in NOTES
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}"
