@@ -114,8 +114,8 @@ class DataOptions(ReadOptions):
 
     def absolute(self) -> DataOptions:
         """Return the same options with absolute paths."""
-        paths = {k: p.absolute() if (p := getattr(self, k)) else None for k in ("images", "class_names")}
-        return replace(self, **paths)
+        images, class_names = (path and path.absolute() for path in (self.images, self.class_names))
+        return replace(self, images=images, class_names=class_names)
 
 
 Seed = Annotated[int, Parameter(validator=Number(gte=0, lt=2**32))]
