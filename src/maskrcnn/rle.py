@@ -281,10 +281,7 @@ def _join_touching(runs: np.ndarray) -> np.ndarray:
 
 def intersection_matrix(a: Sequence[RLE], b: Sequence[RLE]) -> np.ndarray:
     """Return the intersection in pixels of each pair of masks of one image, (len(a), len(b)) int64."""
-    sizes = {r.hw for r in a} | {r.hw for r in b}
-    if len(sizes) > 1:
-        raise RLEError(f"cannot compare masks of different sizes (height, width): {sorted(sizes)}")
-    height = next(iter(sizes))[0] if sizes else 1
+    height, _ = _common_hw([*a, *b])
     first, second = RunTable.of(r.runs for r in a), RunTable.of(r.runs for r in b)
     return kernel.intersection_areas(
         first.runs, first.offsets, first.boxes(height), second.runs, second.offsets, second.boxes(height)
@@ -299,12 +296,36 @@ def iou_matrix(a: Sequence[RLE], b: Sequence[RLE]) -> np.ndarray:
     return intersections / np.maximum(areas_a + areas_b - intersections, 1)
 
 
-def remove_overlaps(masks: Sequence[RLE], order: Sequence[int] | np.ndarray) -> list[RLE]:
-    """Give each pixel to the first mask in `order` that covers it. The list keeps the order of `masks`."""
+def remove_overlaps(
+    masks: Sequence[RLE], order: Sequence[int] | np.ndarray, min_visible_fraction: float = 0.0
+) -> list[RLE]:
+    """Give each pixel to the first mask in `order` that covers it. The list keeps the order of `masks`.
+
+    A mask that would keep less than `min_visible_fraction` of its pixels becomes empty and leaves them to later masks.
+    The pass takes a bit of memory per pixel of the image. Masks that `order` omits stay as they are.
+    """
+    height, width = _common_hw(masks)
+    table = RunTable.of(mask.runs for mask in masks)
+    covered = np.zeros(-(-height * width // 64), np.uint64)
+    order = np.asarray(order, np.int64)
+    runs, offsets = kernel.visible_runs(table.runs, table.offsets, order, min_visible_fraction, covered)
     result = list(masks)
-    covered: RLE | None = None
-    for i in order:
-        mask = masks[int(i)]
-        result[int(i)] = mask if covered is None else mask.difference(covered)
-        covered = mask if covered is None else covered.union(mask)
+    for i, first_run, end_run in zip(order, offsets, offsets[1:], strict=False):
+        result[i] = RLE(runs[first_run:end_run].copy(), (height, width))
     return result
+
+
+def are_disjoint(masks: Sequence[RLE]) -> bool:
+    """Return whether no pixel belongs to two of the masks, which are of one image."""
+    _common_hw(masks)
+    runs = RunTable.of(mask.runs for mask in masks).runs
+    runs = runs[np.argsort(runs[:, 0], kind="stable")]
+    return bool((runs[1:, 0] >= runs[:-1].sum(1)).all())
+
+
+def _common_hw(masks: Iterable[RLE]) -> tuple[int, int]:
+    """Return the size of the image that all masks share, (0, 0) without masks. Raise `RLEError` if sizes differ."""
+    sizes = {mask.hw for mask in masks} or {(0, 0)}
+    if len(sizes) > 1:
+        raise RLEError(f"the masks belong to images of different sizes (height, width): {sorted(sizes)}")
+    return sizes.pop()
