@@ -172,10 +172,17 @@ class RLE:
 
     @classmethod
     def from_mask(cls, mask: np.ndarray) -> RLE:
-        """Encode a dense (H, W) array. Nonzero pixels are the mask."""
+        """Encode a dense (H, W) array. Nonzero pixels are the mask.
+
+        A bool or 8-bit array in row-major or column-major memory is read in place; any other array is copied once.
+        """
         if mask.ndim != 2:
             raise RLEError(f"a mask must have the shape (height, width), not {mask.shape}")
-        return cls(kernel.find_runs(np.ascontiguousarray(mask != 0)), (mask.shape[0], mask.shape[1]))
+        height, width = mask.shape
+        pixels = mask if mask.dtype.char in "?bB" else mask != 0
+        if pixels.flags.f_contiguous:
+            return cls(kernel.runs_of_columns(pixels.ravel("F").view(np.uint8)), (height, width))
+        return cls(kernel.runs_of_rows(pixels.ravel().view(np.uint8), height, width), (height, width))
 
     @classmethod
     def from_polygons(cls, polygons: Sequence[Sequence[float]], hw: tuple[int, int]) -> RLE:
@@ -202,15 +209,19 @@ class RLE:
 
     def counts(self) -> list[int]:
         """Return COCO's uncompressed counts, which alternate between background (first) and mask."""
-        gaps = self.runs[:, 0] - np.concatenate([[0], self.runs[:-1].sum(1)])
-        numbers = np.stack([gaps, self.runs[:, 1]], 1).ravel().tolist()
-        remaining = self.hw[0] * self.hw[1] - sum(numbers)
-        return [*numbers, remaining] if remaining or not numbers else numbers
+        return self._counts().tolist()
 
     def to_coco(self) -> dict[str, Any]:
         """Return COCO's compressed form, ``{"size": [h, w], "counts": str}``."""
-        chars = texts.counts_to_chars(np.asarray(self.counts(), np.int64))
+        chars = texts.counts_to_chars(self._counts())
         return {"size": [self.hw[0], self.hw[1]], "counts": chars.tobytes().decode("ascii")}
+
+    def _counts(self) -> np.ndarray:
+        """Return `counts` as an int64 array."""
+        n_pixels = self.hw[0] * self.hw[1]
+        edges = np.concatenate([[0], np.stack([self.runs[:, 0], self.runs.sum(1)], 1).ravel(), [n_pixels]])
+        numbers = np.diff(edges)
+        return numbers[:-1] if len(numbers) > 1 and numbers[-1] == 0 else numbers
 
     def to_mask(self, window: tuple[int, int, int, int] | None = None) -> np.ndarray:
         """Return a dense bool (H, W) array, or its window ``(x1, y1, x2, y2)``, which may extend beyond the image."""

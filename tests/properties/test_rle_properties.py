@@ -47,6 +47,38 @@ def test_coco_form_equals_pycocotools(mask):
 
 
 @relaxed
+@given(
+    st.tuples(st.integers(1, 150), st.integers(1, 150)),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([0.0, 0.001, 0.5, 0.999, 1.0]),
+    st.sampled_from([np.bool_, np.uint8, np.int8, np.int32, np.float64]),
+    st.sampled_from(["C", "F", "every second", "reversed", "window"]),
+)
+def test_encoding_reads_any_array(hw, seed, density, dtype, layout):
+    rng = np.random.default_rng(seed)
+    inside = rng.random(hw) < density
+    values = np.where(inside, rng.integers(-100, -1, hw), 0).astype(dtype)  # neighbours in the mask differ in value
+    larger = np.repeat(np.repeat(values, 2, 0), 2, 1)
+    mask = {
+        "C": values,
+        "F": np.asfortranarray(values),
+        "every second": larger[::2, ::2],
+        "reversed": np.ascontiguousarray(values[::-1, ::-1])[::-1, ::-1],
+        "window": np.pad(values, 3, constant_values=1)[3:-3, 3:-3],
+    }[layout]
+    before = mask.copy()
+    expected = encode(inside)
+    assert RLE.from_mask(mask).to_coco() == {"size": list(hw), "counts": expected["counts"].decode()}
+    assert np.array_equal(mask, before)
+
+
+@pytest.mark.parametrize("hw", [(0, 0), (0, 5), (5, 0)])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_an_image_without_pixels_has_an_empty_mask(hw, order):
+    assert RLE.from_mask(np.ones(hw, bool, order=order)) == RLE.empty(hw)
+
+
+@relaxed
 @given(masks, st.sampled_from([0, 1]), st.sampled_from(["column", "row"]), st.booleans())
 def test_encoded_pixels_round_trip_with_all_options(mask, origin, order, relative):
     rle = RLE.from_mask(mask)
