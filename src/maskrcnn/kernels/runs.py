@@ -45,7 +45,7 @@ def merge_runs(a, b, keep_a_only, keep_both, keep_b_only):
 
 @njit(cache=True, nogil=True)
 def visible_runs(runs, offsets, order, min_fraction, covered):
-    """Return the runs of each mask in `order` that earlier masks leave free, and the offsets (len(order) + 1,) of masks.
+    """Return what earlier masks leave of each mask in `order`: runs, and the masks' offsets (len(order) + 1,) in them.
 
     A mask with less than `min_fraction` of its pixels free gets no runs and covers nothing. `covered` holds a bit per
     pixel, 64 to a uint64 word; it must be zero. Cost grows with the runs, 64 pixels at a time.
@@ -259,7 +259,7 @@ def _changes(pixels, distance):
     """
     n_pixels = len(pixels)
     outside = np.zeros(distance, np.uint8)
-    out = np.empty(512, np.int64)
+    out = np.empty(512 + n_pixels // 32, np.int64)
     if n_pixels == 0:
         return out[:0]
     out, n = _append_differences(outside, pixels[:distance], 0, out, 0)
@@ -283,7 +283,7 @@ def _append_differences(a, b, first_index, out, n):
         for k in range(LINE_WORDS * line, LINE_WORDS * (line + 1)):
             differing = _nonzero_bytes(words_a[k]) ^ _nonzero_bytes(words_b[k])
             while differing != NO_BITS:
-                out[n] = first_index + 8 * k + (_trailing_zeros(differing) >> 3)
+                out[n] = first_index + 8 * k + _lowest_byte(differing)
                 n += 1
                 differing &= differing - np.uint64(1)
         line = _differing_line(words_a, words_b, line + 1, n_lines)
@@ -325,6 +325,16 @@ def _nonzero_bytes(word):
     """Return the uint64 with the highest bit of each byte set if that byte of `word` is not zero."""
     low_bits = np.uint64(0x7F7F7F7F7F7F7F7F)
     return (((word & low_bits) + low_bits) | word) & ~low_bits
+
+
+@njit(cache=True, nogil=True)
+def _lowest_byte(word):
+    """Return the index of the lowest byte whose highest bit is set; `word` has no other bits, and is not zero.
+
+    The bits below that bit hold a 1 in each byte up to it. A product adds these up in the highest byte.
+    """
+    ones = np.uint64(0x0101010101010101)
+    return np.int64(((~word & (word - np.uint64(1)) & ones) * ones) >> np.uint64(56)) - 1
 
 
 @njit(cache=True, nogil=True)
