@@ -24,6 +24,11 @@ CROWDED = 40
 PADDING = 2
 """Pixels between a label's text and the edge of its plate."""
 
+Rectangle = tuple[int, int, int, int]
+"""Half-open, (x1, y1, x2, y2) in pixels."""
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
 
 def draw_instances(
     image: np.ndarray,
@@ -47,31 +52,16 @@ def draw_instances(
     picture = Image.fromarray(canvas)
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(max(11, round(max(picture.size) / 60)))
-    outlined = boxes is not None
-    boxes = np.array([m.box for m in masks]).reshape(-1, 4) if boxes is None else boxes
-    zoomed = boxes * zoom
     inks = [tuple(int(v) for v in PALETTE[color % len(PALETTE)]) for color in colors]
-    if outlined:
-        for (x1, y1, x2, y2), ink in zip(zoomed.tolist(), inks, strict=True):
+    corners = np.array([m.box for m in masks] if boxes is None else boxes, float).reshape(-1, 4) * zoom
+    if boxes is not None:
+        for (x1, y1, x2, y2), ink in zip(corners.tolist(), inks, strict=True):
             draw.rectangle((x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)), outline=ink, width=1)
-    texts = list(labels) if labels is not None else [""] * len(masks)
-    if len(masks) > CROWDED:
-        widths = zoomed[:, 2] - zoomed[:, 0]
-        texts = [t if draw.textlength(t, font=font) < width else "" for t, width in zip(texts, widths, strict=True)]
-    labelled = [i for i, text in enumerate(texts) if text]
-    text_boxes = [draw.textbbox((0, 0), texts[i], font=font) for i in labelled]
-    sizes = [
-        (right - left + 2 * PADDING + 1, bottom - top + 2 * PADDING + 1) for left, top, right, bottom in text_boxes
-    ]
-    plates = place_labels(zoomed[labelled].astype(np.int64), np.array(sizes, np.int64).reshape(-1, 2), picture.size)
-    for i, (left, top, *_), plate in zip(labelled, text_boxes, plates, strict=True):
-        if plate is not None:
-            _draw_label(draw, font, texts[i], (plate[0] + PADDING - left, plate[1] + PADDING - top), plate, inks[i])
+    if labels is not None:
+        widths = corners[:, 2] - corners[:, 0] if len(masks) > CROWDED else np.full(len(masks), np.inf)
+        fitting = [i for i, text in enumerate(labels) if text and draw.textlength(text, font=font) < widths[i]]
+        _draw_labels(draw, font, [labels[i] for i in fitting], corners[fitting], [inks[i] for i in fitting])
     return picture
-
-
-Rectangle = tuple[int, int, int, int]
-"""Half-open, (x1, y1, x2, y2) in pixels."""
 
 
 def place_labels(boxes: np.ndarray, sizes: np.ndarray, picture_wh: tuple[int, int]) -> list[Rectangle | None]:
@@ -84,8 +74,9 @@ def place_labels(boxes: np.ndarray, sizes: np.ndarray, picture_wh: tuple[int, in
     taken = np.empty((0, 4), np.int64)
     for box, size in zip(boxes, sizes, strict=True):
         places = _places(box, size, picture_wh)
-        covers = (places[:, None, :2] < taken[None, :, 2:]).all(2) & (taken[None, :, :2] < places[:, None, 2:]).all(2)
-        free = np.flatnonzero(~covers.any(1))
+        # (n, 1, 2) against (placed, 2)
+        overlaps = (places[:, None, :2] < taken[:, 2:]) & (taken[:, :2] < places[:, None, 2:])
+        free = np.flatnonzero(~np.any(np.all(overlaps, axis=2), axis=1))
         if len(free):
             taken = np.concatenate([taken, places[free[:1]]])
             x1, y1, x2, y2 = places[free[0]].tolist()
@@ -96,7 +87,10 @@ def place_labels(boxes: np.ndarray, sizes: np.ndarray, picture_wh: tuple[int, in
 
 
 def _places(box: np.ndarray, size: np.ndarray, picture_wh: tuple[int, int]) -> np.ndarray:
-    """Return the places (n, 4) xyxy for a label of `size` at `box` that lie inside the picture, best first."""
+    """Return the places (n, 4) xyxy for a label of `size` at `box` that lie inside the picture, best first.
+
+    The first is on the box's upper edge, or below that edge if the picture ends above it.
+    """
     (x1, y1, x2, y2), (w, h) = box.tolist(), size.tolist()
     above, below, inside_top, inside_bottom = y1 - h + 1, y2 - 1, y1, y2 - h
     along = (x1, x2 - w, (x1 + x2 - w) // 2, x1 - w // 2, x2 - w // 2)  # flush with a side, centred, or past a corner
@@ -132,16 +126,18 @@ def _paint(canvas: np.ndarray, mask: RLE, color: np.ndarray, zoom: int) -> None:
     view[inside & ~interior] = color
 
 
-def _draw_label(
-    draw: ImageDraw.ImageDraw,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-    text: str,
-    origin: tuple[float, float],
-    plate: Rectangle,
-    ink: tuple[int, ...],
+def _draw_labels(
+    draw: ImageDraw.ImageDraw, font: Font, texts: Sequence[str], boxes: np.ndarray, inks: Sequence[tuple[int, ...]]
 ) -> None:
-    """Draw text at `origin` on a plate of colour `ink`."""
-    x1, y1, x2, y2 = plate
-    dark = 0.299 * ink[0] + 0.587 * ink[1] + 0.114 * ink[2] < 140
-    draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=ink)
-    draw.text(origin, text, font=font, fill=(255, 255, 255) if dark else (0, 0, 0))
+    """Draw each text on a plate of its colour `inks` at its box (N, 4), where it finds a place."""
+    extents = np.array([draw.textbbox((0, 0), text, font=font) for text in texts], float).reshape(-1, 4)
+    sizes = np.ceil(extents[:, 2:] - extents[:, :2]).astype(np.int64) + 2 * PADDING + 1
+    plates = place_labels(boxes.astype(np.int64), sizes, draw.im.size)
+    for text, extent, plate, ink in zip(texts, extents.tolist(), plates, inks, strict=True):
+        if plate is None:
+            continue
+        x1, y1, x2, y2 = plate
+        dark = 0.299 * ink[0] + 0.587 * ink[1] + 0.114 * ink[2] < 140
+        draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=ink)
+        origin = (x1 + PADDING - extent[0], y1 + PADDING - extent[1])
+        draw.text(origin, text, font=font, fill=(255, 255, 255) if dark else (0, 0, 0))
