@@ -30,6 +30,7 @@ import numpy as np
 import torch
 import torchvision
 from alone import theirs_detect, theirs_detect_batch
+from roofline import copied_bytes_per_second, median_seconds
 from sides import alternate, compare, ours_detect, picture, synchronize, torchvision_model
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -68,23 +69,11 @@ def use_tf32(enabled: bool) -> None:
 # ---- roofline, memory, waits ----------------------------------------------------------------------------------------
 
 
-def seconds_of(work: Callable[[], Any], device: torch.device, rounds: int = 10) -> float:
-    """Median seconds of `work` alone."""
-    return alternate({"work": lambda _: work()}, WARM_UP, rounds, device)["work"]
-
-
 def matmul_rate(dtype: torch.dtype, device: torch.device) -> float:
     """Measure the operations per second of a product of square matrices."""
     side = 8192 if device.type == "cuda" else 1024
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    return 2 * side**3 / seconds_of(lambda: a @ b, device)
-
-
-def bandwidth(device: torch.device) -> float:
-    """Measure the bytes per second that a copy reads and writes."""
-    source = torch.zeros(2**28 if device.type == "cuda" else 2**24, device=device)
-    target = torch.empty_like(source)
-    return 2 * 4 * source.numel() / seconds_of(lambda: target.copy_(source), device)
+    return 2 * side**3 / median_seconds(lambda: a @ b, device.type)
 
 
 def held_bytes(tensors: Iterable[Tensor | None]) -> int:
@@ -315,7 +304,7 @@ def main() -> None:
         use_tf32(precision == "tf32")
         rates[precision] = matmul_rate(HALF[precision] or torch.float32, device)
     peaks = {precision: round(rate / 1e12, 2) for precision, rate in rates.items()}
-    peaks["bandwidth_gb_s"] = round(bandwidth(device) / 1e9, 1)
+    peaks["bandwidth_gb_s"] = round(copied_bytes_per_second(device.type) / 1e9, 1)
     prediction, training = Prediction(hw, device, args.seed), Training(hw, device, args.seed)
     result: dict[str, Any] = {
         "machine": described(device),

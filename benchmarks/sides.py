@@ -79,32 +79,6 @@ def compare(ours: tuple, theirs: tuple) -> dict[str, float]:
     }
 
 
-def operations(model: Predictor, proposals: int, detections: int, hw: tuple[int, int] = (SIZE, SIZE)) -> int:
-    """Count the multiplications and additions of the three graphs with hooks on convolutions and linear layers."""
-    total = 0
-
-    def count(module: torch.nn.Module, inputs: tuple, output: torch.Tensor) -> None:
-        nonlocal total
-        weight = module.weight
-        if isinstance(module, torch.nn.ConvTranspose2d):
-            total += 2 * inputs[0].numel() * weight[0].numel()
-        else:
-            total += 2 * output.numel() * weight[0].numel()
-
-    kinds = (torch.nn.Conv2d, torch.nn.ConvTranspose2d, torch.nn.Linear)
-    hooks = [m.register_forward_hook(count) for m in model.model.modules() if isinstance(m, kinds)]
-    device = model.model.pixel_mean.device
-    with torch.no_grad():
-        model.model.rpn(model.model.extract(torch.zeros(1, 3, *hw, device=device)))
-        channels = model.config.model.channels
-        model.model.box_head(torch.zeros(proposals, channels, 7, 7, device=device))
-        labels = torch.ones(detections, dtype=torch.int64, device=device)
-        model.model.mask_head(torch.zeros(detections, channels, 14, 14, device=device), labels)
-    for hook in hooks:
-        hook.remove()
-    return total
-
-
 def alternate(
     sides: Mapping[str, Callable[[int], Any]], warm_up: int, rounds: int, device: torch.device | str = "cpu"
 ) -> dict[str, float]:

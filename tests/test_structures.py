@@ -11,6 +11,7 @@ from PIL import Image
 
 from maskrcnn import RLE, Detections
 from maskrcnn.errors import UserError
+from maskrcnn.evaluation import kaggle
 from maskrcnn.files import write_text
 from maskrcnn.inference import outputs
 from maskrcnn.inference.outputs import MAX_PENDING, Writer, label_picture
@@ -48,20 +49,50 @@ def test_a_shared_pixel_goes_to_the_highest_score():
     assert without_overlaps.masks.sum(0).max() == 1
 
 
-def test_a_detection_that_keeps_less_than_half_of_its_mask_is_dropped():
-    masks = np.zeros((3, 4, 20), bool)
-    masks[0, :, :10] = masks[1, :, 4:12] = masks[2, :, 6:18] = True
-    dets = Detections(
-        boxes=np.array([[0, 0, 10, 4], [4, 0, 12, 4], [6, 0, 18, 4]], np.float32),
-        scores=np.array([0.9, 0.8, 0.7], np.float32),
-        class_ids=np.array([1, 1, 1]),
-        class_names=["a"] * 3,
+def columns(*ranges: tuple[int, int]) -> Detections:
+    """Detections in an image of 4 x 20, best first, each of the columns from the first number to before the second."""
+    masks = np.zeros((len(ranges), 4, 20), bool)
+    for mask, (left, right) in zip(masks, ranges, strict=True):
+        mask[:, left:right] = True
+    return Detections(
+        boxes=np.array([(left, 0, right, 4) for left, right in ranges], np.float32),
+        scores=np.linspace(0.9, 0.5, len(ranges), dtype=np.float32),
+        class_ids=np.ones(len(ranges), int),
+        class_names=["a"] * len(ranges),
         rles=[RLE.from_mask(m) for m in masks],
         hw=(4, 20),
     )
-    # The second keeps 2 of its 8 columns, the third 6 of 12.
-    assert [r.area for r in dets.without_overlaps().rles] == [40, 24]
+
+
+def test_a_detection_that_keeps_less_than_half_of_its_mask_is_dropped():
+    # The second would keep 2 of its 8 columns. It leaves them to the third, which keeps 8 of 12.
+    dets = columns((0, 10), (4, 12), (6, 18))
+    assert [r.area for r in dets.without_overlaps().rles] == [40, 32]
     assert [bool(text) for text in dets.encoded_pixels()] == [True, False, True]
+    # With 7 of 14 columns, the second stays, and the third loses 4 of its 8 columns to it.
+    dets = columns((0, 10), (3, 17), (13, 20))
+    assert [r.area for r in dets.without_overlaps().rles] == [40, 28]
+
+
+def test_a_dropped_detection_takes_no_pixel_from_any_output(tmp_path):
+    dets = columns((0, 10), (4, 12), (10, 14))  # without the dropped second, the third is whole
+    labels = np.asarray(label_picture(dets.without_overlaps()))
+    assert np.array_equal(labels == 2, dets.masks[2])
+    with Writer(tmp_path, overlays=False, labels=False, with_class=False).open(submission=True, coco=False) as writer:
+        writer.add(PurePath("a.png"), "a.png", dets)
+    rows = (tmp_path / "submission.csv").read_text().splitlines()[1:]
+    assert rows == [f"a.png,{dets.rles[i].to_encoded_pixels()}" for i in (0, 2)]
+    assert kaggle.image_scores([dets.rles[0], dets.rles[2]], [1, 1], dets.without_overlaps()).tolist() == [1.0] * 10
+
+
+def test_a_submission_of_masks_that_share_pixels_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Detections, "without_overlaps", lambda self: self)
+    with (
+        pytest.raises(RuntimeError, match=r"masks of a\.png share pixels"),
+        Writer(tmp_path, overlays=False, labels=False, with_class=False).open(submission=True, coco=False) as writer,
+    ):
+        writer.add(PurePath("a.png"), "a.png", columns((0, 10), (9, 12)))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_coco_results():

@@ -18,6 +18,17 @@ PALETTE = np.array(
 MIN_SIDE = 640
 """Approximate minimum of the longer side, in pixels. Smaller images are enlarged by 2, 3 or 4: labels stay legible."""
 
+CROWDED = 40
+"""With more instances than this, a label must be narrower than its box."""
+
+PADDING = 2
+"""Pixels between a label's text and the edge of its plate."""
+
+Rectangle = tuple[int, int, int, int]
+"""Half-open, (x1, y1, x2, y2) in pixels."""
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
 
 def draw_instances(
     image: np.ndarray,
@@ -28,8 +39,9 @@ def draw_instances(
 ) -> Image.Image:
     """Draw on a copy of `image` (H, W, 3) uint8.
 
-    `boxes` (N, 4) are xyxy in pixels. `colors` (N,) are indices into `PALETTE`, by default the instance numbers. Empty
-    labels are skipped, as are labels wider than their boxes if there are over 40 instances: they would hide the image.
+    `boxes` (N, 4) are xyxy in pixels. `colors` (N,) are indices into `PALETTE`, by default the instance numbers. Labels
+    do not cover each other: the first instances get theirs first, and one that finds no place is skipped. Empty labels
+    are skipped, as are labels wider than their boxes if there are over 40 instances: they would hide the image.
     """
     height, width = image.shape[:2]
     zoom = max(1, min(4, MIN_SIDE // max(height, width)))
@@ -40,15 +52,59 @@ def draw_instances(
     picture = Image.fromarray(canvas)
     draw = ImageDraw.Draw(picture)
     font = ImageFont.load_default(max(11, round(max(picture.size) / 60)))
-    crowded = len(masks) > 40
-    for i, color in enumerate(colors):
-        ink = tuple(int(v) for v in PALETTE[color % len(PALETTE)])
-        x1, y1, x2, y2 = (float(v) * zoom for v in (boxes[i] if boxes is not None else masks[i].box))
-        if boxes is not None:
+    inks = [tuple(int(v) for v in PALETTE[color % len(PALETTE)]) for color in colors]
+    corners = np.array([m.box for m in masks] if boxes is None else boxes, float).reshape(-1, 4) * zoom
+    if boxes is not None:
+        for (x1, y1, x2, y2), ink in zip(corners.tolist(), inks, strict=True):
             draw.rectangle((x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)), outline=ink, width=1)
-        if labels is not None and labels[i] and (not crowded or x2 - x1 > draw.textlength(labels[i], font=font)):
-            _label(draw, font, labels[i], (x1, y1), ink, picture.size)
+    if labels is not None:
+        widths = corners[:, 2] - corners[:, 0] if len(masks) > CROWDED else np.full(len(masks), np.inf)
+        fitting = [i for i, text in enumerate(labels) if text and draw.textlength(text, font=font) < widths[i]]
+        _draw_labels(draw, font, [labels[i] for i in fitting], corners[fitting], [inks[i] for i in fitting])
     return picture
+
+
+def place_labels(boxes: np.ndarray, sizes: np.ndarray, picture_wh: tuple[int, int]) -> list[Rectangle | None]:
+    """Place a label of `sizes` (N, 2) width and height at each of `boxes` (N, 4) int64 xyxy, the first box first.
+
+    Labels lie inside the picture and cover no earlier label. Each takes the first free place: above its box, below it,
+    beside it, inside it. None stands for a label that finds no place.
+    """
+    plates: list[Rectangle | None] = []
+    taken = np.empty((0, 4), np.int64)
+    for box, size in zip(boxes, sizes, strict=True):
+        places = _places(box, size, picture_wh)
+        # (n, 1, 2) against (placed, 2)
+        overlaps = (places[:, None, :2] < taken[:, 2:]) & (taken[:, :2] < places[:, None, 2:])
+        free = np.flatnonzero(~np.any(np.all(overlaps, axis=2), axis=1))
+        if len(free):
+            taken = np.concatenate([taken, places[free[:1]]])
+            x1, y1, x2, y2 = places[free[0]].tolist()
+            plates.append((x1, y1, x2, y2))
+        else:
+            plates.append(None)
+    return plates
+
+
+def _places(box: np.ndarray, size: np.ndarray, picture_wh: tuple[int, int]) -> np.ndarray:
+    """Return the places (n, 4) xyxy for a label of `size` at `box` that lie inside the picture, best first.
+
+    The first is on the box's upper edge, or below that edge if the picture ends above it.
+    """
+    (x1, y1, x2, y2), (w, h) = box.tolist(), size.tolist()
+    above, below, inside_top, inside_bottom = y1 - h + 1, y2 - 1, y1, y2 - h
+    along = (x1, x2 - w, (x1 + x2 - w) // 2, x1 - w // 2, x2 - w // 2)  # flush with a side, centred, or past a corner
+    corners = [
+        (x1, above if above >= 0 else inside_top),
+        *((x, above) for x in along),
+        *((x, below) for x in along),
+        *((x, y) for x in (x2, x1 - w) for y in (inside_top, inside_bottom, above, below)),
+        *((x, y) for y in (inside_top, inside_bottom) for x in along[:3]),
+    ]
+    low = np.array(corners, np.int64)
+    low[:, 0] = np.clip(low[:, 0], 0, max(picture_wh[0] - w, 0))
+    places = np.concatenate([low, low + size], 1)
+    return places[(places[:, 1] >= 0) & (places[:, 2] <= picture_wh[0]) & (places[:, 3] <= picture_wh[1])]
 
 
 def _paint(canvas: np.ndarray, mask: RLE, color: np.ndarray, zoom: int) -> None:
@@ -70,19 +126,18 @@ def _paint(canvas: np.ndarray, mask: RLE, color: np.ndarray, zoom: int) -> None:
     view[inside & ~interior] = color
 
 
-def _label(
-    draw: ImageDraw.ImageDraw,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-    text: str,
-    corner: tuple[float, float],
-    ink: tuple[int, ...],
-    size: tuple[int, int],
+def _draw_labels(
+    draw: ImageDraw.ImageDraw, font: Font, texts: Sequence[str], boxes: np.ndarray, inks: Sequence[tuple[int, ...]]
 ) -> None:
-    """Draw text on a plate of colour `ink` above the box's top-left `corner`, kept inside the image."""
-    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
-    w, h = right - left + 4, bottom - top + 4
-    x = min(max(corner[0], 0), max(size[0] - w, 0))
-    y = corner[1] - h if corner[1] >= h else corner[1]
-    dark = 0.299 * ink[0] + 0.587 * ink[1] + 0.114 * ink[2] < 140
-    draw.rectangle((x, y, x + w, y + h), fill=ink)
-    draw.text((x + 2 - left, y + 2 - top), text, font=font, fill=(255, 255, 255) if dark else (0, 0, 0))
+    """Draw each text on a plate of its colour `inks` at its box (N, 4), where it finds a place."""
+    extents = np.array([draw.textbbox((0, 0), text, font=font) for text in texts], float).reshape(-1, 4)
+    sizes = np.ceil(extents[:, 2:] - extents[:, :2]).astype(np.int64) + 2 * PADDING + 1
+    plates = place_labels(boxes.astype(np.int64), sizes, draw.im.size)
+    for text, extent, plate, ink in zip(texts, extents.tolist(), plates, inks, strict=True):
+        if plate is None:
+            continue
+        x1, y1, x2, y2 = plate
+        dark = 0.299 * ink[0] + 0.587 * ink[1] + 0.114 * ink[2] < 140
+        draw.rectangle((x1, y1, x2 - 1, y2 - 1), fill=ink)
+        origin = (x1 + PADDING - extent[0], y1 + PADDING - extent[1])
+        draw.text(origin, text, font=font, fill=(255, 255, 255) if dark else (0, 0, 0))

@@ -179,10 +179,17 @@ class RLE:
 
     @classmethod
     def from_mask(cls, mask: np.ndarray) -> RLE:
-        """Encode a dense (H, W) array. Nonzero pixels are the mask."""
+        """Encode a dense (H, W) array. Nonzero pixels are the mask.
+
+        A bool or 8-bit array in row-major or column-major memory is read in place; any other array is copied once.
+        """
         if mask.ndim != 2:
             raise RLEError(f"a mask must have the shape (height, width), not {mask.shape}")
-        return cls(kernel.find_runs(np.ascontiguousarray(mask != 0)), (mask.shape[0], mask.shape[1]))
+        height, width = mask.shape
+        pixels = mask if mask.dtype.char in "?bB" else mask != 0
+        if pixels.flags.f_contiguous:
+            return cls(kernel.runs_of_columns(pixels.ravel("F").view(np.uint8)), (height, width))
+        return cls(kernel.runs_of_rows(pixels.ravel().view(np.uint8), height, width), (height, width))
 
     @classmethod
     def from_polygons(cls, polygons: Sequence[Sequence[float]], hw: tuple[int, int]) -> RLE:
@@ -209,15 +216,19 @@ class RLE:
 
     def counts(self) -> list[int]:
         """Return COCO's uncompressed counts, which alternate between background (first) and mask."""
-        gaps = self.runs[:, 0] - np.concatenate([[0], self.runs[:-1].sum(1)])
-        numbers = np.stack([gaps, self.runs[:, 1]], 1).ravel().tolist()
-        remaining = self.hw[0] * self.hw[1] - sum(numbers)
-        return [*numbers, remaining] if remaining or not numbers else numbers
+        return self._counts().tolist()
 
     def to_coco(self) -> dict[str, Any]:
         """Return COCO's compressed form, ``{"size": [h, w], "counts": str}``."""
-        chars = texts.counts_to_chars(np.asarray(self.counts(), np.int64))
+        chars = texts.counts_to_chars(self._counts())
         return {"size": [self.hw[0], self.hw[1]], "counts": chars.tobytes().decode("ascii")}
+
+    def _counts(self) -> np.ndarray:
+        """Return `counts` as an int64 array."""
+        n_pixels = self.hw[0] * self.hw[1]
+        edges = np.concatenate([[0], np.stack([self.runs[:, 0], self.runs.sum(1)], 1).ravel(), [n_pixels]])
+        numbers = np.diff(edges)
+        return numbers[:-1] if len(numbers) > 1 and numbers[-1] == 0 else numbers
 
     def to_mask(self, window: tuple[int, int, int, int] | None = None) -> np.ndarray:
         """Return a dense bool (H, W) array, or its window ``(x1, y1, x2, y2)``, which may extend beyond the image."""
@@ -288,10 +299,7 @@ def _join_touching(runs: np.ndarray) -> np.ndarray:
 
 def intersection_matrix(a: Sequence[RLE], b: Sequence[RLE]) -> np.ndarray:
     """Return the intersection in pixels of each pair of masks of one image, (len(a), len(b)) int64."""
-    sizes = {r.hw for r in a} | {r.hw for r in b}
-    if len(sizes) > 1:
-        raise RLEError(f"cannot compare masks of different sizes (height, width): {sorted(sizes)}")
-    height = next(iter(sizes))[0] if sizes else 1
+    height, _ = _common_hw([*a, *b])
     first, second = RunTable.of(r.runs for r in a), RunTable.of(r.runs for r in b)
     return kernel.intersection_areas(
         first.runs, first.offsets, first.boxes(height), second.runs, second.offsets, second.boxes(height)
@@ -306,12 +314,36 @@ def iou_matrix(a: Sequence[RLE], b: Sequence[RLE]) -> np.ndarray:
     return intersections / np.maximum(areas_a + areas_b - intersections, 1)
 
 
-def remove_overlaps(masks: Sequence[RLE], order: Sequence[int] | np.ndarray) -> list[RLE]:
-    """Give each pixel to the first mask in `order` that covers it. The list keeps the order of `masks`."""
+def remove_overlaps(
+    masks: Sequence[RLE], order: Sequence[int] | np.ndarray, min_visible_fraction: float = 0.0
+) -> list[RLE]:
+    """Give each pixel to the first mask in `order` that covers it. The list keeps the order of `masks`.
+
+    A mask that would keep less than `min_visible_fraction` of its pixels becomes empty and leaves them to later masks.
+    The pass takes a bit of memory per pixel of the image. Masks that `order` omits stay as they are.
+    """
+    height, width = _common_hw(masks)
+    table = RunTable.of(mask.runs for mask in masks)
+    covered = np.zeros(-(-height * width // 64), np.uint64)
+    order = np.asarray(order, np.int64)
+    runs, offsets = kernel.visible_runs(table.runs, table.offsets, order, min_visible_fraction, covered)
     result = list(masks)
-    covered: RLE | None = None
-    for i in order:
-        mask = masks[int(i)]
-        result[int(i)] = mask if covered is None else mask.difference(covered)
-        covered = mask if covered is None else covered.union(mask)
+    for i, first_run, end_run in zip(order, offsets, offsets[1:], strict=False):
+        result[i] = RLE(runs[first_run:end_run].copy(), (height, width))
     return result
+
+
+def are_disjoint(masks: Sequence[RLE]) -> bool:
+    """Return whether no pixel belongs to two of the masks, which are of one image."""
+    _common_hw(masks)
+    runs = RunTable.of(mask.runs for mask in masks).runs
+    runs = runs[np.argsort(runs[:, 0], kind="stable")]
+    return bool((runs[1:, 0] >= runs[:-1].sum(1)).all())
+
+
+def _common_hw(masks: Iterable[RLE]) -> tuple[int, int]:
+    """Return the size of the image that all masks share, (0, 0) without masks. Raise `RLEError` if sizes differ."""
+    sizes = {mask.hw for mask in masks} or {(0, 0)}
+    if len(sizes) > 1:
+        raise RLEError(f"the masks belong to images of different sizes (height, width): {sorted(sizes)}")
+    return sizes.pop()

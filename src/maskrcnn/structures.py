@@ -17,7 +17,7 @@ import numpy as np
 from maskrcnn.rle import RLE, RunTable, remove_overlaps
 
 MIN_VISIBLE_FRACTION = 0.5
-"""Minimum fraction of its mask that a detection keeps when overlaps are removed. Smaller remnants are dropped."""
+"""Minimum fraction of its mask that a detection keeps when overlaps are removed. Below it, the detection is dropped."""
 
 
 @dataclass(frozen=True)
@@ -142,17 +142,16 @@ class Detections:
         return masks
 
     def without_overlaps(self) -> Detections:
-        """Give each pixel to the detection of the highest score. Drop detections that keep less than half of a mask."""
+        """Give each pixel to the detection of the highest score. Drop detections that keep less than half of a mask.
+
+        A dropped detection takes no pixels from the others.
+        """
         rles = self._rles_without_overlaps()
         return replace(self, rles=rles)[np.array([r.area > 0 for r in rles], bool)]
 
     def _rles_without_overlaps(self) -> list[RLE]:
         """Return N masks that share no pixel. Dropped ones are empty."""
-        visible = remove_overlaps(self.rles, np.argsort(-self.scores, kind="stable"))
-        return [
-            part if part.area >= MIN_VISIBLE_FRACTION * mask.area else RLE.empty(self.hw)
-            for part, mask in zip(visible, self.rles, strict=True)
-        ]
+        return remove_overlaps(self.rles, np.argsort(-self.scores, kind="stable"), MIN_VISIBLE_FRACTION)
 
     def encoded_pixels(self, overlap: str | None = "score") -> list[str]:
         """Return one Kaggle EncodedPixels string per detection; with overlap=None, masks may share pixels.

@@ -14,7 +14,17 @@ from maskrcnn import RLE, Config, Detections
 from maskrcnn.data.table import Dataset
 from maskrcnn.evaluation import Evaluation, _score
 from maskrcnn.evaluation.tide import judge
-from maskrcnn.inspection.charts import MAX_POINTS, number, smooth, thinned, ticks
+from maskrcnn.inspection.charts import (
+    MAX_POINTS,
+    Axis,
+    Series,
+    line_chart,
+    number,
+    reliability_chart,
+    smooth,
+    thinned,
+    ticks,
+)
 from maskrcnn.inspection.curves import LOSSES
 from maskrcnn.inspection.gallery import SIDE, best_and_worst, picture, shrunk
 from maskrcnn.inspection.report import write_report, write_run_report
@@ -85,6 +95,8 @@ def page_of(folder, found: Evaluation | None, run=None, **more) -> Page:
     page = Page(html)
     assert all(ref.startswith(("#", "data:image/jpeg;base64,")) for ref in page.references)
     assert {ref[1:] for ref in page.references if ref.startswith("#")} == set(page.sections)
+    for chart in re.findall(r'<svg [^>]*role="img".*?</svg>', html):
+        assert re.search(r'<polyline[^>]*points="[^"]|<rect class="bar"', chart), "a chart without data"
     assert not re.search(r"@import|url\(|<script|\bnan\b|\binf\b", re.sub(r'"data:[^"]*"', "", html))
     return page
 
@@ -125,6 +137,7 @@ def test_a_run_with_few_or_no_validations(found, tmp_path, validations):
     page = page_of(tmp_path, found if validations else None, run=tmp_path)
     score_sections = SCORED if validations else ["scores"]
     assert page.sections == ["losses", "progress", *score_sections, "settings"]
+    assert ("no validation" in page.text) == (validations == 0)
 
 
 def test_without_a_run_there_are_no_curves(found, tmp_path):
@@ -177,7 +190,36 @@ def test_skipped_steps_leave_gaps(tmp_path):
         for name in LOSSES:
             del line[name]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert "3 steps were skipped" in page_of(tmp_path, None, run=tmp_path).text
+    page = page_of(tmp_path, None, run=tmp_path)
+    assert "3 steps were skipped" in page.text
+    assert page.text.count("The curve begins with the first step that does.") == len(LOSSES)
+
+
+@pytest.mark.parametrize("missing", ["lr", "images", "loss"])
+def test_a_curve_without_values_is_a_sentence(tmp_path, missing):
+    write_record(tmp_path, 4, [])
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line[missing] = None
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    text = page_of(tmp_path, None, run=tmp_path).text
+    assert text.count("No step has recorded a finite value yet.") == 1
+
+
+def test_a_chart_without_points_shows_its_description():
+    line = Series("kept out of the legend", np.arange(3.0), np.full(3, np.nan))
+    other = Series("shown", np.arange(3.0), np.arange(3.0))
+    x, y = Axis("recall", 0, 1), Axis("precision", 0, 1)
+    for chart in (
+        line_chart("Title", "Nothing < was found.", x, y, []),
+        line_chart("Title", "Nothing < was found.", x, y, [line]),
+        reliability_chart("Title", "Nothing < was found.", np.linspace(0, 1, 3), np.full(2, np.nan), np.zeros(2)),
+    ):
+        assert "<svg" not in chart
+        assert "Nothing &lt; was found." in chart
+    chart = line_chart("Title", "One line.", x, y, [line, other])
+    assert "shown" in chart
+    assert "kept out" not in chart
 
 
 def test_a_failed_write_is_reported_and_keeps_the_old_page(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from pycocotools import mask as oracle
 
 from maskrcnn import RLE, iou_matrix
-from maskrcnn.rle import intersection_matrix, remove_overlaps
+from maskrcnn.rle import are_disjoint, intersection_matrix, remove_overlaps
 
 masks = array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=24).flatmap(lambda hw: arrays(bool, hw))
 pairs = array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=24).flatmap(
@@ -44,6 +44,38 @@ def test_coco_form_equals_pycocotools(mask):
     x, y, w, h = oracle.toBbox(expected)
     assert rle.box == (x, y, x + w, y + h)
     assert np.array_equal(rle.to_mask(), mask)
+
+
+@relaxed
+@given(
+    st.tuples(st.integers(1, 150), st.integers(1, 150)),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([0.0, 0.001, 0.5, 0.999, 1.0]),
+    st.sampled_from([np.bool_, np.uint8, np.int8, np.int32, np.float64]),
+    st.sampled_from(["C", "F", "every second", "reversed", "window"]),
+)
+def test_encoding_reads_any_array(hw, seed, density, dtype, layout):
+    rng = np.random.default_rng(seed)
+    inside = rng.random(hw) < density
+    values = np.where(inside, rng.integers(-100, -1, hw), 0).astype(dtype)  # neighbours in the mask differ in value
+    larger = np.repeat(np.repeat(values, 2, 0), 2, 1)
+    mask = {
+        "C": values,
+        "F": np.asfortranarray(values),
+        "every second": larger[::2, ::2],
+        "reversed": np.ascontiguousarray(values[::-1, ::-1])[::-1, ::-1],
+        "window": np.pad(values, 3, constant_values=1)[3:-3, 3:-3],
+    }[layout]
+    before = mask.copy()
+    expected = encode(inside)
+    assert RLE.from_mask(mask).to_coco() == {"size": list(hw), "counts": expected["counts"].decode()}
+    assert np.array_equal(mask, before)
+
+
+@pytest.mark.parametrize("hw", [(0, 0), (0, 5), (5, 0)])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_an_image_without_pixels_has_an_empty_mask(hw, order):
+    assert RLE.from_mask(np.ones(hw, bool, order=order)) == RLE.empty(hw)
 
 
 @relaxed
@@ -99,10 +131,54 @@ def test_compressed_counts_of_any_size_round_trip(lengths):
     assert RLE.from_coco(rle.to_coco()) == rle
 
 
+@st.composite
+def crowds(draw):
+    """Masks of one image, (n, H, W), and an order of them: noise, nothing, all pixels, one pixel, or a few columns."""
+    h, w = draw(st.integers(1, 90)), draw(st.integers(1, 12))
+    crowd = np.zeros((draw(st.integers(0, 7)), h, w), bool)
+    for mask in crowd:
+        kind = draw(st.sampled_from(["noise", "empty", "full", "pixel", "columns"]))
+        if kind == "noise":
+            mask[:] = draw(arrays(bool, (h, w)))
+        elif kind == "full":
+            mask[:] = True
+        elif kind == "pixel":
+            mask[draw(st.integers(0, h - 1)), draw(st.integers(0, w - 1))] = True
+        elif kind == "columns":
+            start, end = sorted(draw(st.tuples(*[st.integers(0, h * w)] * 2)))
+            mask.T.reshape(-1)[:] = (np.arange(h * w) >= start) & (np.arange(h * w) < end)
+    return crowd, draw(st.permutations(range(len(crowd))))
+
+
+def without_overlaps(crowd: np.ndarray, order: list[int], min_visible_fraction: float) -> np.ndarray:
+    """Remove overlaps from dense masks, one after the other."""
+    visible, taken = np.zeros_like(crowd), np.zeros(crowd.shape[1:], bool)
+    for i in order:
+        free = crowd[i] & ~taken
+        if free.sum() >= min_visible_fraction * crowd[i].sum():
+            visible[i] = free
+            taken |= free
+    return visible
+
+
 @relaxed
-@given(pairs)
-def test_overlaps_go_to_the_first_in_order(pair):
-    a, b = (RLE.from_mask(m) for m in pair)
-    first, second = remove_overlaps([a, b], [1, 0])
-    assert second == b
-    assert first == a.difference(b)
+@given(crowds(), st.sampled_from([0.0, 0.3, 0.5, 1.0]))
+def test_overlaps_go_to_the_first_in_order(crowd_and_order, min_visible_fraction):
+    crowd, order = crowd_and_order
+    masks = [RLE.from_mask(m) for m in crowd]
+    expected = [RLE.from_mask(m) for m in without_overlaps(crowd, order, min_visible_fraction)]
+    assert remove_overlaps(masks, order, min_visible_fraction) == expected
+    assert are_disjoint(expected)
+    assert are_disjoint(masks) == (crowd.sum(0) <= 1).all()
+
+
+@relaxed
+@given(crowds())
+def test_masks_that_the_order_omits_stay_as_they_are(crowd_and_order):
+    crowd, order = crowd_and_order
+    masks = [RLE.from_mask(m) for m in crowd]
+    assert remove_overlaps(masks, []) == masks
+    if order:
+        visible = remove_overlaps(masks, order[1:])
+        assert visible[order[0]] == masks[order[0]]
+        assert are_disjoint([visible[i] for i in order[1:]])

@@ -120,9 +120,11 @@ def _range(axis: Axis, values: np.ndarray) -> tuple[float, float]:
 
 
 def line_chart(title: str, description: str, x: Axis, y: Axis, lines: Sequence[Series]) -> str:
-    """Draw lines over `x`; the label of `y` goes beside the title."""
+    """Draw lines over `x`; the label of `y` goes beside the title. Without any point, show `description` instead."""
     points = [thinned(np.asarray(s.x, float), np.asarray(s.y, float)) for s in lines]
-    all_x, all_y = (np.concatenate(values) for values in zip(*points, strict=True)) if points else [np.empty(0)] * 2
+    if not any(len(xs) for xs, _ in points):
+        return figure(title, y.label, _note(description))
+    all_x, all_y = (np.concatenate(values) for values in zip(*points, strict=True))
     plot = _Plot(x, y, all_x, all_y)
     parts = [plot.frame()]
     for line, (xs, ys) in zip(lines, points, strict=True):
@@ -135,12 +137,18 @@ def line_chart(title: str, description: str, x: Axis, y: Axis, lines: Sequence[S
                 tooltip = f"{line.name}: {number(value)} at {x.label} {number(at)}"
                 dot = f'<circle class="dot c{line.color % 7}" cx="{a:.1f}" cy="{b:.1f}" r="3.5">'
                 parts.append(f"{dot}<title>{escape(tooltip)}</title></circle>")
-    legend = [line for line in lines if not line.faint] if sum(not s.faint for s in lines) > 1 else []
-    return figure(title, y.label, svg(title, description, "".join(parts)) + _legend(legend))
+    named = [line for line, (xs, _) in zip(lines, points, strict=True) if len(xs) and not line.faint]
+    legend = _legend(named) if sum(not s.faint for s in lines) > 1 else ""
+    return figure(title, y.label, svg(title, description, "".join(parts)) + legend)
 
 
 def reliability_chart(title: str, description: str, edges: np.ndarray, shares: np.ndarray, counts: np.ndarray) -> str:
-    """Draw a bar for each of `shares` (bins,), a gap where it is NaN, and the diagonal of a calibrated detector."""
+    """Draw a bar for each of `shares` (bins,), a gap where it is NaN, and the diagonal of a calibrated detector.
+
+    Without any bar, show `description` instead.
+    """
+    if not np.isfinite(shares).any():
+        return figure(title, "", _note(description))
     plot = _Plot(Axis("score", 0, 1), Axis("", 0, 1), np.empty(0), np.empty(0))
     parts = [plot.frame()]
     for low, high, share, count in zip(edges, edges[1:], shares, counts, strict=False):
@@ -167,9 +175,12 @@ def figure(title: str, unit: str, content: str) -> str:
     return f'<figure class="chart">{caption}{content}</figure>'
 
 
+def _note(text: str) -> str:
+    """Wrap the sentence that stands in for a chart without data."""
+    return f'<p class="soft">{escape(text)}</p>'
+
+
 def _legend(lines: Sequence[Series]) -> str:
-    if not lines:
-        return ""
     stroke = '<svg viewBox="0 0 22 8" aria-hidden="true"><line class="line c{}" x1="1" x2="21" y1="4" y2="4"/></svg>'
     entries = (f"<li>{stroke.format(s.color % 7)}{escape(s.name)}</li>" for s in lines)
     return f'<ul class="legend">{"".join(entries)}</ul>'

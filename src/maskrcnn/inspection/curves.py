@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,12 @@ SMOOTHING_SHARE, MIN_SMOOTHING_STEPS = 0.05, 5
 """Window of the moving average: this share of the steps, and at least 5 steps."""
 
 STEP = Axis("step", 0)
+
+NO_STEPS = "No step has recorded a finite value yet. The curve begins with the first step that does."
+NO_VALIDATIONS = (
+    "This run has recorded no validation. A run with validation images (--val, --val-ids or --val-data) adds a point "
+    "after each epoch and at its end."
+)
 
 
 def read_record(path: Path) -> list[dict[str, Any]]:
@@ -54,14 +61,12 @@ def training_sections(steps: list[dict[str, Any]], validations: list[dict[str, A
     notes = "<p>Faint line: every step. Bold line: moving average over a twentieth of the run.</p>"
     if skipped := steps[-1].get("skipped", 0):
         notes += f"<p>{skipped} steps were skipped because their loss or gradient was not finite.</p>"
-    losses = notes + chart_grid(_loss(name, at, _column(steps, name)) for name in LOSSES)
-    lr, speed = _column(steps, "lr"), _column(steps, "images") / np.maximum(_column(steps, "seconds"), 1e-3)
-    speed_text = f"Median {number(float(np.median(speed)))} images per second."
-    lr_text = f"Highest {number(lr.max())}, last {number(lr[-1])}."
+    losses = notes + chart_grid(_steps_chart(name, "", at, _column(steps, name), _first_to_last) for name in LOSSES)
+    speed = _column(steps, "images") / np.maximum(_column(steps, "seconds"), 1e-3)
     figures = [
         _validations(validations),
-        line_chart("Learning rate", lr_text, STEP, Axis("", 0), [Series("learning rate", at, lr)]),
-        _smoothed("Throughput", "images per second", at, speed, speed_text),
+        _steps_chart("Learning rate", "", at, _column(steps, "lr"), _highest_and_last, smoothed=False),
+        _steps_chart("Throughput", "images per second", at, speed, _median_speed),
     ]
     return [
         Section("losses", "Losses", losses),
@@ -80,7 +85,7 @@ def _data_wait(steps: list[dict[str, Any]]) -> str:
 
 def _validations(validations: list[dict[str, Any]]) -> str:
     if not validations:
-        return line_chart("Validation scores", "There were no validations.", STEP, Axis("none yet", 0, 1), [])
+        return line_chart("Validation scores", NO_VALIDATIONS, STEP, Axis("", 0, 1), [])
     at = _column(validations, "step")
     lines = [
         Series(name, at, _column([e[group] for e in validations], key), color, marks=True)
@@ -90,20 +95,41 @@ def _validations(validations: list[dict[str, Any]]) -> str:
     return line_chart("Validation scores", f"{len(at)} validations. Last scores: {latest}.", STEP, Axis("", 0), lines)
 
 
-def _loss(name: str, at: np.ndarray, values: np.ndarray) -> str:
+def _first_to_last(losses: np.ndarray) -> str:
+    return f"First {number(losses[0])}, last {number(losses[-1])}, lowest {number(losses.min())}."
+
+
+def _highest_and_last(rates: np.ndarray) -> str:
+    return f"Highest {number(rates.max())}, last {number(rates[-1])}."
+
+
+def _median_speed(speed: np.ndarray) -> str:
+    return f"Median {number(float(np.median(speed)))} images per second."
+
+
+def _steps_chart(
+    name: str,
+    unit: str,
+    at: np.ndarray,
+    values: np.ndarray,
+    describe: Callable[[np.ndarray], str],
+    *,
+    smoothed: bool = True,
+) -> str:
+    """Draw one value a step; `describe` gets the finite ones.
+
+    `smoothed` draws every step faint and the moving average bold, and cuts off single peaks, which would flatten the
+    rest.
+    """
     finite = values[np.isfinite(values)]
     if not len(finite):
-        return line_chart(name, "No finite value was recorded.", STEP, Axis("none", 0), [])
-    description = f"First {number(finite[0])}, last {number(finite[-1])}, lowest {number(finite.min())}."
-    return _smoothed(name, "", at, values, description)
-
-
-def _smoothed(name: str, unit: str, at: np.ndarray, values: np.ndarray, description: str) -> str:
-    """Draw every step faint and the moving average bold. Cut off single peaks, which would flatten the rest."""
+        return line_chart(name, NO_STEPS, STEP, Axis(unit, 0), [])
+    if not smoothed:
+        return line_chart(name, describe(finite), STEP, Axis(unit, 0), [Series(name, at, values)])
     mean = smooth(values, max(MIN_SMOOTHING_STEPS, round(len(values) * SMOOTHING_SHARE)))
     top = 1.05 * max(np.nanmax(mean), np.nanquantile(values, 0.98))
     lines = [Series(name, at, values, faint=True), Series(name, at, mean)]
-    return line_chart(name, description, STEP, Axis(unit, 0, top), lines)
+    return line_chart(name, describe(finite), STEP, Axis(unit, 0, top), lines)
 
 
 def _column(entries: list[dict[str, Any]], name: str) -> np.ndarray:
