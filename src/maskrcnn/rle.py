@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 
 from maskrcnn.errors import UserError
+from maskrcnn.kernels import encode, overlaps, texts
 from maskrcnn.kernels import runs as kernel
-from maskrcnn.kernels import texts
 
 Order = Literal["column", "row"]
 Origin = Literal[0, 1]
@@ -188,8 +188,8 @@ class RLE:
         height, width = mask.shape
         pixels = mask if mask.dtype.char in "?bB" else mask != 0
         if pixels.flags.f_contiguous:
-            return cls(kernel.runs_of_columns(pixels.ravel("F").view(np.uint8)), (height, width))
-        return cls(kernel.runs_of_rows(pixels.ravel().view(np.uint8), height, width), (height, width))
+            return cls(encode.runs_of_columns(pixels.ravel("F").view(np.uint8)), (height, width))
+        return cls(encode.runs_of_rows(pixels.ravel().view(np.uint8), height, width), (height, width))
 
     @classmethod
     def from_polygons(cls, polygons: Sequence[Sequence[float]], hw: tuple[int, int]) -> RLE:
@@ -326,7 +326,7 @@ def remove_overlaps(
     table = RunTable.of(mask.runs for mask in masks)
     covered = np.zeros(-(-height * width // 64), np.uint64)
     order = np.asarray(order, np.int64)
-    runs, offsets = kernel.visible_runs(table.runs, table.offsets, order, min_visible_fraction, covered)
+    runs, offsets = overlaps.visible_runs(table.runs, table.offsets, order, min_visible_fraction, covered)
     result = list(masks)
     for i, first_run, end_run in zip(order, offsets, offsets[1:], strict=False):
         result[i] = RLE(runs[first_run:end_run].copy(), (height, width))

@@ -248,10 +248,12 @@ class Clock:
 def clock(request, monkeypatch):
     """A step takes 1 s, a validation image 0.5 s; a model file 2 s, a state 3 s and a report 4 s, or nothing."""
     clock = Clock()
-    monkeypatch.setattr(loop, "time", clock)
+    for module in (loop, budget):
+        monkeypatch.setattr(module, "time", clock)
     for owner, name, seconds in (
         (learner.Learner, "learn", lambda *_: 1.0),
         (loop, "find", lambda model, data, images: 0.5 * len(images)),
+        (budget, "find", lambda model, data, images: 0.5 * len(images)),
         (loop, "write_model", lambda *_: 2.0 * request.param),
         (RunFolder, "save_state", lambda *_: 3.0 * request.param),
         (loop, "write_run_report", lambda *_: 4.0 * request.param),

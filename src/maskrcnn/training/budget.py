@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import time
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from maskrcnn.data.table import Dataset
+from maskrcnn.detection.fit import fitted_hw
+from maskrcnn.evaluation import Evaluation, find, judge_found
+from maskrcnn.inference.predictor import Predictor
+from maskrcnn.structures import Detections
 from maskrcnn.training.schedule import WARMUP_STEPS
 
 MEASURED_FRACTION = 0.15
@@ -53,6 +60,24 @@ class Budget:
         seconds_left = self.seconds - elapsed - 2 * overheads.state
         step_seconds = self.step_seconds * (1 + overheads.state / STATE_SECONDS)
         return steps_for(seconds_left, step_seconds, overheads.validation, steps_per_epoch, len(self.step_times))
+
+
+def time_validation(predictor: Predictor, data: Dataset, processes: int) -> tuple[float, Evaluation]:
+    """Estimate the seconds of a validation from a few of its images, small to large. Also return their scores."""
+    conventions, model = predictor.conventions, predictor.config.model
+    pixels = np.array([math.prod(fitted_hw(hw, conventions, model)) for hw in data.sizes.tolist()])
+    timed = across_sizes(pixels)
+    few = data.take(timed)
+    find(predictor, few, [0])  # compiles kernels
+    found: dict[int, Detections | str] = {}
+    times = []
+    for i in range(len(few)):
+        began = time.monotonic()
+        found |= find(predictor, few, [i])
+        times.append(time.monotonic() - began)
+    evaluation = judge_found(predictor, few, found, sum(times))
+    judging = evaluation.scores["seconds"] / len(few) * len(data)
+    return seconds_for_all(pixels, timed, times) / processes + judging, evaluation
 
 
 def across_sizes(pixels: np.ndarray, max_images: int = 5) -> np.ndarray:

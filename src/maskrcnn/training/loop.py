@@ -12,7 +12,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from maskrcnn.checkpoints.load import load, load_weights
@@ -21,22 +20,19 @@ from maskrcnn.config import Config, seconds
 from maskrcnn.data.batch import Batch, Shard, batches, images_per_pass
 from maskrcnn.data.dataset import swapped_labels
 from maskrcnn.data.table import Dataset
-from maskrcnn.detection.fit import fitted_hw
 from maskrcnn.errors import UserError
-from maskrcnn.evaluation import Evaluation, differing_range, examine, find, judge_found, require_common_classes
+from maskrcnn.evaluation import Evaluation, differing_range, find, judge_found, require_common_classes
 from maskrcnn.files import write_text
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.runtimes.torch import TorchRuntime
 from maskrcnn.inspection.report import write_run_report
 from maskrcnn.settings import Origin, Settings
-from maskrcnn.structures import Detections
 from maskrcnn.training.allocator import freed_memory_kept
 from maskrcnn.training.budget import (
     STATE_SECONDS,
     Budget,
     Overheads,
-    across_sizes,
-    seconds_for_all,
+    time_validation,
     validation_due,
 )
 from maskrcnn.training.distributed import World, joined, pick_own_device
@@ -267,7 +263,9 @@ class _Trainer:
 
     def _time_overheads(self) -> Overheads:
         """Do once, or for a few images, what the run does beside its steps."""
-        validation, evaluation = self._time_validation()
+        validation, evaluation = 0.0, None
+        if self.val_data is not None:
+            validation, evaluation = time_validation(self._average_predictor(), self.val_data, self.world.size)
         began = time.monotonic()
         self._write_model(self.folder.last, self._average_predictor(), None)
         model = time.monotonic() - began
@@ -278,25 +276,6 @@ class _Trainer:
         began = time.monotonic()
         self._save_state()
         return Overheads(validation + 2 * model + report, time.monotonic() - began)  # models: last and best
-
-    def _time_validation(self) -> tuple[float, Evaluation | None]:
-        """Estimate the seconds of a validation from a few of its images, small to large. Also return their scores."""
-        if self.val_data is None:
-            return 0.0, None
-        sizes, conventions = self.val_data.sizes.tolist(), self.model.conventions
-        pixels = np.array([math.prod(fitted_hw(hw, conventions, self.config.model)) for hw in sizes])
-        timed = across_sizes(pixels)
-        predictor, few = self._average_predictor(), self.val_data.take(timed)
-        examine(predictor, few.take([0]))  # compiles kernels
-        found: dict[int, Detections | str] = {}
-        times = []
-        for i in range(len(few)):
-            began = time.monotonic()
-            found |= find(predictor, few, [i])
-            times.append(time.monotonic() - began)
-        evaluation = judge_found(predictor, few, found, sum(times))
-        judging = evaluation.scores["seconds"] / len(few) * len(pixels)
-        return seconds_for_all(pixels, timed, times) / self.world.size + judging, evaluation
 
     def _fitted_to_memory(self, settings: Settings) -> Settings:
         settings, reason = fit_to_memory(settings, self.model, self.device.type, free_bytes(self.device))
