@@ -317,10 +317,8 @@ def main() -> None:
         "detectron2": DETECTRON2,
     }
     args.out.mkdir(parents=True, exist_ok=True)
-    plan = [
-        (what, precision, 1 if what == "predict" else 2) for precision in precisions for what in ("predict", "train")
-    ]
-    plan += [(what, precision, LARGE_BATCH) for precision in precisions for what in ("predict", "train")]
+    sizes = {"predict": (1, LARGE_BATCH), "train": (2, LARGE_BATCH)}
+    plan = [(what, precision, sizes[what][k]) for k in range(2) for precision in precisions for what in sizes]
     for what, precision, images in plan:
         title = f"{what} {precision}, {images} images"
         if time.monotonic() - started > args.seconds:

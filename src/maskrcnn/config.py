@@ -129,8 +129,8 @@ class TrainConfig(_Group):
     """Maximum share of shown images without instances; each pass draws some of them. If left alone, 0.25 for data with
     more than that."""
     batch_size: Count = 2
-    """Images that pass the network together, in each process. If left alone, up to 8 on a CUDA GPU, and 1 and
-    accumulated if memory is short."""
+    """Images that pass the network together, in each process. If left alone, up to 8 on a CUDA GPU, and 1 with
+    accumulation if memory is short."""
     accumulate: Count = 1
     """Batches whose gradients are added up in each step: the step of a larger batch in the memory of a small one."""
     optimizer: Literal["adamw", "sgd"] = "adamw"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,10 +46,13 @@ def unfinished(path: Path) -> Path:
 
 
 def remove_unfinished(*folders: Path) -> None:
-    """Delete the temporary files that killed processes left in `folders`. No process may be writing there."""
+    """Delete the temporary files and folders that killed processes left in `folders`, where no process may write."""
     for folder in folders:
-        for part_file in folder.glob(".*.part*"):
-            part_file.unlink()
+        for part in folder.glob(".*.part*"):
+            if part.is_dir() and not part.is_symlink():
+                shutil.rmtree(part)
+            else:
+                part.unlink()
 
 
 @contextmanager

@@ -118,8 +118,8 @@ def quantised_convolutions(bundle: Path, runtime: str) -> list[bool]:
 def test_int8_is_calibrated_and_measured_on_different_images(runtime, shapes, tmp_path, monkeypatch):
     evaluate, inputs, measured, calibrated, messages = export_module.evaluate, export_module._inputs, [], [], []
 
-    def recorded_evaluate(model, data):
-        measured.append((model, data.names, evaluate(model, data)))
+    def recorded_evaluate(model, data, say):
+        measured.append((model, data.names, evaluate(model, data, say=say)))
         return measured[-1][2]
 
     def recorded_inputs(model, data):
@@ -169,7 +169,7 @@ def test_int8_bundle_is_written_only_if_its_ap_holds(worse, shapes, tmp_path, mo
     settings = {"runtime": "onnx", "precision": "int8", "calibrate": shapes}
     for lost, is_written in ((0.031, False), (0.029, True)):
         scores = iter([fp32, {**fp32, worse: {"AP": 0.5 - lost}}])
-        monkeypatch.setattr(export_module, "evaluate", lambda *_, scores=scores: next(scores))
+        monkeypatch.setattr(export_module, "evaluate", lambda *_, scores=scores, say: next(scores))
         if is_written:
             maskrcnn.export(predictor(), tmp_path / "bundle", **settings, most_loss=3)
         else:

@@ -159,7 +159,10 @@ def test_sorting_the_header_keeps_the_file_readable(tmp_path):
     checkpoint = read_model(path)
     assert checkpoint.provenance == names
     assert checkpoint.weights["ж"].tolist() == [[0, 1, 2], [3, 4, 5]]
-    assert [*header_of(path)] == sorted(header_of(path)) or set(header_of(path)) > {"config"}
+    with open(path, "rb") as file:
+        keys = list(json.loads(file.read(int.from_bytes(file.read(8), "little")))["__metadata__"])
+    assert keys == sorted(keys)
+    assert len(keys) > 5
 
 
 def test_damaged_state_of_a_run_is_named(tmp_path):
@@ -167,7 +170,7 @@ def test_damaged_state_of_a_run_is_named(tmp_path):
     folder.state.parent.mkdir()
     for header in (None, {}, {"progress": "3"}, {"progress": '{"step": 1}'}, {"progress": '{"step_images": "many"}'}):
         save_file({"weights/a": torch.zeros(1)}, folder.state, header)
-        with pytest.raises(UserError, match=r"cannot be resumed: .*state\.safetensors is damaged"):
+        with pytest.raises(UserError, match=r"cannot be resumed: .*state\.safetensors cannot be read"):
             folder.load_state()
     folder.state.write_bytes(b"\xff" * 100)
     with pytest.raises(UserError, match=r"state\.safetensors"):

@@ -23,6 +23,7 @@ from maskrcnn.settings import Settings
 from maskrcnn.training import distributed as processes
 from maskrcnn.training.distributed import World, agree_on_start_id, joined
 from maskrcnn.training.learner import NAMES
+from maskrcnn.training.machine import Machine
 from maskrcnn.training.run_folder import RunFolder
 from maskrcnn.training.start import start
 
@@ -68,7 +69,7 @@ def flat_weights(weights: dict[str, Tensor]) -> Tensor:
 def initial_weights(run: Path) -> Tensor:
     """The weights that a run began with."""
     data = open_dataset(json.loads((run / "state" / "data.json").read_text())["data"], say=lambda _: None)
-    _, model = start(data, Settings.of(Config.load(run / "config.yaml")), lambda _: None)
+    _, model = start(data, Settings.of(Config.load(run / "config.yaml")), Machine("cpu", 1), lambda _: None)
     return flat_weights(model.state_dict())
 
 

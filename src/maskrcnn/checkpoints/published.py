@@ -6,10 +6,12 @@ import hashlib
 import os
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
@@ -61,7 +63,7 @@ def fetch(published: Published) -> Path:
     if not target.exists():
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(target.with_name(f"{target.name}.lock")):
+            with _locked(target.with_name(f"{target.name}.lock")):
                 if not target.exists():
                     _download_checked(published)
         except OSError as error:  # URLError and timeouts among them
@@ -71,6 +73,21 @@ def fetch(published: Published) -> Path:
             ) from None
     _check(target, published, "delete it and try again")
     return target
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock file; say so before a wait for another process."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        Console(stderr=True).print("waiting for another process that downloads the weights", highlight=False)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _download_checked(published: Published) -> None:

@@ -48,7 +48,7 @@ def export(
     from maskrcnn.deploy.export import export as write
 
     if options is not None and calibrate is None:
-        raise UserError("options of the data are for --calibrate; name its CSV, or leave them out")
+        raise UserError("data options such as --images apply to --calibrate; name its CSV, or leave them out")
     data = (options or DataOptions()).open(calibrate) if calibrate else None
     scores = write(
         load(model, device="cpu"),

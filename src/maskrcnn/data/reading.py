@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
-from maskrcnn.config import Positive
 from maskrcnn.errors import ImageError
 
 Exif = Literal["turn", "ignore"]
+FinitePositive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 BIT_DEPTHS = (8, 10, 12, 14, 16)
 """Usual depths of sensors."""
@@ -30,8 +30,8 @@ class Reading:
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
-    white: Positive | None = None
-    float_white: Positive | None = None
+    white: FinitePositive | None = None
+    float_white: FinitePositive | None = None
     exif: Exif = "turn"
 
     def to_dict(self) -> dict[str, Any]:

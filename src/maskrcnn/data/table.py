@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -167,7 +168,8 @@ class Dataset:
         """Return the SHA-256 of names, sizes, labels, masks and how pictures are read; it identifies a model's data."""
         digest = hashlib.sha256("\n".join(self.names).encode())
         if self.reading != BY_ITSELF:
-            digest.update(repr(self.reading).encode())
+            changed = {k: v for k, v in self.reading.to_dict().items() if v != getattr(BY_ITSELF, k)}
+            digest.update(json.dumps(changed, sort_keys=True).encode())
         for column in (self.sizes, self.image_index, self.labels, self.masks.offsets, self.masks.runs):
             digest.update(np.ascontiguousarray(column, np.int64).tobytes())
         return digest.hexdigest()

@@ -123,7 +123,7 @@ def _int8(
     say(f"measuring fp32 and int8 on {len(for_scores)} other images")
     scores: dict[str, Any] = {"images": len(for_scores)}
     for name, predictor in (("fp32", fp32), ("int8", _in_memory(model, quantized_graphs, runtime))):
-        result = evaluate(predictor, for_scores)
+        result = evaluate(predictor, for_scores, say=say)
         scores[name] = {f"{kind} AP": 100 * (result[kind]["AP"] or 0.0) for kind in ("box", "mask")}
         say(f"{name}: box AP {scores[name]['box AP']:.2f}, mask AP {scores[name]['mask AP']:.2f}")
     lost = max(scores["fp32"][kind] - scores["int8"][kind] for kind in ("box AP", "mask AP"))

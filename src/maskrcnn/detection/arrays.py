@@ -28,10 +28,14 @@ def beside(values: np.ndarray, array: Array) -> Array:
 
 
 def to_device(values: Array, device: Any) -> Array:
-    """Return `values` as a tensor on `device`. A blocking copy would first wait for all work that a GPU has queued."""
+    """Return `values` as a tensor on `device`.
+
+    A blocking copy would first wait for all work that a GPU has queued. CUDA alone copies temporary arrays safely
+    without blocking: MPS may read them after they are freed (github.com/pytorch/pytorch/issues/139550).
+    """
     import torch
 
-    return torch.as_tensor(values).to(device, non_blocking=True)
+    return torch.as_tensor(values).to(device, non_blocking=torch.device(device).type == "cuda")
 
 
 def group_sizes(index: Array, n_groups: int) -> list[int]:

@@ -25,7 +25,7 @@ MIN_CODED_SIDE = 1e-6
 """Sides are raised to this before division and logarithm."""
 
 MAX_SHIFTED = 1000
-"""Maximum number of boxes whose groups torchvision's `batched_nms` separates by shifting them, on a CPU."""
+"""Up to this many boxes, torchvision's `batched_nms` shifts groups apart on a CPU."""
 
 
 def to_centers(boxes: Array) -> tuple[Array, Array]:
@@ -161,7 +161,7 @@ def _nms(boxes: Array, scores: Array, groups: Array, threshold: float, limit: in
         import torchvision
 
         if not groups_shifted and boxes.device.type != "mps":  # MPS has no float64
-            boxes = boxes.double()  # holds a shifted float32 corner exactly
+            boxes = boxes.double()  # keeps shifted corners far below float32's rounding
         return torchvision.ops.batched_nms(boxes, scores.to(boxes.dtype), groups, threshold)[:limit]
     if groups_shifted and 0 < len(boxes) <= MAX_SHIFTED:
         boxes = boxes + (groups.astype(np.float32) * (boxes.max() + np.float32(1)))[:, None]

@@ -50,7 +50,8 @@ class Conventions:
     delta_clip: float = math.log(1000.0 / 16)
     """Largest log scale of a delta (Detectron's constant)."""
     groups_shifted: bool = False
-    """Suppress up to 1,000 boxes as torchvision's `batched_nms`, which moves levels and classes apart and so rounds."""
+    """Move the boxes of levels and classes apart before suppression, as torchvision's `batched_nms` does with up to
+    1,000 boxes on a CPU. That rounds corners, which decides IoUs near the threshold."""
     proposals_jointly: bool = False
     """Rank and suppress proposals over all levels at once, by probability, instead of level by level."""
     proposal_bounds: Literal["picture", "input"] = "picture"

@@ -35,16 +35,19 @@ NO_VALIDATIONS = (
 
 
 def read_record(path: Path) -> list[dict[str, Any]]:
-    """Return the entries of a run's record, if there is a file, up to a broken line: a killed run may end in one."""
+    """Return the entries of a run's record, if there is a file, up to a broken line: a killed run may end in one.
+
+    Raise `OSError` if the file cannot be read.
+    """
     entries: list[dict[str, Any]] = []
-    try:
-        for line in path.read_text("utf-8").splitlines():
+    for line in path.read_bytes().splitlines() if path.exists() else ():
+        try:
             entry = json.loads(line)
-            if not isinstance(entry, dict) or not {"kind", "step"} <= entry.keys():
-                break
-            entries.append(entry)
-    except (OSError, ValueError):
-        pass
+        except ValueError:
+            break
+        if not isinstance(entry, dict) or not {"kind", "step"} <= entry.keys():
+            break
+        entries.append(entry)
     return entries
 
 

@@ -70,7 +70,7 @@ def _set_bits(words, start, end):
 
 @njit(cache=True, nogil=True)
 def _trailing_zeros(word):
-    """Count the zero bits below the lowest set bit of a uint64: the set bits of a mask of them, added in parallel."""
+    """Count the zero bits below the lowest set bit of a uint64: the population count of a mask of these bits."""
     below = ~word & (word - np.uint64(1))
     below -= (below >> np.uint64(1)) & np.uint64(0x5555555555555555)
     below = (below & np.uint64(0x3333333333333333)) + ((below >> np.uint64(2)) & np.uint64(0x3333333333333333))

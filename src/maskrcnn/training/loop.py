@@ -262,7 +262,7 @@ class _Trainer:
         return total
 
     def _time_overheads(self) -> Overheads:
-        """Do once, or for a few images, what the run does beside its steps."""
+        """Time a validation, from a few of its images, a model file, a report and a saved state."""
         validation, evaluation = 0.0, None
         if self.val_data is not None:
             validation, evaluation = time_validation(self._average_predictor(), self.val_data, self.world.size)
@@ -361,8 +361,8 @@ class _Trainer:
         state, weights, average, optimizer = self.folder.load_state()
         if state.data != self.state.data:
             raise UserError(
-                f"{self.folder.path} began with other data: images, masks or their split differ, and a run can only be "
-                "resumed with the same"
+                f"{self.folder.path} began with other data: images, masks, their split, --depth or --exif differ, and a "
+                "run can only be resumed with the same"
             )
         if state.step_images < self.world.size:
             raise UserError(f"{self.world.size} processes cannot share a step of {state.step_images} images")

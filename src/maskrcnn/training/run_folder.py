@@ -108,7 +108,7 @@ class RunFolder:
             header, tensors = read_tensors(self.state)
             run_state = validated(RunState, parse_json(header.get("progress", ""), "progress"), "progress")
         except UserError as error:
-            raise UserError(f"{self.path} cannot be resumed: {self.state} is damaged ({error})") from None
+            raise UserError(f"{self.path} cannot be resumed: {self.state} cannot be read: {error}") from None
         parts: dict[str, dict[str, Tensor]] = {"weights": {}, "average": {}, "optimizer": {}}
         for name, tensor in tensors.items():
             kind, _, rest = name.partition("/")
@@ -126,9 +126,13 @@ class RunFolder:
 
     def rewind_metrics(self, step: int) -> None:
         """Drop what was recorded after `step`: a resumed run records it again."""
-        if self.metrics.exists():
-            kept = [entry for entry in read_record(self.metrics) if entry["step"] <= step]
-            write_text("".join(f"{json.dumps(entry)}\n" for entry in kept), self.metrics)
+        if not self.metrics.exists():
+            return
+        try:
+            entries = read_record(self.metrics)
+        except OSError as error:
+            raise UserError(f"cannot read {self.metrics}: {error.strerror or error}") from None
+        write_text("".join(f"{json.dumps(entry)}\n" for entry in entries if entry["step"] <= step), self.metrics)
 
 
 def restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:

@@ -150,7 +150,7 @@ def mask_targets(boxes_px: Tensor, image_index: Tensor, instance: Tensor, truth:
 
     Boxes are mapped back onto the original runs, and grids mirrored and turned like the image: no mask is rasterised.
     """
-    packed = torch.cat([boxes_px.double(), image_index[:, None].double(), instance[:, None].double()], 1)
+    packed = torch.cat([boxes_px.float(), image_index[:, None].float(), instance[:, None].float()], 1)
     values = to_numpy(packed)  # one copy, because each waits for all work that a GPU has queued
     boxes, images, instances = values[:, :4], values[:, 4], values[:, 5].astype(np.int64)
     on_gpu = boxes_px.device.type == "cuda"
