@@ -381,3 +381,9 @@ def test_damaged_record_of_the_data_is_named(content, tmp_path, capsys):
     error = capsys.readouterr().err
     assert "data.json" in error
     assert "Check that" in error
+
+
+def test_check_of_turned_pictures_whose_sizes_fit(tmp_path):
+    """No picture can be opened in the other orientation, which settles the question."""
+    csv = write_scenes(tmp_path, 6, drawn_on="upright", sizes=True)
+    assert call("check", csv) == 0

@@ -1,6 +1,7 @@
 """Tables whose columns commas, semicolons, tabs or vertical bars separate."""
 
 import gzip
+import re
 
 import numpy as np
 import pytest
@@ -61,3 +62,14 @@ def test_a_row_of_too_many_columns_is_named(tmp_path):
         opened(tmp_path, "ImageId,EncodedPixels\na.png,1 3\na.png,1,3,10,2\n")
     with pytest.raises(UserError, match=r"row 2 has 4 columns, the header 2; a text that contains semicolons"):
         opened(tmp_path, "ImageId;EncodedPixels\na.png;1;3;10\n")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
+def test_damaged_tables_are_named(tmp_path, suffix):
+    """A first line longer than csv's limit of a field, and compressed bytes that do not unpack."""
+    table = tmp_path / f"train{suffix}"
+    packed = bytearray(gzip.compress(b"ImageId,EncodedPixels\n" + b"a.png,1 1\n" * 500))
+    packed[40:60] = bytes(20)
+    table.write_bytes(packed if suffix.endswith("gz") else b'{"annotations": [' + b"1 2, " * 60_000 + b"]}")
+    with pytest.raises(UserError, match=f"train{re.escape(suffix)}"):
+        open_dataset(table, tmp_path, say=lambda _: None)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from maskrcnn.cli.common import Json, ReadOptions, print_json, progress_bar, say, talk
+from maskrcnn.errors import UserError
 
 if TYPE_CHECKING:
     from maskrcnn.data.problem import Problem
@@ -68,12 +69,15 @@ def _check_orientation(data: Path, options: ReadOptions, opened: Dataset) -> lis
     if not len(turned):
         return []
     other = dataclasses.replace(options, exif="turn" if options.exif == "ignore" else "ignore")
-    return find_wrong_orientation(opened, turned, other.open_with(data, "skip", lambda line: None))
+    try:
+        reopened = other.open_with(data, "skip", lambda line: None)
+    except UserError:  # no picture fits the sizes or masks in the other orientation
+        return []
+    return find_wrong_orientation(opened, turned, reopened)
 
 
 def _to_json(finding: Problem) -> dict[str, Any]:
-    severity = "problem" if finding.hurts else "note"
-    return {"kind": str(finding.kind), "severity": severity, **dataclasses.asdict(finding)}
+    return {**dataclasses.asdict(finding), "severity": "problem" if finding.hurts else "note"}
 
 
 def _show_findings(findings: list[Problem], opened: Dataset, max_examples: int) -> None:

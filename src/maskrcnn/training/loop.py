@@ -361,8 +361,8 @@ class _Trainer:
         state, weights, average, optimizer = self.folder.load_state()
         if state.data != self.state.data:
             raise UserError(
-                f"{self.folder.path} began with other data: images, masks, their split, --depth or --exif differ, and a "
-                "run can only be resumed with the same"
+                f"{self.folder.path} began with other data: images, masks, their split, --depth or --exif differ, and "
+                "a run can only be resumed with the same"
             )
         if state.step_images < self.world.size:
             raise UserError(f"{self.world.size} processes cannot share a step of {state.step_images} images")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import re
+import zlib
 from collections.abc import Collection
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from maskrcnn.errors import UserError
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 """What may separate columns, in order of preference, with its name for people."""
 
-SAMPLE_BYTES, SAMPLE_LINES = 1_000_000, 200
+SAMPLE_BYTES, SAMPLE_LINES, MAX_HEADER = 1_000_000, 200, 100_000
+"""What separators are sought in: bytes of the file, lines of these, and characters of the header."""
+
 QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
@@ -40,7 +43,7 @@ def read_table(source: Path, column_names: Collection[str]) -> tuple[pl.DataFram
 def _find_separator(sample: str, column_names: Collection[str]) -> str:
     """Prefer the separator that gives the header the most known names, then the one that most rows agree about."""
     lines = QUOTED.sub("", sample).splitlines()[:SAMPLE_LINES]
-    header_line = next(iter(sample.splitlines()), "")
+    header_line = next(iter(sample.splitlines()), "")[:MAX_HEADER]
 
     def evidence(separator: str) -> tuple[int, float, int]:
         header = next(csv.reader([header_line], delimiter=separator), [])
@@ -56,7 +59,7 @@ def _text(source: Path, size: int = -1) -> str:
     try:
         with gzip.open(source) if source.suffix.lower() == ".gz" else open(source, "rb") as file:
             return file.read(size).decode("utf-8-sig", "replace")
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{source} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
