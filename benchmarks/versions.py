@@ -4,7 +4,7 @@
 
 Each version runs in its own process, with its ``src`` folder first on the path; predictions alternate. Both read the
 same model files: `nuclei` and `nuclei-int8` as each version ships them, bundles of `nuclei` and of a random ResNet-50
-(seed 0, weights of `sides.py`) that BEFORE exports, and that ResNet-50 in torch on four synthetic pictures.
+(seed 0, weights of `sides.py`) that BEFORE imports and exports, and that ResNet-50 in torch on four synthetic pictures.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ WORKER = "--worker"
 def work(folder: Path) -> None:
     """Answer requests, one JSON object a line, with this process's version of the package."""
     import torch
+    from alone import SIZE
 
     import maskrcnn
+    from maskrcnn.checkpoints.load import import_checkpoint, save
 
     torch.set_num_threads(THREADS)
     models: dict[str, Any] = {}
@@ -42,6 +44,11 @@ def work(folder: Path) -> None:
         return models[name]
 
     def answer(request: dict[str, str]) -> Any:
+        if "import" in request:
+            checkpoint = torch.load(folder / request["import"], weights_only=True)
+            model = import_checkpoint(checkpoint, "torchvision", min_size=SIZE, max_size=SIZE)
+            save(model, folder / request["to"])
+            return None
         if "export" in request:
             maskrcnn.export(opened(request["export"]), folder / request["to"], runtime=request["runtime"])
             return None
@@ -109,19 +116,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=16)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    from alone import SIZE
+    import torch
     from sides import picture, torchvision_model
-
-    from maskrcnn.checkpoints.load import import_checkpoint, save
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        resnet50 = import_checkpoint(torchvision_model(0).state_dict(), "torchvision", min_size=SIZE, max_size=SIZE)
-        save(resnet50, folder / "resnet50.safetensors")
+        torch.save(torchvision_model(0).state_dict(), folder / "resnet50.pth")
         synthetic = [str(folder / f"{seed}.npy") for seed in range(4)]
         for seed, path in enumerate(synthetic):
             np.save(path, picture(seed))
         versions = {"before": Version(args.before, folder), "after": Version(args.after, folder)}
+        versions["before"].ask(**{"import": "resnet50.pth", "to": "resnet50.safetensors"})
         for model in ("nuclei", "resnet50.safetensors"):
             for runtime in ("openvino", "onnx"):
                 versions["before"].ask(export=model, to=f"{Path(model).stem}-{runtime}", runtime=runtime)
