@@ -13,6 +13,7 @@ import maskrcnn
 from maskrcnn import RLE, Config
 from maskrcnn.cli import main
 from maskrcnn.config import ModelConfig, PredictConfig, TrainConfig
+from maskrcnn.data.synthetic import write_shapes
 from scenes import write_scenes
 
 TINY = ["--backbone", "test_resnet", "--weights", "none", "--image-size", "64", "--channels", "16"]
@@ -180,6 +181,22 @@ def test_train_and_resume(shapes_csv, tmp_path, capsys):
     assert "leave no image for validation" in capsys.readouterr().err
     assert call("train", shapes_csv, "--out", out, *TINY) == 1
     assert "already holds a run" in capsys.readouterr().err
+
+
+def test_validation_without_objects_is_said(tmp_path, capsys):
+    csv = write_shapes(tmp_path, 4, seed=1, hw=(64, 64))
+    header, *rows = csv.read_text().splitlines()
+    csv.write_text("\n".join([header, *(row for row in rows if "0000" in row)]) + "\n")
+    out = tmp_path / "val.txt"
+    assert call("split", csv, "--unlisted", "empty", "--out", out) == 0
+    assert "the validation images hold no objects" in capsys.readouterr().err
+    status = call("train", csv, "--unlisted", "empty", "--out", tmp_path / "run", "--patience", "1", *TINY)
+    printed = capsys.readouterr().err
+    assert status == 0
+    assert "the validation images hold no objects" in printed
+    assert "the model is last.safetensors" in printed
+    assert "patience 1 is not used" in printed
+    assert "(best)" not in printed
 
 
 def test_train_on_everything(tmp_path, capsys):
