@@ -13,6 +13,8 @@ class Kind(StrEnum):
     NO_FILE = "image file not found"
     UNREADABLE = "unreadable image"
     SIZE = "size that differs from the image"
+    NO_OBJECTS = "data without objects"
+    IN_PIECES = "masks in pieces that another option makes whole"
     TURNED = "masks of the other EXIF reading"
     REPEATED = "repeated mask"
     COVERED = "mask mostly inside another of its class"

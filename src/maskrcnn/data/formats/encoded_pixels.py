@@ -18,6 +18,7 @@ import polars as pl
 
 from maskrcnn.data.depth import find_reading
 from maskrcnn.data.formats.columns import NO_OBJECT, Columns, find_columns
+from maskrcnn.data.formats.mask_texts import MaskTexts, Numbering
 from maskrcnn.data.formats.separated import SEPARATORS, read_table
 from maskrcnn.data.images import Header, read_each, read_header
 from maskrcnn.data.pictures import find_folder, image_files, locate
@@ -26,10 +27,9 @@ from maskrcnn.data.reading import Exif
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import ImageError, UserError
 from maskrcnn.files import atomic
-from maskrcnn.kernels.runs import transpose_runs
-from maskrcnn.rle import RLE, BadRuns, RunTable, parse_column
+from maskrcnn.rle import RLE
 
-MAX_SHOWN_PROBLEMS = 8
+MAX_SHOWN_PROBLEMS, MAX_EXAMPLES = 8, 3
 
 
 def read(
@@ -78,13 +78,13 @@ def read(
     usable_image = np.array([f is not None for f in files], bool) & (sizes[:, 0] > 0)
     rows = np.flatnonzero(is_object & usable_image[row_image])
     hw = sizes[row_image[rows]]
-    masks, bad_runs, hint = _parse_masks(texts.gather(rows), hw.prod(1), origin, relative)
+    mask_texts, numbering = MaskTexts(texts.gather(rows), hw), Numbering(order, origin, relative)
+    masks, bad_runs = mask_texts.parse(numbering)
     for item in bad_runs:
         row = int(rows[item.index])
         message = f"{layout.rle} of {names[row_image[row]]}: {item.message}"
         problems.append(Problem(Kind.BAD_ROW, f"{source}, row {row + 2}", message))
     if order == "row":
-        masks = RunTable.of(transpose_runs(masks[i], int(hw[i, 0]), int(hw[i, 1])) for i in range(len(masks)))
         notes.append("runs are read along the rows")
 
     labels, class_ids, attributes = _read_classes(class_text, table, layout, rows)
@@ -93,14 +93,20 @@ def read(
         message = f"the mask of {names[row_image[row]]} has no class"
         problems.append(Problem(Kind.BAD_ROW, f"{source}, row {row + 2}", message))
     usable[[item.index for item in bad_runs]] = False
-    _report_problems(problems, unreadable, bad, hint, source, notes)
+    _report_problems(problems, unreadable, bad, mask_texts.fault_of_all(numbering, bad_runs), source, notes)
 
     images = np.flatnonzero(usable_image)
     image_index = (np.cumsum(usable_image) - 1)[row_image[rows]]
     selected = np.flatnonzero(usable)
     selected = selected[np.argsort(image_index[selected], kind="stable")]
     if len(images) == 0:
-        raise UserError(f"{source}: none of its {len(names)} images can be read from {folder}")
+        reasons = "".join(f"\n  {problem}" for problem in [*problems, *unreadable][:MAX_EXAMPLES])
+        raise UserError(f"{source}: none of its {len(names)} images can be read from {folder}{reasons}")
+    other_exif = _other(exif)
+    other_hw = np.array([(0, 0) if h is None else h.hw(other_exif) for h in headers], np.int64)[row_image[rows]]
+    hw_of_option = {} if np.array_equal(hw, other_hw) else {f"--exif {other_exif}": other_hw}
+    warnings = _find_warnings(usable, mask_texts.better_reading(numbering, hw_of_option), source)
+    notes += [f"warning: {warning}" for warning in warnings]
     usable_files = [f for i in images if (f := files[i]) is not None]
     modes = [header.mode for i in images if (header := headers[i]) is not None]
     reading, reading_notes = find_reading(usable_files, modes, depth, exif)
@@ -119,7 +125,7 @@ def read(
         attributes=None if attributes is None else attributes[selected],
         reading=reading,
         notes=notes,
-        problems=[*problems, *unreadable],
+        problems=[*problems, *unreadable, *warnings],
     )
     empty = int((data.counts == 0).sum())
     notes.append(
@@ -227,6 +233,10 @@ def _read_headers(files: list[Path | None]) -> tuple[list[Header | None], list[P
     return headers, unreadable
 
 
+def _other(exif: Exif) -> Exif:
+    return "ignore" if exif == "turn" else "turn"
+
+
 def _check_sizes(
     table: pl.DataFrame,
     layout: Columns,
@@ -248,7 +258,7 @@ def _check_sizes(
     readable = (sizes[:, 0] > 0)[row_image]
     mismatched = np.flatnonzero(readable & ((csv_sizes != sizes[row_image]) & ~is_blank).any(1))
     _, first_of_image = np.unique(row_image[mismatched], return_index=True)
-    other_exif: Exif = "ignore" if exif == "turn" else "turn"
+    other_exif = _other(exif)
     problems = []
     for row in mismatched[np.sort(first_of_image)].tolist():
         i = row_image[row]
@@ -256,47 +266,28 @@ def _check_sizes(
         cells = ", ".join(repr(table[c][row]) for c in (layout.height, layout.width))
         message = f"{layout.height}, {layout.width} are {cells}, but the image {files[i]} is {h} high and {w} wide"
         header = headers[i]
+        is_swapped = h != w and (csv_sizes[row] == (w, h)).all()
         if header is not None and header.is_turned and (csv_sizes[row] == header.hw(other_exif)).all():
             state = "as its EXIF orientation turns it" if exif == "turn" else "without its EXIF orientation"
             message += f" {state}. If masks were drawn on the other reading, pass --exif {other_exif}"
+        elif is_swapped:
+            swap = f"--column height={layout.width} --column width={layout.height}"
+            message += f". The two are swapped: pass {swap}"
         problems.append(Problem(Kind.SIZE, f"{source}, row {row + 2}", message))
     sizes[np.unique(row_image[mismatched])] = 0
     return problems
 
 
-# ---- runs ---------------------------------------------------------------------------------------------------------
-
-DIALECTS = (
-    (re.compile(r"[][(){}]"), "The runs are lists in brackets: write the numbers alone, with spaces between them"),
-    (re.compile(r"\d,\d+\s+\d+,\d"), "The numbers have decimal commas: write integers, such as 1 for 1,0"),
-    (re.compile(r"\d,\s*\d"), "Commas separate the numbers: write spaces instead"),
-    (re.compile(r"\d\.\d"), "The numbers have decimal points: write integers, such as 1 for 1.0"),
-)
-"""What runs of other programs look like, and how to make them EncodedPixels."""
-
-
-def _parse_masks(
-    texts: pl.Series, n_pixels: np.ndarray, origin: Literal[0, 1], relative: bool
-) -> tuple[RunTable, list[BadRuns], str]:
-    """Return the masks, the malformed texts, and a hint at an option that makes every row valid, or at a dialect."""
-    raw = np.frombuffer(texts.str.join("").item().encode() if len(texts) else b"", np.uint8)
-    offsets = np.concatenate([[0], np.cumsum(texts.str.len_bytes().to_numpy(), dtype=np.int64)])
-    masks, bad = parse_column(raw, offsets, n_pixels, origin=origin, relative=relative)
-    if bad and not relative:
-        for option, other_origin, other_relative in (("--origin 0", 0, False), ("--relative", origin, True)):
-            if not parse_column(raw, offsets, n_pixels, origin=other_origin, relative=other_relative)[1]:
-                return masks, bad, f"; every row is valid with {option}"
-    for item in bad[:1]:
-        for pattern, hint in DIALECTS:
-            if pattern.search(texts[item.index]):
-                return masks, bad, f". {hint}"
-    return masks, bad, ""
+# ---- problems -----------------------------------------------------------------------------------------------------
 
 
 def _report_problems(
     problems: list[Problem], unreadable: list[Problem], bad: str, hint: str, source: Path, notes: list[str]
 ) -> None:
-    """Raise `UserError` for problems if `bad` is "error". Otherwise note skipped problems and unreadable images."""
+    """Raise `UserError` for problems if `bad` is "error". Otherwise note skipped problems and unreadable images.
+
+    `hint`, the end of a message, is about all problems.
+    """
     if problems and bad == "error":
         listing = "\n".join(f"  {p}" for p in problems[:MAX_SHOWN_PROBLEMS])
         n_hidden = len(problems) - MAX_SHOWN_PROBLEMS
@@ -305,9 +296,19 @@ def _report_problems(
             f"{source} has {len(problems):,} problem{'s' if len(problems) > 1 else ''}:\n{listing}{more}\n"
             f"`maskrcnn check --all-problems` lists them all; --bad skip leaves them out{hint}"
         )
-    for kind, items in (("problem", problems), ("unreadable image", unreadable)):
+    for kind, items, end in (("problem", problems, hint), ("unreadable image", unreadable, "")):
         if items:
-            notes.append(f"skipped {len(items):,} {kind}{'s' if len(items) > 1 else ''}, such as {items[0]}")
+            notes.append(f"skipped {len(items):,} {kind}{'s' if len(items) > 1 else ''}, such as {items[0]}{end}")
+
+
+def _find_warnings(usable: np.ndarray, better_reading: str | None, source: Path) -> list[Problem]:
+    """Return what makes the data as a whole implausible, though each row is valid."""
+    warnings = []
+    if not usable.any():
+        warnings.append(Problem(Kind.NO_OBJECTS, str(source), "no image has an object, so there is nothing to learn"))
+    if better_reading is not None:
+        warnings.append(Problem(Kind.IN_PIECES, str(source), better_reading))
+    return warnings
 
 
 def _join_names(names: Sequence[str], max_names: int = 12) -> str:
