@@ -124,6 +124,29 @@ def test_swapped_sizes_are_called_swapped(tmp_path, bad):
     assert "The two are" not in str(caught.value)
 
 
+@pytest.mark.parametrize("limit", [32_767, 50_000])
+@pytest.mark.parametrize("n_values", ["even", "odd"])
+def test_texts_that_a_spreadsheet_cut_are_named(tmp_path, limit, n_values):
+    """An even number of values left is a valid mask, an odd one is not."""
+    hw = (150, 900)
+    whole = " ".join(f"{start} 1" for start in range(10_001, 10_001 + 2 * 8_000, 2))
+    # The first blank is doubled until the cut leaves the number of values.
+    texts = [whole.replace(" ", " " * n, 1)[:limit] for n in range(1, 9)]
+    text = next(text for text in texts if len(text.split()) % 2 == (n_values == "odd"))
+    csv = write(tmp_path, [[disc(30, 30, 9, hw)], []], hw)
+    with csv.open("a") as file:
+        file.write(f"1.png,{text}\n" * 2)
+    if n_values == "odd":
+        with pytest.raises(UserError, match=rf"row 4: .* is odd; the text has exactly {limit:,} characters"):
+            opened(csv)
+    data, said = opened(csv, bad="skip" if n_values == "odd" else "error")
+    cut = [finding for finding in data.problems if finding.kind == Kind.CUT]
+    assert [finding.place.rpartition(" ")[2] for finding in cut] == ["4", "5"]
+    assert "a spreadsheet cut the mask" in said
+    assert "1 more row" in said
+    assert data.n_instances == (1 if n_values == "odd" else 3)
+
+
 def test_why_no_image_can_be_read_is_said(tmp_path):
     csv = write(tmp_path, [[disc(30, 30, 9)]])
     csv.write_text(csv.read_text().replace("0.png", "zebra.png"))

@@ -18,7 +18,7 @@ import polars as pl
 
 from maskrcnn.data.depth import find_reading
 from maskrcnn.data.formats.columns import NO_OBJECT, Columns, find_columns
-from maskrcnn.data.formats.mask_texts import MaskTexts, Numbering
+from maskrcnn.data.formats.mask_texts import MaskTexts, Numbering, find_cut_cells
 from maskrcnn.data.formats.separated import SEPARATORS, read_table
 from maskrcnn.data.images import Header, read_each, read_header
 from maskrcnn.data.pictures import find_folder, image_files, locate
@@ -80,9 +80,12 @@ def read(
     hw = sizes[row_image[rows]]
     mask_texts, numbering = MaskTexts(texts.gather(rows), hw), Numbering(order, origin, relative)
     masks, bad_runs = mask_texts.parse(numbering)
+    fault_of_cut_row = find_cut_cells(table[layout.rle])
     for item in bad_runs:
         row = int(rows[item.index])
         message = f"{layout.rle} of {names[row_image[row]]}: {item.message}"
+        if row in fault_of_cut_row:
+            message += f"; {fault_of_cut_row[row]}"
         problems.append(Problem(Kind.BAD_ROW, f"{source}, row {row + 2}", message))
     if order == "row":
         notes.append("runs are read along the rows")
@@ -106,7 +109,10 @@ def read(
     other_hw = np.array([(0, 0) if h is None else h.hw(other_exif) for h in headers], np.int64)[row_image[rows]]
     hw_of_option = {} if np.array_equal(hw, other_hw) else {f"--exif {other_exif}": other_hw}
     warnings = _find_warnings(usable, mask_texts.better_reading(numbering, hw_of_option), source)
-    notes += [f"warning: {warning}" for warning in warnings]
+    for row, fault in fault_of_cut_row.items():
+        message = f"{layout.rle} of {names[row_image[row]]}: {fault}"
+        warnings.append(Problem(Kind.CUT, f"{source}, row {row + 2}", message))
+    notes += _describe_warnings(warnings)
     usable_files = [f for i in images if (f := files[i]) is not None]
     modes = [header.mode for i in images if (header := headers[i]) is not None]
     reading, reading_notes = find_reading(usable_files, modes, depth, exif)
@@ -309,6 +315,17 @@ def _find_warnings(usable: np.ndarray, better_reading: str | None, source: Path)
     if better_reading is not None:
         warnings.append(Problem(Kind.IN_PIECES, str(source), better_reading))
     return warnings
+
+
+def _describe_warnings(warnings: list[Problem]) -> list[str]:
+    """Return a line for each kind of warning, with its first place."""
+    of_kind: dict[Kind, list[Problem]] = {}
+    for warning in warnings:
+        of_kind.setdefault(warning.kind, []).append(warning)
+    return [
+        f"warning: {items[0]}" + (f"; {len(items) - 1:,} more rows like it (maskrcnn check)" if len(items) > 1 else "")
+        for items in of_kind.values()
+    ]
 
 
 def _join_names(names: Sequence[str], max_names: int = 12) -> str:

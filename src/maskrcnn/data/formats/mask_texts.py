@@ -24,6 +24,9 @@ DIALECTS = (
 )
 """What runs of other programs look like, and how to make them EncodedPixels."""
 
+CELL_LIMITS = {32_767: "Excel", 50_000: "Google Sheets"}
+"""Characters that a cell of a spreadsheet holds. The rest is lost without a word."""
+
 MAX_PIECES_LEFT = 0.25
 """Share of the surplus pieces (beyond one a mask) that a better reading leaves. The right reading of connected objects
 leaves none; masks of several objects have about as many pieces in every reading, or more in a wrong one."""
@@ -52,6 +55,16 @@ class Numbering:
             f"--origin {origin}": replace(self, origin=origin),
             "--no-relative" if self.relative else "--relative": replace(self, relative=not self.relative),
         }
+
+
+def find_cut_cells(cells: pl.Series) -> dict[int, str]:
+    """Return what is wrong with each cell that a spreadsheet cut, by index."""
+    lengths = cells.str.len_chars().fill_null(0).to_numpy()
+    return {
+        i: f"the text has exactly {lengths[i]:,} characters, {CELL_LIMITS[lengths[i]]}'s limit of a cell: a spreadsheet "
+        "cut the mask. Export the table again without one"
+        for i in np.flatnonzero(np.isin(lengths, list(CELL_LIMITS))).tolist()
+    }
 
 
 class MaskTexts:
