@@ -33,8 +33,8 @@ def image_files(folder: Path) -> list[Path]:
 
 def locate(
     names: list[str], first_rows: np.ndarray, paths: list[Path], folder: Path, source: Path
-) -> tuple[list[Path | None], list[Problem]]:
-    """Return the one of `paths`, in `folder`, that each name means, and the names that have none.
+) -> tuple[list[Path | None], list[Problem], list[str]]:
+    """Return the one of `paths`, in `folder`, that each name means, the names that have none, and notes for people.
 
     ``first_rows[k]`` is the first row of `source` with name k, for the message; the header is row 1. The closest names
     choose first, so an exact path always gets its file. Two names of one file are a problem of the second.
@@ -60,4 +60,11 @@ def locate(
         Problem(kind, f"{source}, row {first_rows[k]}", f"image {names[k]!r} {fault} ({folder})")
         for k, (kind, fault) in sorted(faults.items())
     ]
-    return files, problems
+    loose = [(i, k) for i, k in name_of_file.items() if matches[k].is_loose]
+    notes = []
+    if loose:
+        i, k = loose[0]
+        subject = "1 image name differs" if len(loose) == 1 else f"{len(loose):,} image names differ"
+        example = f"{names[k]!r} for {relative[i]}"
+        notes.append(f"{subject} from the file in case, suffix or quoting, such as {example}")
+    return files, problems, notes

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from maskrcnn.config import VALIDATION_SHARE
-from maskrcnn.data.names import PathIndex, without_suffix
+from maskrcnn.data.names import PathIndex
 from maskrcnn.data.problem import Problem
 from maskrcnn.data.reading import BY_ITSELF, Reading
 from maskrcnn.data.split import choose_validation
@@ -136,7 +136,7 @@ class Dataset:
         selected = np.zeros(len(self), bool)
         unknown = []
         for name in names:
-            matches = index.find(name).indices or index.find(without_suffix(name)).indices
+            matches = index.find(name).indices
             if len(matches) > 1:
                 examples = ", ".join(self.names[i] for i in matches[:3])
                 raise UserError(f"the name {name!r} matches several images: {examples}")

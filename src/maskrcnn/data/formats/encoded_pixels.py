@@ -61,7 +61,8 @@ def read(
     names, row_image = _unique(image_text)
     first_rows = np.unique(row_image, return_index=True)[1] + 2
     paths = image_files(folder)
-    files, problems = locate(names, first_rows, paths, folder, source)
+    files, problems, name_notes = locate(names, first_rows, paths, folder, source)
+    notes += name_notes
     unlisted_files = sorted(set(paths) - {f for f in files if f is not None})
     if unlisted_files and unlisted == "empty":
         names = [*names, *(str(f.relative_to(folder)) for f in unlisted_files)]

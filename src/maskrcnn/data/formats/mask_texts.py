@@ -61,8 +61,8 @@ def find_cut_cells(cells: pl.Series) -> dict[int, str]:
     """Return what is wrong with each cell that a spreadsheet cut, by index."""
     lengths = cells.str.len_chars().fill_null(0).to_numpy()
     return {
-        i: f"the text has exactly {lengths[i]:,} characters, {CELL_LIMITS[lengths[i]]}'s limit of a cell: a spreadsheet "
-        "cut the mask. Export the table again without one"
+        i: f"the text has exactly {lengths[i]:,} characters, {CELL_LIMITS[lengths[i]]}'s limit of a cell: a "
+        "spreadsheet cut the mask. Export the table again without one"
         for i in np.flatnonzero(np.isin(lengths, list(CELL_LIMITS))).tolist()
     }
 
