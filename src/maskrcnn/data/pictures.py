@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -10,6 +10,9 @@ from maskrcnn.data.images import SUFFIXES
 from maskrcnn.data.names import PathIndex
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.errors import UserError
+
+SYSTEM_NAMES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"})
+"""Files and folders of macOS, Windows and a file server, which hold copies or no data."""
 
 
 def find_folder(source: Path, folder: Path | None) -> Path:
@@ -25,10 +28,17 @@ def find_folder(source: Path, folder: Path | None) -> Path:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the image files in a folder and its subfolders, sorted."""
+    """Return the image files in a folder and its subfolders, sorted. Hidden files and copies are left out."""
     return sorted(
-        p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
+        p
+        for p in folder.rglob("*")
+        if p.suffix.lower() in SUFFIXES and not is_hidden(p.relative_to(folder)) and p.is_file()
     )
+
+
+def is_hidden(path: PurePath) -> bool:
+    """Whether a system put a file there, or hides it: ``._a.png``, ``__MACOSX/a.png``, ``.git/a.png``."""
+    return any(part.startswith(".") or part in SYSTEM_NAMES for part in path.parts)
 
 
 def locate(

@@ -19,7 +19,7 @@ import polars as pl
 from maskrcnn.data.depth import find_reading
 from maskrcnn.data.formats.columns import NO_OBJECT, Columns, find_columns
 from maskrcnn.data.formats.mask_texts import MaskTexts, Numbering, find_cut_cells
-from maskrcnn.data.formats.separated import SEPARATORS, read_table
+from maskrcnn.data.formats.separated import read_table
 from maskrcnn.data.images import Header, read_each, read_header
 from maskrcnn.data.pictures import find_folder, image_files, locate
 from maskrcnn.data.problem import Kind, Problem
@@ -47,12 +47,11 @@ def read(
     exif: Exif,
 ) -> Dataset:
     """Read `source`. `open_dataset` explains the options."""
-    table, separator = read_table(source, columns.values())
+    separated = read_table(source, columns.values())
+    table = separated.table
     layout = find_columns(table, source, columns)
     folder = find_folder(source, folder)
-    notes = [f"{source}: {layout}, {table.height:,} rows"]
-    if separator != ",":
-        notes[0] += f", columns separated by {SEPARATORS[separator]}"
+    notes = [f"{source}: {layout}, {table.height:,} rows{separated}"]
     image_text = table[layout.image].fill_null("").str.strip_chars()
     class_text = table[layout.class_].fill_null("").str.strip_chars() if layout.class_ else None
     if layout.combined:
