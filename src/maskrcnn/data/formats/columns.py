@@ -23,7 +23,7 @@ HEADERS = {
 
 COMBINED_HEADERS = ("imageidclassid", "imageclassid", "imageidcategoryid", "imagelabel", "imageidlabel", "imageclass")
 KNOWN_HEADERS = frozenset(COMBINED_HEADERS).union(*(headers.split() for headers in HEADERS.values()))
-NO_OBJECT = ("", "-1", "nan", "null", "none", "na", "n/a")
+NO_OBJECT = ("", "[]", "-1", "nan", "null", "none", "na", "n/a")
 RUNS_PATTERN = re.compile(r"^\s*-?\d+(\s+-?\d+)+\s*$|^\s*-1?\s*$")
 
 

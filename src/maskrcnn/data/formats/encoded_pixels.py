@@ -18,6 +18,7 @@ import polars as pl
 
 from maskrcnn.data.depth import find_reading
 from maskrcnn.data.formats.columns import NO_OBJECT, Columns, find_columns
+from maskrcnn.data.formats.dialects import translate
 from maskrcnn.data.formats.mask_texts import MaskTexts, Numbering, find_cut_cells
 from maskrcnn.data.formats.separated import read_table
 from maskrcnn.data.images import Header, read_each, read_header
@@ -80,6 +81,10 @@ def read(
     hw = sizes[row_image[rows]]
     mask_texts, numbering = MaskTexts(texts.gather(rows), hw), Numbering(order, origin, relative)
     masks, bad_runs = mask_texts.parse(numbering)
+    if 0 < len(bad_runs) == len(rows) and (translation := translate(mask_texts.texts, hw, numbering)):
+        mask_texts = MaskTexts(translation[0], hw)
+        masks, bad_runs = mask_texts.parse(numbering)
+        notes.append(f"every text of {layout.rle} is read as {translation[1]}")
     fault_of_cut_row = find_cut_cells(table[layout.rle])
     for item in bad_runs:
         row = int(rows[item.index])

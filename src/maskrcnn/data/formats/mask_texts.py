@@ -22,7 +22,7 @@ DIALECTS = (
     (re.compile(r"\d,\s*\d"), "Commas separate the numbers: write spaces instead"),
     (re.compile(r"\d\.\d"), "The numbers have decimal points: write integers, such as 1 for 1.0"),
 )
-"""What runs of other programs look like, and how to make them EncodedPixels."""
+"""What runs of other programs look like, and how to make them EncodedPixels where only some rows have them."""
 
 CELL_LIMITS = {32_767: "Excel", 50_000: "Google Sheets"}
 """Characters that a cell of a spreadsheet holds. The rest is lost without a word."""
@@ -101,7 +101,7 @@ class MaskTexts:
 
         ``hw_of_option[option]`` (n, 2) are the sizes of the images that another option gives.
         """
-        pieces = self._pieces(numbering)
+        pieces, n_bad = self._pieces(numbering), len(self._parse(numbering)[1])
         surplus = int((pieces - 1).clip(0).sum())
         if surplus < MIN_CHANGED:
             return None
@@ -109,7 +109,7 @@ class MaskTexts:
         readings |= {option: (self, other) for option, other in numbering.alternatives().items()}
         pieces_of_option = {}
         for option, (texts, other) in readings.items():
-            if texts._parse(other)[1]:
+            if len(texts._parse(other)[1]) > n_bad:
                 continue
             other_pieces = texts._pieces(other)
             n_joined, n_changed = int((other_pieces < pieces).sum()), int((other_pieces != pieces).sum())
