@@ -17,7 +17,7 @@ from rich.progress import Progress
 from maskrcnn.cli import SOME_UNREADABLE, STANDARD_INPUT
 from maskrcnn.cli.common import Device, Json, Model, print_json, say, talk
 from maskrcnn.config import PredictConfig, set_values
-from maskrcnn.data.images import SUFFIXES
+from maskrcnn.data.pictures import image_files
 from maskrcnn.errors import UserError
 from maskrcnn.structures import Detections
 
@@ -119,17 +119,17 @@ def _find_files(pictures: list[str]) -> Iterator[tuple[Path, PurePosixPath]]:
         if text == STANDARD_INPUT:
             continue
         if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            files = image_files(path)
             if not files:
                 raise UserError(f"the folder {path} contains no pictures")
             yield from ((p, PurePosixPath(p.relative_to(path).as_posix())) for p in files)
         elif path.exists() or not glob.has_magic(text):
             yield path, PurePosixPath(path.name)
         else:
-            matches = sorted(glob.glob(text, recursive=True))
+            matches = sorted(match for match in map(Path, glob.glob(text, recursive=True)) if match.is_file())
             if not matches:
                 raise UserError(f"nothing matches {text!r}")
-            yield from ((Path(m), PurePosixPath(Path(m).name)) for m in matches)
+            yield from ((match, PurePosixPath(match.name)) for match in matches)
 
 
 def _read_list() -> Iterator[tuple[Path, PurePosixPath]]:

@@ -18,17 +18,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
 from maskrcnn.data.reading import BY_ITSELF, Exif, Reading
 from maskrcnn.errors import ImageError
 
 T = TypeVar("T")
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".jp2"})
-
 PIXEL_LIMIT = 178_956_970
 """Pillow's own limit. Larger pictures are refused before decoding: a few kilobytes can claim terabytes."""
+
+CODECS = {"AVIF": "avif", "JPEG2000": "jpg_2000", "WEBP": "webp"}
+"""Formats that Pillow registers though it may be built without their codec, with its name."""
+
+NOT_DECODED = {"EPS", "MPEG"}
+"""EPS is a program that another program would run, and of MPEG Pillow reads the header alone."""
 
 SIDEWAYS = {5, 6, 7, 8}
 """EXIF orientations that swap width and height."""
@@ -64,6 +68,23 @@ class Header:
         """Return (height, width) of the picture that `read_image` returns."""
         swap = exif == "ignore" and self.orientation in SIDEWAYS
         return (self.upright_hw[1], self.upright_hw[0]) if swap else self.upright_hw
+
+
+@cache
+def picture_suffixes() -> frozenset[str]:
+    """Return the lower-case suffixes of the files that Pillow decodes here, which depends on how it was built."""
+    Image.init()
+    built_without = {name for name, codec in CODECS.items() if not features.check(codec)}
+    return frozenset(
+        suffix
+        for suffix, name in Image.registered_extensions().items()
+        if name in Image.OPEN and name not in NOT_DECODED | built_without and not _is_stub(Image.OPEN[name][0])
+    )
+
+
+def _is_stub(opener: object) -> bool:
+    """Whether Pillow only recognises the format, and leaves its decoding to another package."""
+    return isinstance(opener, type) and issubclass(opener, ImageFile.StubImageFile)
 
 
 def read_image(source: str | Path | bytes | Image.Image | np.ndarray, reading: Reading = BY_ITSELF) -> np.ndarray:

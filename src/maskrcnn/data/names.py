@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from maskrcnn.data.images import SUFFIXES
+from maskrcnn.data.images import picture_suffixes
 
 LETTERS, CASE, SUFFIX, QUOTING = range(4)
 """What a text may have otherwise than the path that it means, from the closest to the loosest."""
@@ -74,7 +74,7 @@ class PathIndex:
 def without_suffix(name: str) -> str:
     """Return a file name or path without its image suffix."""
     stem, dot, suffix = name.rpartition(".")
-    return stem if stem and dot + suffix.lower() in SUFFIXES else name
+    return stem if stem and dot + suffix.lower() in picture_suffixes() else name
 
 
 def _without_suffix(parts: Parts) -> Parts:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path, PurePath
 
 import numpy as np
 
-from maskrcnn.data.images import SUFFIXES
+from maskrcnn.data.images import picture_suffixes
 from maskrcnn.data.names import PathIndex
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.errors import UserError
@@ -28,12 +29,27 @@ def find_folder(source: Path, folder: Path | None) -> Path:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the image files in a folder and its subfolders, sorted. Hidden files and copies are left out."""
-    return sorted(
-        p
-        for p in folder.rglob("*")
-        if p.suffix.lower() in SUFFIXES and not is_hidden(p.relative_to(folder)) and p.is_file()
-    )
+    """Return the pictures in a folder and its subfolders, sorted: what the decoder reads, without hidden files.
+
+    Links are followed. A folder that several links lead to, also in a circle, is listed once.
+    """
+    files: list[Path] = []
+    folders, listed = [str(folder)], set()
+    while folders:  # links are followed after all real folders, so that a file has its real path if it has one
+        for directory, subfolders, names in os.walk(folders.pop(0)):
+            if (real := os.path.realpath(directory)) in listed:
+                subfolders.clear()
+                continue
+            listed.add(real)
+            subfolders[:] = sorted(name for name in subfolders if not is_hidden(PurePath(name)))
+            folders += [path for name in subfolders if os.path.islink(path := os.path.join(directory, name))]
+            files += [Path(directory, name) for name in names if is_picture(PurePath(name))]
+    return sorted(path for path in files if path.is_file())
+
+
+def is_picture(name: PurePath) -> bool:
+    """Whether the decoder reads files of this name, and no system put it there."""
+    return name.suffix.lower() in picture_suffixes() and not is_hidden(name)
 
 
 def is_hidden(path: PurePath) -> bool:
