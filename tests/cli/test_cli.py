@@ -325,6 +325,15 @@ def test_predict_takes_patterns_and_lists(run, shapes, tmp_path, capsys, monkeyp
     assert "nothing matches" in capsys.readouterr().err
 
 
+def test_predict_says_where_it_reads_the_first_page_alone(run, shapes, tmp_path, capsys):
+    pages = [Image.open(file) for file in shapes.files[:3]]
+    pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
+    assert call("predict", tmp_path, shapes.files[0], "--model", run, "--no-overlays", "--out", tmp_path / "out") == 0
+    said = capsys.readouterr().err
+    assert "1 picture has several pages, and only the first is read" in said
+    assert "stack.tif (page 1 of 3)" in said
+
+
 MISTAKES = [
     (["train", "nowhere.csv"], "there is no such file"),
     (["train"], "name the CSV"),

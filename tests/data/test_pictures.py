@@ -8,7 +8,7 @@ from PIL import Image
 
 from maskrcnn import UserError, open_dataset
 from maskrcnn.cli.predict import _find_files
-from maskrcnn.data.images import picture_suffixes, read_image
+from maskrcnn.data.images import picture_suffixes, read_header, read_image
 from maskrcnn.data.pictures import image_files
 
 WRITABLE = sorted(
@@ -83,3 +83,49 @@ def test_a_pattern_names_files_alone(tmp_path):
     assert [path.name for path, _ in _find_files([str(tmp_path / "scans" / "*")])] == ["a.png"]
     with pytest.raises(UserError, match="nothing matches"):
         list(_find_files([str(tmp_path / "scans" / "f*")]))
+
+
+def save_pages(path, n, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pages = [Image.fromarray(np.full((16, 16), 40 * (k + 1), np.uint8)) for k in range(n)]
+    pages[0].save(path, save_all=True, append_images=pages[1:], **options)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".gif", ".webp", ".png"])
+def test_pictures_of_several_pages_are_said(tmp_path, suffix):
+    save_pages(tmp_path / "images" / f"one{suffix}", 1)
+    for name, n in (("three", 3), ("five", 5)):
+        save_pages(tmp_path / "images" / f"{name}{suffix}", n)
+    assert [read_header(tmp_path / "images" / f"{name}{suffix}").n_pages for name in ("one", "three", "five")] == [
+        1,
+        3,
+        5,
+    ]
+    csv = tmp_path / "train.csv"
+    for rows, expected in (
+        (["one"], None),
+        (["one", "three"], "1 picture has several pages, and only the first is read: three (page 1 of 3)"),
+        (["five", "one", "three"], "2 pictures have several pages, and only the first is read: five (page 1 of 5), "),
+    ):
+        csv.write_text("ImageId,EncodedPixels\n" + "".join(f"{row},1 3\n" for row in rows))
+        said = []
+        open_dataset(csv, say=said.append)
+        lines = [line for line in said if "several pages" in line]
+        assert len(lines) == (expected is not None)
+        assert expected is None or lines[0].startswith(expected)
+
+
+def test_a_damaged_later_page_leaves_the_first(tmp_path):
+    save_pages(tmp_path / "a.tif", 3)
+    whole = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(whole[: len(whole) // 2])
+    assert read_header(tmp_path / "a.tif").upright_hw == (16, 16)
+    assert read_image(tmp_path / "a.tif").max() == 40
+
+
+def test_previews_of_a_camera_are_no_pages(tmp_path):
+    save_pages(tmp_path / "a.mpo", 2)
+    (tmp_path / "a.mpo").rename(tmp_path / "a.jpg")
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert (image.format, image.n_frames) == ("MPO", 2)
+    assert read_header(tmp_path / "a.jpg").n_pages == 1

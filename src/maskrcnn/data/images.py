@@ -34,6 +34,9 @@ CODECS = {"AVIF": "avif", "JPEG2000": "jpg_2000", "WEBP": "webp"}
 NOT_DECODED = {"EPS", "MPEG"}
 """EPS is a program that another program would run, and of MPEG Pillow reads the header alone."""
 
+NO_PAGES = {"MPO", "PSD"}
+"""Formats whose frames are a camera's previews, or layers."""
+
 SIDEWAYS = {5, 6, 7, 8}
 """EXIF orientations that swap width and height."""
 
@@ -53,11 +56,13 @@ TURNED_BACK = {
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says about its picture: upright (height, width), EXIF orientation and Pillow's mode of its pixels."""
+    """What a file says about its picture: upright (height, width), EXIF orientation, Pillow's mode of its pixels, and
+    how many pages or frames follow one another, of which the first is read."""
 
     upright_hw: tuple[int, int]
     orientation: int
     mode: str
+    n_pages: int = 1
 
     @property
     def is_turned(self) -> bool:
@@ -121,13 +126,23 @@ def read_header(path: str | Path) -> Header:
             # Pillow has already turned the size of a TIFF.
             if image.format != "TIFF" and orientation in SIDEWAYS:
                 width, height = height, width
-            return Header((height, width), orientation, image.mode)
+            return Header((height, width), orientation, image.mode, _count_pages(image))
     except ImageError:
         raise
     except FileNotFoundError:
         raise ImageError(f"{path}: there is no such file") from None
     except Exception as error:
         raise ImageError(f"{path}: not a readable picture ({str(error)[:120] or type(error).__name__})") from None
+
+
+def _count_pages(image: Image.Image) -> int:
+    """Return the number of pages or frames; 1 if the later ones are damaged, or are parts or previews of the first."""
+    if image.format in NO_PAGES:
+        return 1
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # as in `_decoded`, a damaged file raises anything; its first page may be whole
+        return 1
 
 
 def read_size(path: str | Path) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -55,6 +56,16 @@ def is_picture(name: PurePath) -> bool:
 def is_hidden(path: PurePath) -> bool:
     """Whether a system put a file there, or hides it: ``._a.png``, ``__MACOSX/a.png``, ``.git/a.png``."""
     return any(part.startswith(".") or part in SYSTEM_NAMES for part in path.parts)
+
+
+def describe_pages(n_pages_of_name: Mapping[str, int]) -> str | None:
+    """Say that only the first page of pictures of several pages is read, or None if there are none."""
+    several = {name: n for name, n in n_pages_of_name.items() if n > 1}
+    if not several:
+        return None
+    examples = ", ".join(f"{name} (page 1 of {n:,})" for name, n in list(several.items())[:3])
+    subject = "1 picture has" if len(several) == 1 else f"{len(several):,} pictures have"
+    return f"{subject} several pages, and only the first is read: {examples}" + (" ..." if len(several) > 3 else "")
 
 
 def locate(

@@ -22,7 +22,7 @@ from maskrcnn.data.formats.dialects import translate
 from maskrcnn.data.formats.mask_texts import MaskTexts, Numbering, find_cut_cells
 from maskrcnn.data.formats.separated import read_table
 from maskrcnn.data.images import Header, read_each, read_header
-from maskrcnn.data.pictures import find_folder, image_files, locate
+from maskrcnn.data.pictures import describe_pages, find_folder, image_files, locate
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.data.reading import Exif
 from maskrcnn.data.table import Dataset
@@ -122,6 +122,9 @@ def read(
     modes = [header.mode for i in images if (header := headers[i]) is not None]
     reading, reading_notes = find_reading(usable_files, modes, depth, exif)
     notes += reading_notes
+    n_pages_of_name = {names[i]: header.n_pages for i in images if (header := headers[i]) is not None}
+    if page_note := describe_pages(n_pages_of_name):
+        notes.append(page_note)
     data = Dataset(
         source=source,
         names=[names[i] for i in images],
