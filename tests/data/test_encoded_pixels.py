@@ -218,7 +218,7 @@ DIALECTS = {
     "decimal commas": ("20,0 4,0 30,0 2,0", "value 1 ('20,0')", "decimal commas"),
     "commas": ("20,4,30,2", "value 1 ('20,4,30,2')", "Commas separate"),
     "commas and blanks": ("20, 4, 30, 2", "value 1 ('20,')", "Commas separate"),
-    "words": ("masks/a_mask.png", "value 1 ('masks/a_mask.png')", ""),
+    "words": ("masks/a_mask", "value 1 ('masks/a_mask')", ""),
 }
 
 

@@ -37,6 +37,9 @@ NOT_DECODED = {"EPS", "MPEG"}
 NO_PAGES = {"MPO", "PSD"}
 """Formats whose frames are a camera's previews, or layers."""
 
+WITH_ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
+"""Pillow's modes whose last channel is alpha."""
+
 SIDEWAYS = {5, 6, 7, 8}
 """EXIF orientations that swap width and height."""
 
@@ -102,6 +105,20 @@ def read_image(source: str | Path | bytes | Image.Image | np.ndarray, reading: R
         return _from_array(source, reading)
     orient = _stored if reading.exif == "ignore" else _upright
     return _decoded(source, lambda image: _to_rgb(orient(image), reading))
+
+
+def read_mask(path: Path, exif: Exif) -> np.ndarray:
+    """Return the nonzero pixels of a mask file, (H, W) bool; alpha does not count. Raise `ImageError`."""
+    orient = _stored if exif == "ignore" else _upright
+
+    def nonzero(image: Image.Image) -> np.ndarray:
+        values = np.asarray(orient(image))
+        if values.ndim == 2:
+            return values != 0
+        colors = values[:, :, :-1] if image.mode in WITH_ALPHA else values
+        return (colors != 0).any(2)
+
+    return _decoded(path, nonzero)
 
 
 def read_maximum(path: Path) -> float:

@@ -18,8 +18,9 @@ import polars as pl
 
 from maskrcnn.data.depth import find_reading
 from maskrcnn.data.formats.columns import NO_OBJECT, Columns, find_columns
-from maskrcnn.data.formats.dialects import translate
-from maskrcnn.data.formats.mask_texts import MaskTexts, Numbering, find_cut_cells
+from maskrcnn.data.formats.mask_column import read_mask_column
+from maskrcnn.data.formats.mask_files import existing_files, name_files
+from maskrcnn.data.formats.mask_texts import Numbering, find_cut_cells
 from maskrcnn.data.formats.separated import read_table
 from maskrcnn.data.images import Header, read_each, read_header
 from maskrcnn.data.pictures import describe_pages, find_folder, image_files, locate
@@ -60,7 +61,12 @@ def read(
 
     names, row_image = _unique(image_text)
     first_rows = np.unique(row_image, return_index=True)[1] + 2
-    paths = image_files(folder)
+    texts = table[layout.rle].fill_null("").str.strip_chars()
+    is_object = (~texts.str.to_lowercase().is_in(NO_OBJECT)).to_numpy()
+    paths, mask_folders = image_files(folder), (source.parent, folder)
+    if name_files(objects := texts.filter(pl.Series(is_object)).to_list()):
+        mask_files = existing_files(objects, mask_folders)
+        paths = [path for path in paths if path.resolve() not in mask_files]
     files, problems, name_notes = locate(names, first_rows, paths, folder, source)
     notes += name_notes
     unlisted_files = sorted(set(paths) - {f for f in files if f is not None})
@@ -74,25 +80,30 @@ def read(
     headers, unreadable = _read_headers(files)
     sizes = np.array([(0, 0) if h is None else h.hw(exif) for h in headers], np.int64)
     problems += _check_sizes(table, layout, row_image, files, headers, sizes, exif, source)
-    texts = table[layout.rle].fill_null("").str.strip_chars()
-    is_object = (~texts.str.to_lowercase().is_in(NO_OBJECT)).to_numpy()
     usable_image = np.array([f is not None for f in files], bool) & (sizes[:, 0] > 0)
     rows = np.flatnonzero(is_object & usable_image[row_image])
     hw = sizes[row_image[rows]]
-    mask_texts, numbering = MaskTexts(texts.gather(rows), hw), Numbering(order, origin, relative)
-    masks, bad_runs = mask_texts.parse(numbering)
-    if 0 < len(bad_runs) == len(rows) and (translation := translate(mask_texts.texts, hw, numbering)):
-        mask_texts = MaskTexts(translation[0], hw)
-        masks, bad_runs = mask_texts.parse(numbering)
-        notes.append(f"every text of {layout.rle} is read as {translation[1]}")
+    other_exif = _other(exif)
+    other_hw = np.array([(0, 0) if h is None else h.hw(other_exif) for h in headers], np.int64)[row_image[rows]]
+    column = read_mask_column(
+        texts.gather(rows),
+        hw,
+        Numbering(order, origin, relative),
+        hw_of_option={} if np.array_equal(hw, other_hw) else {f"--exif {other_exif}": other_hw},
+        folders=mask_folders,
+        exif=exif,
+    )
+    masks = column.masks
+    if column.note is not None:
+        notes.append(f"every text of {layout.rle} {column.note}")
     fault_of_cut_row = find_cut_cells(table[layout.rle])
-    for item in bad_runs:
+    for item in column.bad:
         row = int(rows[item.index])
         message = f"{layout.rle} of {names[row_image[row]]}: {item.message}"
         if row in fault_of_cut_row:
             message += f"; {fault_of_cut_row[row]}"
         problems.append(Problem(Kind.BAD_ROW, f"{source}, row {row + 2}", message))
-    if order == "row":
+    if order == "row" and column.note is None:
         notes.append("runs are read along the rows")
 
     labels, class_ids, attributes = _read_classes(class_text, table, layout, rows)
@@ -100,8 +111,8 @@ def read(
     for row in rows[~usable].tolist():
         message = f"the mask of {names[row_image[row]]} has no class"
         problems.append(Problem(Kind.BAD_ROW, f"{source}, row {row + 2}", message))
-    usable[[item.index for item in bad_runs]] = False
-    _report_problems(problems, unreadable, bad, mask_texts.fault_of_all(numbering, bad_runs), source, notes)
+    usable &= masks.areas > 0  # malformed, or a mask file without an object
+    _report_problems(problems, unreadable, bad, column.hint, source, notes)
 
     images = np.flatnonzero(usable_image)
     image_index = (np.cumsum(usable_image) - 1)[row_image[rows]]
@@ -110,10 +121,7 @@ def read(
     if len(images) == 0:
         reasons = "".join(f"\n  {problem}" for problem in [*problems, *unreadable][:MAX_EXAMPLES])
         raise UserError(f"{source}: none of its {len(names)} images can be read from {folder}{reasons}")
-    other_exif = _other(exif)
-    other_hw = np.array([(0, 0) if h is None else h.hw(other_exif) for h in headers], np.int64)[row_image[rows]]
-    hw_of_option = {} if np.array_equal(hw, other_hw) else {f"--exif {other_exif}": other_hw}
-    warnings = _find_warnings(usable, mask_texts.better_reading(numbering, hw_of_option), source)
+    warnings = _find_warnings(usable, column.advice, source)
     for row, fault in fault_of_cut_row.items():
         message = f"{layout.rle} of {names[row_image[row]]}: {fault}"
         warnings.append(Problem(Kind.CUT, f"{source}, row {row + 2}", message))
