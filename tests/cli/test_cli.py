@@ -140,7 +140,11 @@ def test_check_finds_masks_drawn_on_unturned_pixels(tmp_path, capsys):
     assert "pass --exif ignore" in capsys.readouterr().err
     assert call("check", csv, "--exif", "ignore") == 0
     assert "pass --exif" not in capsys.readouterr().err
-    assert call("check", csv, "--no-decode") == 0
+    assert call("check", csv, "--no-decode") == 1  # the pieces of masks on swapped sides tell without the pixels
+    assert "pass --exif ignore or --order row" in capsys.readouterr().err
+    upside_down = write_scenes(tmp_path / "upside_down", 3, drawn_on="stored")
+    assert call("check", upside_down) == 1
+    assert call("check", upside_down, "--no-decode") == 0
 
 
 def test_check_has_no_option_for_bad_rows(shapes_csv, capsys):

@@ -7,8 +7,6 @@ Each row is one instance (ImageId,EncodedPixels and often more). The class is in
 from __future__ import annotations
 
 import csv
-import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from maskrcnn.data.depth import find_reading
+from maskrcnn.data.formats.classes import find_class_names, read_classes
 from maskrcnn.data.formats.columns import NO_OBJECT, Columns, find_columns
 from maskrcnn.data.formats.mask_column import read_mask_column
 from maskrcnn.data.formats.mask_files import existing_files, name_files
@@ -106,7 +105,7 @@ def read(
     if order == "row" and column.note is None:
         notes.append("runs are read along the rows")
 
-    labels, class_ids, attributes = _read_classes(class_text, table, layout, rows)
+    labels, class_ids, attributes = read_classes(class_text, table, layout, rows)
     usable = labels > 0
     for row in rows[~usable].tolist():
         message = f"the mask of {names[row_image[row]]} has no class"
@@ -143,7 +142,7 @@ def read(
         masks=masks.take(selected) if not np.array_equal(selected, np.arange(len(masks))) else masks,
         rows=rows[selected] + 2,
         class_ids=class_ids,
-        class_names=_find_class_names(class_ids, class_names, layout.class_ is not None or layout.combined),
+        class_names=find_class_names(class_ids, class_names, layout.class_ is not None or layout.combined),
         attributes=None if attributes is None else attributes[selected],
         reading=reading,
         notes=notes,
@@ -187,56 +186,6 @@ def _unique(column: pl.Series) -> tuple[list[str], np.ndarray]:
     lookup = pl.DataFrame({"text": distinct, "index": np.arange(len(distinct))})
     joined = pl.DataFrame({"text": column}).join(lookup, on="text", how="left", maintain_order="left")
     return distinct.to_list(), joined["index"].to_numpy()
-
-
-def _read_classes(
-    class_text: pl.Series | None, table: pl.DataFrame, layout: Columns, rows: np.ndarray
-) -> tuple[np.ndarray, list[Any], np.ndarray | None]:
-    """Return the 1-based labels of `rows` (0: no class), the sorted class ids, and the attributes if there are any."""
-    attributes = None
-    if layout.attributes:
-        attributes = table[layout.attributes].fill_null("").gather(rows).str.replace_all(",", " ").to_numpy()
-    if class_text is None:
-        return np.ones(len(rows), np.int64), [1], attributes
-    # Pandas writes integers in a column with NaN as 3.0, or as 3,0.
-    class_text = class_text.str.replace(r"^(\d+)[.,]0+$", "$1")
-    if class_text.str.contains(r"^\d+(_\d+)+$").any():
-        # iMaterialist 2019: the class, then its attributes.
-        attribute_text = class_text.gather(rows).str.extract(r"^\d+_([\d_]+)$").fill_null("").str.replace_all("_", " ")
-        attributes = attribute_text.to_numpy()
-        class_text = class_text.str.replace(r"^(\d+)(_\d+)+$", "$1")
-    # Collect class ids from all rows: a class without objects keeps its label.
-    class_texts = [t for t in class_text.unique().to_list() if t.lower() not in NO_OBJECT]
-    are_integers = bool(class_texts) and all(re.fullmatch(r"\d+", t) for t in class_texts)
-    ids: list[Any] = sorted({int(t) for t in class_texts}) if are_integers else sorted(class_texts)
-    label_of = {t: ids.index(int(t) if are_integers else t) + 1 for t in class_texts}
-    labels = class_text.gather(rows).replace_strict(label_of, default=0, return_dtype=pl.Int64).to_numpy()
-    return labels, ids or [1], attributes
-
-
-def _find_class_names(ids: list[Any], names: Mapping[Any, str] | str | Path | None, has_classes: bool) -> list[str]:
-    if names is None:
-        return [str(c) for c in ids] if has_classes else ["object"]
-    if isinstance(names, str | Path):
-        names = _read_names(Path(names))
-    lookup = {str(k): str(v) for k, v in names.items()}
-    missing = [c for c in ids if str(c) not in lookup]
-    if missing:
-        raise UserError(f"no class name for the id {missing[0]!r} ({len(missing)} missing)")
-    return [lookup[str(c)] for c in ids]
-
-
-def _read_names(path: Path) -> dict[Any, str]:
-    """Read ``{"1": "cat"}``, or ``{"categories": [{"id": 1, "name": "cat"}]}`` of iMaterialist and COCO."""
-    try:
-        content = json.loads(path.read_text("utf-8"))
-        if "categories" in content:
-            return {c["id"]: c["name"] for c in content["categories"]}
-        return dict(content)
-    except OSError as error:
-        raise UserError(f"cannot read the class names {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f'{path} must be JSON like {{"1": "cat", "2": "dog"}}') from None
 
 
 # ---- images -------------------------------------------------------------------------------------------------------

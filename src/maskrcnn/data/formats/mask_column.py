@@ -45,8 +45,8 @@ def read_mask_column(
     `hw` (n, 2) are the (height, width) of the images, ``hw_of_option[option]`` those that another option gives. Mask
     files are looked for in `folders`, and turned by their EXIF orientation as `exif` says.
     """
-    if name_files(texts):
-        masks, bad = read_mask_files(texts.to_list(), hw, folders, exif)
+    if name_files(cells := texts.to_list()):
+        masks, bad = read_mask_files(cells, hw, folders, exif)
         n_empty = int((masks.areas == 0).sum()) - len(bad)
         empty = f"; {n_empty:,} of {len(texts):,} have none" if n_empty else ""
         return MaskColumn(masks, bad, f"is read as the name of a mask file, whose nonzero pixels are the object{empty}")
