@@ -16,6 +16,7 @@ class Kind(StrEnum):
     NO_OBJECTS = "data without objects"
     IN_PIECES = "masks in pieces that another option makes whole"
     TURNED = "masks of the other EXIF reading"
+    TRANSPOSED = "masks along the other axis"
     CUT = "mask cut by a spreadsheet"
     REPEATED = "repeated mask"
     COVERED = "mask mostly inside another of its class"
