@@ -69,6 +69,14 @@ def test_bytes_that_the_code_page_leaves_out_are_latin_1(tmp_path):
     assert "read as Latin-1" in notes
 
 
+def test_a_cut_table_in_utf_16_is_read_up_to_the_cut(tmp_path):
+    opened(tmp_path, TABLES["plain"].replace("{s}", ","), encoding="utf-16")
+    path = tmp_path / "train.csv"
+    path.write_bytes(path.read_bytes()[:-13])
+    with pytest.raises(UserError, match=r"has 1 problem:\n.*row 3: image 'a\.pn\ufffd' is not in the folder"):
+        open_dataset(path, say=lambda _: None)
+
+
 def test_an_archive_holds_one_table_beside_what_systems_add(tmp_path):
     content = TABLES["plain"].replace("{s}", ",").encode()
     (tmp_path / "images").mkdir()

