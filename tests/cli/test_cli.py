@@ -13,6 +13,7 @@ import maskrcnn
 from maskrcnn import RLE, Config
 from maskrcnn.cli import main
 from maskrcnn.config import ModelConfig, PredictConfig, TrainConfig
+from maskrcnn.data.synthetic import write_shapes
 from scenes import write_scenes
 
 TINY = ["--backbone", "test_resnet", "--weights", "none", "--image-size", "64", "--channels", "16"]
@@ -139,7 +140,11 @@ def test_check_finds_masks_drawn_on_unturned_pixels(tmp_path, capsys):
     assert "pass --exif ignore" in capsys.readouterr().err
     assert call("check", csv, "--exif", "ignore") == 0
     assert "pass --exif" not in capsys.readouterr().err
-    assert call("check", csv, "--no-decode") == 0
+    assert call("check", csv, "--no-decode") == 1  # the pieces of masks on swapped sides tell without the pixels
+    assert "pass --exif ignore or --order row" in capsys.readouterr().err
+    upside_down = write_scenes(tmp_path / "upside_down", 3, drawn_on="stored")
+    assert call("check", upside_down) == 1
+    assert call("check", upside_down, "--no-decode") == 0
 
 
 def test_check_has_no_option_for_bad_rows(shapes_csv, capsys):
@@ -180,6 +185,22 @@ def test_train_and_resume(shapes_csv, tmp_path, capsys):
     assert "leave no image for validation" in capsys.readouterr().err
     assert call("train", shapes_csv, "--out", out, *TINY) == 1
     assert "already holds a run" in capsys.readouterr().err
+
+
+def test_validation_without_objects_is_said(tmp_path, capsys):
+    csv = write_shapes(tmp_path, 4, seed=1, hw=(64, 64))
+    header, *rows = csv.read_text().splitlines()
+    csv.write_text("\n".join([header, *(row for row in rows if "0000" in row)]) + "\n")
+    out = tmp_path / "val.txt"
+    assert call("split", csv, "--unlisted", "empty", "--out", out) == 0
+    assert "the validation images hold no objects" in capsys.readouterr().err
+    status = call("train", csv, "--unlisted", "empty", "--out", tmp_path / "run", "--patience", "1", *TINY)
+    printed = capsys.readouterr().err
+    assert status == 0
+    assert "the validation images hold no objects" in printed
+    assert "the model is last.safetensors" in printed
+    assert "patience 1 is not used" in printed
+    assert "(best)" not in printed
 
 
 def test_train_on_everything(tmp_path, capsys):
@@ -306,6 +327,15 @@ def test_predict_takes_patterns_and_lists(run, shapes, tmp_path, capsys, monkeyp
     assert len(capsys.readouterr().out.splitlines()) == 2
     assert call("predict", str(tmp_path / "*.xyz"), "--model", run, "--out", tmp_path / "c") == 1
     assert "nothing matches" in capsys.readouterr().err
+
+
+def test_predict_says_where_it_reads_the_first_page_alone(run, shapes, tmp_path, capsys):
+    pages = [Image.open(file) for file in shapes.files[:3]]
+    pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
+    assert call("predict", tmp_path, shapes.files[0], "--model", run, "--no-overlays", "--out", tmp_path / "out") == 0
+    said = capsys.readouterr().err
+    assert "1 picture has several pages, and only the first is read" in said
+    assert "stack.tif (page 1 of 3)" in said
 
 
 MISTAKES = [

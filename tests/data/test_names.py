@@ -22,21 +22,36 @@ FOUND = {
     "backslashes": (["a/1.png", "b/1.png"], "C:\\data\\a\\1.png", "a/1.png"),
     "a dot for the folder itself": (["1.png", "b/1.png"], "./1.png", "1.png"),
 }
+LOOSE = {
+    "suffix in capitals": (["1.jpg"], "1.JPG", "1.jpg"),
+    "file in capitals": (["IMG_7.PNG"], "img_7.png", "IMG_7.PNG"),
+    "folder in capitals": (["Left/1.png", "right/1.png"], "LEFT/1.png", "Left/1.png"),
+    "stem in capitals": (["ABC.png"], "abc", "ABC.png"),
+    "another suffix": (["1.png", "2.png"], "1.tif", "1.png"),
+    "another suffix in a folder": (["a/1.png", "b/1.png"], "data/b/1.tiff", "b/1.png"),
+    "another suffix in capitals": (["Img1.PNG"], "IMG1.jpeg", "Img1.PNG"),
+    "the same suffix in capitals before another": (["1.PNG", "1.jpg"], "1.png", "1.PNG"),
+    "percent signs": (["a b+é.png"], "a%20b%2B%C3%A9.png", "a b+é.png"),
+    "percent signs and another suffix": (["a b.png"], "a%20b.tif", "a b.png"),
+    "a percent sign that is one": (["a%20b.png", "a b.png"], "a%20B.png", "a%20b.png"),
+}
 AMBIGUOUS = {
+    "two cases": (["IMG.png", "Img.png"], "img.png"),
+    "two other suffixes": (["1.png", "1.jpg"], "1.tif"),
     "two folders": (["a/1.png", "b/1.png"], "1.png"),
     "two suffixes": (["1.png", "1.jpg"], "1"),
     "a folder that neither has": (["a/1.png", "b/1.png"], "c/1.png"),
 }
 
 
-def open_with(folder, files, rows):
+def open_with(folder, files, rows, say=lambda _: None):
     for name in files:
         path = folder / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.zeros((8, 10), np.uint8)).save(path)
     csv = folder / "train.csv"
     csv.write_text("ImageId,EncodedPixels\n" + "".join(f"{row},1 3\n" for row in rows))
-    return open_dataset(csv, say=lambda _: None)
+    return open_dataset(csv, say=say)
 
 
 @pytest.mark.parametrize("case", FOUND)
@@ -44,6 +59,21 @@ def test_the_best_match_is_the_file_of_a_row(tmp_path, case):
     files, text, expected = FOUND[case]
     data = open_with(tmp_path, files, [text])
     assert [f.relative_to(tmp_path / "images").as_posix() for f in data.files] == [expected]
+
+
+@pytest.mark.parametrize("case", LOOSE)
+def test_a_near_file_is_found_and_said(tmp_path, case):
+    files, text, expected = LOOSE[case]
+    said = []
+    data = open_with(tmp_path, files, [text], said.append)
+    assert [f.relative_to(tmp_path / "images").as_posix() for f in data.files] == [expected]
+    [line] = [line for line in said if "in case, suffix or quoting" in line]
+    assert f"{text!r} for {expected}" in line
+
+
+def test_an_exact_name_gets_its_file_before_a_near_one(tmp_path):
+    with pytest.raises(UserError, match=r"row 2: image 'IMG\.png' is the file img\.png, which row 3 names 'img\.png'"):
+        open_with(tmp_path, ["img.png"], ["IMG.png", "img.png"])
 
 
 @pytest.mark.parametrize("case", AMBIGUOUS)

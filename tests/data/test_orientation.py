@@ -9,7 +9,7 @@ from PIL import Image
 from maskrcnn import UserError, open_dataset
 from maskrcnn.data.dataset import read_pixels
 from maskrcnn.data.images import SIDEWAYS, read_image
-from maskrcnn.data.orientation import find_wrong_orientation, turned_images
+from maskrcnn.data.orientation import find_wrong_order, find_wrong_orientation, turned_images
 from maskrcnn.data.reading import Reading
 from scenes import HW, save_turned, turned, write_scenes
 
@@ -51,6 +51,27 @@ def test_runs_along_rows_and_square_pictures_are_compared_too(tmp_path):
     turn, ignore = (opened(csv, exif=exif, order="row") for exif in ("turn", "ignore"))
     assert find_wrong_orientation(turn, turned_images(turn), ignore)
     assert not find_wrong_orientation(ignore, turned_images(ignore), turn)
+
+
+@pytest.mark.parametrize("order", ["row", "column"])
+def test_square_pictures_tell_the_order_of_runs(tmp_path, order):
+    """Transposed masks of square pictures are whole, so only the pixels tell."""
+    csv = write_scenes(tmp_path, 1, drawn_on="stored", order=order, hw=(96, 96), n=5)
+    other = "column" if order == "row" else "row"
+    assert find_wrong_order(opened(csv, order=order), other) == []
+    wrong = opened(csv, order=other)
+    assert wrong.problems == []
+    [finding] = find_wrong_order(wrong, order)
+    assert finding.hurts
+    assert f"pass --order {order}" in finding.message
+    assert find_wrong_order(wrong.take([0, 1]), order) == []
+
+
+def test_square_masks_that_follow_no_edges_tell_no_order(tmp_path, rng):
+    csv = write_scenes(tmp_path, 1, drawn_on="stored", hw=(96, 96), n=6)
+    for path in (tmp_path / "images").iterdir():
+        save_turned(rng.integers(0, 255, (96, 96, 3), np.uint8), path, 1)
+    assert find_wrong_order(opened(csv), "row") == []
 
 
 def test_pictures_without_an_orientation_are_not_compared(tmp_path):

@@ -1,7 +1,9 @@
-"""Tables whose columns commas, semicolons, tabs or vertical bars separate."""
+"""Tables whose columns commas, semicolons, tabs or vertical bars separate, in any encoding, packed or not."""
 
 import gzip
+import io
 import re
+import zipfile
 
 import numpy as np
 import pytest
@@ -21,13 +23,81 @@ TABLES = {
 }
 
 
-def opened(folder, text, name="train.csv", **options):
+def opened(folder, text, name="train.csv", encoding="utf-8", picture="a.png", **options):
     (folder / "images").mkdir(exist_ok=True)
-    Image.fromarray(np.zeros((8, 10), np.uint8)).save(folder / "images" / "a.png")
-    content = text.encode()
-    (folder / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    Image.fromarray(np.zeros((8, 10), np.uint8)).save(folder / "images" / picture)
+    content = text.encode(encoding)
+    (folder / name).write_bytes(PACK.get(name.rpartition(".")[2], bytes)(content))
     notes = []
     return open_dataset(folder / name, say=notes.append, **options), "\n".join(notes)
+
+
+def zipped(content, *others):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in ("data/train.csv", *others):
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+PACK = {"gz": gzip.compress, "zip": zipped}
+ENCODINGS = {  # Python's name: what is said
+    "utf-8": None,
+    "utf-8-sig": None,
+    "utf-16": "UTF-16",
+    "utf-16-le": "UTF-16-LE",
+    "utf-16-be": "UTF-16-BE",
+    "utf-32": "UTF-32",
+    "cp1252": "Windows-1252",
+}
+
+
+@pytest.mark.parametrize("name", ["train.csv", "train.csv.gz", "train.csv.zip"])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_encodings_are_recognised_and_said(tmp_path, encoding, name):
+    text = "ImageId;ClassId;EncodedPixels\nÄpfel.png;größe;1 3\nÄpfel.png;élan;20 4\n"
+    data, notes = opened(tmp_path, text, name, encoding, "Äpfel.png")
+    assert data.class_ids == ["größe", "élan"]
+    assert data.files[0].name == "Äpfel.png"
+    said = ENCODINGS[encoding]
+    assert ("not UTF-8" in notes) == (said is not None)
+    assert said is None or f"read as {said} because it is not UTF-8" in notes
+
+
+def test_bytes_that_the_code_page_leaves_out_are_latin_1(tmp_path):
+    data, notes = opened(tmp_path, "ImageId,ClassId,EncodedPixels\na.png,\x81é,1 3\n", encoding="latin-1")
+    assert data.class_ids == ["\x81é"]
+    assert "read as Latin-1" in notes
+
+
+def test_a_cut_table_in_utf_16_is_read_up_to_the_cut(tmp_path):
+    opened(tmp_path, TABLES["plain"].replace("{s}", ","), encoding="utf-16")
+    path = tmp_path / "train.csv"
+    path.write_bytes(path.read_bytes()[:-13])
+    with pytest.raises(UserError, match=r"has 1 problem:\n.*row 3: image 'a\.pn\ufffd' is not in the folder"):
+        open_dataset(path, say=lambda _: None)
+
+
+def test_an_archive_holds_one_table_beside_what_systems_add(tmp_path):
+    content = TABLES["plain"].replace("{s}", ",").encode()
+    (tmp_path / "images").mkdir()
+    Image.fromarray(np.zeros((8, 10), np.uint8)).save(tmp_path / "images" / "a.png")
+    archive = tmp_path / "train.zip"
+    archive.write_bytes(zipped(content, "__MACOSX/data/._train.csv", ".DS_Store"))
+    assert open_dataset(archive, say=lambda _: None).n_instances == 2
+    archive.write_bytes(zipped(content, "other.csv"))
+    with pytest.raises(UserError, match=r"holds 2 files \(data/train\.csv, other\.csv\), not one table"):
+        open_dataset(archive, say=lambda _: None)
+
+
+@pytest.mark.parametrize("suffix", ["gz", "zip"])
+def test_a_damaged_archive_is_named(tmp_path, suffix):
+    packed = PACK[suffix](TABLES["plain"].replace("{s}", ",").encode() * 50)
+    for content in (packed[: len(packed) // 2], packed[:20] + b"\xff" * 20 + packed[40:]):
+        path = tmp_path / f"train.csv.{suffix}"
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"train\.csv.* cannot be read: \w"):
+            open_dataset(path, say=lambda _: None)
 
 
 @pytest.mark.parametrize("separator", SEPARATORS)

@@ -309,6 +309,23 @@ def test_patience_stops_the_run_early(shapes, tmp_path):
     assert metrics(done.path)[-1]["step"] < 20
 
 
+@pytest.mark.parametrize("select_by", ["mask.AP", "kaggle.mean"])
+def test_an_undefined_score_chooses_nothing(shapes, tmp_path, select_by):
+    """Validation without objects: no validation is the best or worse than another, and the last model stands."""
+    empty, full = np.flatnonzero(shapes.counts == 0), np.flatnonzero(shapes.counts)
+    config = TINY.changed(train={"epochs": 3, "patience": 1, "select_by": select_by})
+    done = maskrcnn.train(shapes.take(full), shapes.take(empty), out=tmp_path / "run", config=config)
+    lines = metrics(done.path)
+    validations = [line for line in lines if line["kind"] == "validation"]
+    assert done.finished
+    assert len(validations) == 3
+    assert not (done.path / "best.safetensors").exists()
+    assert done.model.provenance["step"] == lines[-1]["step"] == validations[-1]["step"]
+    assert done.scores["step"] == validations[-1]["step"]
+    state, *_ = RunFolder(done.path).load_state()
+    assert (state.best, state.since_best) == (None, 0)
+
+
 def test_train_works_outside_the_main_thread(shapes, tmp_path):
     results = []
     config = TINY.changed(train={"epochs": 1})

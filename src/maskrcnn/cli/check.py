@@ -62,12 +62,12 @@ def check(
 
 
 def _check_orientation(data: Path, options: ReadOptions, opened: Dataset) -> list[Problem]:
-    """Compare both readings of the pictures with an EXIF orientation, if there are any."""
-    from maskrcnn.data.orientation import find_wrong_orientation, turned_images
+    """Compare both readings of the pictures with an EXIF orientation, or both orders of runs on square pictures."""
+    from maskrcnn.data.orientation import find_wrong_order, find_wrong_orientation, turned_images
 
     turned = turned_images(opened)
     if not len(turned):
-        return []
+        return find_wrong_order(opened, "column" if options.order == "row" else "row")
     other = dataclasses.replace(options, exif="turn" if options.exif == "ignore" else "ignore")
     try:
         reopened = other.open_with(data, "skip", lambda line: None)

@@ -6,6 +6,7 @@ import glob
 import sys
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -17,8 +18,9 @@ from rich.progress import Progress
 from maskrcnn.cli import SOME_UNREADABLE, STANDARD_INPUT
 from maskrcnn.cli.common import Device, Json, Model, print_json, say, talk
 from maskrcnn.config import PredictConfig, set_values
-from maskrcnn.data.images import SUFFIXES
-from maskrcnn.errors import UserError
+from maskrcnn.data.images import read_header
+from maskrcnn.data.pictures import describe_pages, image_files
+from maskrcnn.errors import ImageError, UserError
 from maskrcnn.structures import Detections
 
 
@@ -79,11 +81,15 @@ def predict(
     files, names = list(_find_files(pictures)), _UniqueNames()
     name_style = predictor.provenance.get("data", {}).get("names") if image_ids == "auto" else image_ids
     pending: deque[tuple[Path, PurePosixPath]] = deque()
+    n_pages_of_name: dict[str, int] = {}
     n_pictures = n_instances = n_skipped = 0
 
     def paths() -> Iterator[Path]:
         for path, name in chain(files, _read_list() if STANDARD_INPUT in pictures else ()):
             pending.append((path, names.unique(name)))
+            with suppress(ImageError):  # prediction reports it
+                if (n_pages := read_header(path).n_pages) > 1:
+                    n_pages_of_name[str(path)] = n_pages
             yield path
 
     def report(path: Any, error: Exception) -> None:
@@ -105,6 +111,8 @@ def predict(
             n_pictures, n_instances = n_pictures + 1, n_instances + len(detections)
             bar.update(task, completed=n_pictures, description=f"predicting {n_pictures:,}")
     say(f"{n_pictures:,} pictures, {n_instances:,} instances" + (f"; {n_skipped:,} skipped" if n_skipped else ""))
+    if page_note := describe_pages(n_pages_of_name):
+        say(page_note)
     written = [out / "submission.csv"] * submission + [out / "coco.json"] * coco
     written += [out / "overlays"] * overlays + [out / "labels"] * labels
     if written:
@@ -119,17 +127,17 @@ def _find_files(pictures: list[str]) -> Iterator[tuple[Path, PurePosixPath]]:
         if text == STANDARD_INPUT:
             continue
         if path.is_dir():
-            files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            files = image_files(path)
             if not files:
                 raise UserError(f"the folder {path} contains no pictures")
             yield from ((p, PurePosixPath(p.relative_to(path).as_posix())) for p in files)
         elif path.exists() or not glob.has_magic(text):
             yield path, PurePosixPath(path.name)
         else:
-            matches = sorted(glob.glob(text, recursive=True))
+            matches = sorted(match for match in map(Path, glob.glob(text, recursive=True)) if match.is_file())
             if not matches:
                 raise UserError(f"nothing matches {text!r}")
-            yield from ((Path(m), PurePosixPath(Path(m).name)) for m in matches)
+            yield from ((match, PurePosixPath(match.name)) for match in matches)
 
 
 def _read_list() -> Iterator[tuple[Path, PurePosixPath]]:

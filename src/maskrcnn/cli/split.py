@@ -26,6 +26,8 @@ def split(
     seed
         Seed of the random choice.
     """
+    from maskrcnn.data.split import absent_classes
+
     if out.exists():
         raise UserError(f"{out} exists; choose another name for the list")
     if val == 0:
@@ -36,3 +38,5 @@ def split(
         f"{out}: {len(val_part):,} images with {val_part.n_instances:,} instances for validation; "
         f"{len(train_part):,} images with {train_part.n_instances:,} instances remain for training"
     )
+    if absent := absent_classes(val_part):
+        say(absent)

@@ -18,17 +18,27 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
 from maskrcnn.data.reading import BY_ITSELF, Exif, Reading
 from maskrcnn.errors import ImageError
 
 T = TypeVar("T")
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".jp2"})
-
 PIXEL_LIMIT = 178_956_970
 """Pillow's own limit. Larger pictures are refused before decoding: a few kilobytes can claim terabytes."""
+
+CODECS = {"AVIF": "avif", "JPEG2000": "jpg_2000", "WEBP": "webp"}
+"""Formats that Pillow registers though it may be built without their codec, with its name."""
+
+NOT_DECODED = {"EPS", "MPEG"}
+"""EPS is a program that another program would run, and of MPEG Pillow reads the header alone."""
+
+NO_PAGES = {"MPO", "PSD"}
+"""Formats whose frames are a camera's previews, or layers."""
+
+WITH_ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
+"""Pillow's modes whose last channel is alpha."""
 
 SIDEWAYS = {5, 6, 7, 8}
 """EXIF orientations that swap width and height."""
@@ -49,11 +59,13 @@ TURNED_BACK = {
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says about its picture: upright (height, width), EXIF orientation and Pillow's mode of its pixels."""
+    """What a file says about its picture: upright (height, width), EXIF orientation, Pillow's mode of its pixels, and
+    how many pages or frames follow one another, of which the first is read."""
 
     upright_hw: tuple[int, int]
     orientation: int
     mode: str
+    n_pages: int = 1
 
     @property
     def is_turned(self) -> bool:
@@ -66,6 +78,23 @@ class Header:
         return (self.upright_hw[1], self.upright_hw[0]) if swap else self.upright_hw
 
 
+@cache
+def picture_suffixes() -> frozenset[str]:
+    """Return the lower-case suffixes of the files that Pillow decodes here, which depends on how it was built."""
+    Image.init()
+    built_without = {name for name, codec in CODECS.items() if not features.check(codec)}
+    return frozenset(
+        suffix
+        for suffix, name in Image.registered_extensions().items()
+        if name in Image.OPEN and name not in NOT_DECODED | built_without and not _is_stub(Image.OPEN[name][0])
+    )
+
+
+def _is_stub(opener: object) -> bool:
+    """Whether Pillow only recognises the format, and leaves its decoding to another package."""
+    return isinstance(opener, type) and issubclass(opener, ImageFile.StubImageFile)
+
+
 def read_image(source: str | Path | bytes | Image.Image | np.ndarray, reading: Reading = BY_ITSELF) -> np.ndarray:
     """Decode a path, the bytes of a file, a Pillow image or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
 
@@ -76,6 +105,20 @@ def read_image(source: str | Path | bytes | Image.Image | np.ndarray, reading: R
         return _from_array(source, reading)
     orient = _stored if reading.exif == "ignore" else _upright
     return _decoded(source, lambda image: _to_rgb(orient(image), reading))
+
+
+def read_mask(path: Path, exif: Exif) -> np.ndarray:
+    """Return the nonzero pixels of a mask file, (H, W) bool; alpha does not count. Raise `ImageError`."""
+    orient = _stored if exif == "ignore" else _upright
+
+    def nonzero(image: Image.Image) -> np.ndarray:
+        values = np.asarray(orient(image))
+        if values.ndim == 2:
+            return values != 0
+        colors = values[:, :, :-1] if image.mode in WITH_ALPHA else values
+        return (colors != 0).any(2)
+
+    return _decoded(path, nonzero)
 
 
 def read_maximum(path: Path) -> float:
@@ -100,13 +143,23 @@ def read_header(path: str | Path) -> Header:
             # Pillow has already turned the size of a TIFF.
             if image.format != "TIFF" and orientation in SIDEWAYS:
                 width, height = height, width
-            return Header((height, width), orientation, image.mode)
+            return Header((height, width), orientation, image.mode, _count_pages(image))
     except ImageError:
         raise
     except FileNotFoundError:
         raise ImageError(f"{path}: there is no such file") from None
     except Exception as error:
         raise ImageError(f"{path}: not a readable picture ({str(error)[:120] or type(error).__name__})") from None
+
+
+def _count_pages(image: Image.Image) -> int:
+    """Return the number of pages or frames; 1 if the later ones are damaged, or are parts or previews of the first."""
+    if image.format in NO_PAGES:
+        return 1
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # as in `_decoded`, a damaged file raises anything; its first page may be whole
+        return 1
 
 
 def read_size(path: str | Path) -> tuple[int, int]:

@@ -5,19 +5,30 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
+from urllib.parse import unquote
 
-from maskrcnn.data.images import SUFFIXES
+from maskrcnn.data.images import picture_suffixes
+
+LETTERS, CASE, SUFFIX, QUOTING = range(4)
+"""What a text may have otherwise than the path that it means, from the closest to the loosest."""
 
 
 class Match(NamedTuple):
     """Paths of the best rank, by index. Ranks compare: a higher one is closer. Several paths make a text ambiguous."""
 
-    rank: tuple[int, int]
+    rank: tuple[int, int, int]
     indices: list[int]
 
+    @property
+    def is_loose(self) -> bool:
+        """Whether the text has another case or suffix than the path, or percent signs for its characters."""
+        return -self.rank[0] > LETTERS
 
-NO_MATCH = Match((0, 0), [])
+
 STEM, NAME, PATH_WITHOUT_SUFFIX, PATH = range(1, 5)
+NO_MATCH = Match((-QUOTING - 1, 0, 0), [])
+
+Parts = tuple[str, ...]
 
 
 class PathIndex:
@@ -27,42 +38,71 @@ class PathIndex:
     2. It is the path without its image suffix.
     3. It has the file name of the path; of several such paths, those that share the most folders with the text.
     4. The same for the file name without suffix.
+
+    If there is no such path, the same again with letters of any case, then without the text's own image suffix, then
+    with the text's percent signs decoded ("a%20b" for "a b").
     """
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._parts = [_parts(path) for path in paths]
-        self._by_key: dict[tuple[int, tuple[str, ...]], list[int]] = {}
-        for i, parts in enumerate(self._parts):
-            stem = without_suffix(parts[-1]) if parts else ""
-            keys = [(PATH, parts), (PATH_WITHOUT_SUFFIX, (*parts[:-1], stem)), (NAME, parts[-1:]), (STEM, (stem,))]
-            for key in keys:
-                self._by_key.setdefault(key, []).append(i)
+        self._folded_parts = [_folded(parts) for parts in self._parts]
+        self._by_key = _keyed(self._parts)
+        self._by_folded_key = _keyed(self._folded_parts)
 
     def find(self, text: str) -> Match:
         """Return the paths that `text` means."""
-        parts = _parts(text)
+        parts, decoded = _parts(text), _parts(unquote(text))
+        match, folded = self._find(LETTERS, parts), self._find(CASE, _folded(parts))
+        if not match or (folded and len(match.indices) > len(folded.indices)):  # folders of another case
+            match = folded
+        match = match or self._find(SUFFIX, _folded(_without_suffix(parts)))
+        if not match and decoded != parts:
+            match = self._find(QUOTING, _folded(decoded)) or self._find(QUOTING, _folded(_without_suffix(decoded)))
+        return match or NO_MATCH
+
+    def _find(self, difference: int, parts: Parts) -> Match | None:
+        by_key, known = (self._by_folded_key, self._folded_parts) if difference else (self._by_key, self._parts)
         for rank, key in ((PATH, parts), (PATH_WITHOUT_SUFFIX, parts), (NAME, parts[-1:]), (STEM, parts[-1:])):
-            matches = self._by_key.get((rank, key), [])
+            matches = by_key.get((rank, key), [])
             if matches:
-                shared = [_common_folders(parts, self._parts[i]) for i in matches]
+                shared = [_common_folders(parts, known[i]) for i in matches]
                 most = max(shared)
-                return Match((rank, most), [i for i, n in zip(matches, shared, strict=True) if n == most])
-        return NO_MATCH
+                return Match((-difference, rank, most), [i for i, n in zip(matches, shared, strict=True) if n == most])
+        return None
 
 
 def without_suffix(name: str) -> str:
     """Return a file name or path without its image suffix."""
     stem, dot, suffix = name.rpartition(".")
-    return stem if stem and dot + suffix.lower() in SUFFIXES else name
+    return stem if stem and dot + suffix.lower() in picture_suffixes() else name
 
 
-def _parts(text: str) -> tuple[str, ...]:
+def _without_suffix(parts: Parts) -> Parts:
+    return (*parts[:-1], *(without_suffix(name) for name in parts[-1:]))
+
+
+def _keyed(paths: list[Parts]) -> dict[tuple[int, Parts], list[int]]:
+    """Return the index of each path under each rank and key by which it can be found."""
+    by_key: dict[tuple[int, Parts], list[int]] = {}
+    for i, parts in enumerate(paths):
+        stem = without_suffix(parts[-1]) if parts else ""
+        keys = [(PATH, parts), (PATH_WITHOUT_SUFFIX, (*parts[:-1], stem)), (NAME, parts[-1:]), (STEM, (stem,))]
+        for key in keys:
+            by_key.setdefault(key, []).append(i)
+    return by_key
+
+
+def _parts(text: str) -> Parts:
     """Split at slashes. Compose accented letters: archives made on a Mac decompose them, most tables do not."""
     folders = unicodedata.normalize("NFC", text.replace("\\", "/")).split("/")
     return tuple(part for part in folders if part not in ("", "."))
 
 
-def _common_folders(a: tuple[str, ...], b: tuple[str, ...]) -> int:
+def _folded(parts: Parts) -> Parts:
+    return tuple(part.casefold() for part in parts)
+
+
+def _common_folders(a: Parts, b: Parts) -> int:
     """Return how many folders above the file agree, from the file upwards."""
     n = 0
     for x, y in zip(reversed(a[:-1]), reversed(b[:-1]), strict=False):

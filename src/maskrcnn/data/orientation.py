@@ -1,6 +1,8 @@
-"""Were masks drawn on the picture as EXIF turns it, or as the file stores it? Outlines of objects follow edges.
+"""Do masks lie on the picture as it is read, or on a turned one? Outlines of objects follow edges.
 
-turned pictures -> contrast along the outlines in both readings -> a finding, if the other reading fits clearly better
+pictures -> contrast along the outlines in both readings -> a finding, if the other reading fits clearly better
+
+EXIF turns pictures. Square ones have a second reading too: runs along rows are transposed masks, as whole as before.
 """
 
 from __future__ import annotations
@@ -23,6 +25,9 @@ ones; the worst single picture, with weak edges, has 0.8 times.
 
 MIN_AGREEING = 0.75
 """Share of the pictures in which the other reading has more contrast. It keeps one odd picture from deciding."""
+
+MAX_SQUARES, MIN_SQUARES = 60, 3
+"""Square pictures that are compared, spread over the data, and those that must agree to decide anything."""
 
 REACH = 2
 """Pixels on each side over which contrast is measured: annotators miss an edge by one or two."""
@@ -54,17 +59,50 @@ def find_wrong_orientation(data: Dataset, turned: np.ndarray, other: Dataset) ->
             continue
         if min(here, there) > 0:
             log_ratios.append(np.log(there / here))
-    if not log_ratios:
+    clearly = _clearly_better(log_ratios)
+    if clearly is None:
         return []
-    ratio, n_better = float(np.exp(np.mean(log_ratios))), int(np.sum(np.array(log_ratios) > 0))
-    if ratio < MIN_RATIO or n_better < MIN_AGREEING * len(log_ratios):
-        return []
+    ratio, n_better = clearly
     state = "unturned" if other.reading.exif == "ignore" else "upright"
     message = (
         f"in {n_better} of {len(log_ratios)} pictures with an EXIF orientation, masks follow the edges of the {state} "
         f"picture better, with {ratio:.1f} times the contrast (mean): pass --exif {other.reading.exif}"
     )
     return [Problem(Kind.TURNED, str(data.source), message)]
+
+
+def find_wrong_order(data: Dataset, other_order: str) -> list[Problem]:
+    """Return a finding if the masks of square images follow edges clearly better when they are transposed.
+
+    `other_order` is the order of pixels that `data` was not opened with.
+    """
+    squares = np.flatnonzero((data.sizes[:, 0] == data.sizes[:, 1]) & (data.counts > 0))
+    log_ratios = []
+    for i in squares[:: max(len(squares) // MAX_SQUARES, 1)].tolist():
+        try:
+            pixels = read_pixels(data, i)
+        except ImageError:
+            continue
+        here, there = (outline_contrast(p, data.rles(i)) for p in (pixels, pixels.swapaxes(0, 1)))
+        if min(here, there) > 0:
+            log_ratios.append(np.log(there / here))
+    clearly = _clearly_better(log_ratios)
+    if clearly is None or clearly[1] < MIN_SQUARES:
+        return []
+    ratio, n_better = clearly
+    message = (
+        f"in {n_better} of {len(log_ratios)} square pictures, masks follow the edges better along the other axis, with "
+        f"{ratio:.1f} times the contrast (mean): pass --order {other_order}"
+    )
+    return [Problem(Kind.TRANSPOSED, str(data.source), message)]
+
+
+def _clearly_better(log_ratios: list[float]) -> tuple[float, int] | None:
+    """Return the mean ratio of the contrasts and how many pictures agree, or None if the other reading is no better."""
+    if not log_ratios:
+        return None
+    ratio, n_better = float(np.exp(np.mean(log_ratios))), int(np.sum(np.array(log_ratios) > 0))
+    return None if ratio < MIN_RATIO or n_better < MIN_AGREEING * len(log_ratios) else (ratio, n_better)
 
 
 def outline_contrast(pixels: np.ndarray, masks: list[RLE]) -> float:

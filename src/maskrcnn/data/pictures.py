@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
+from collections.abc import Mapping
+from pathlib import Path, PurePath
 
 import numpy as np
 
-from maskrcnn.data.images import SUFFIXES
+from maskrcnn.data.images import picture_suffixes
 from maskrcnn.data.names import PathIndex
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.errors import UserError
+
+SYSTEM_NAMES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"})
+"""Files and folders of macOS, Windows and a file server, which hold copies or no data."""
 
 
 def find_folder(source: Path, folder: Path | None) -> Path:
@@ -25,16 +30,48 @@ def find_folder(source: Path, folder: Path | None) -> Path:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the image files in a folder and its subfolders, sorted."""
-    return sorted(
-        p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
-    )
+    """Return the pictures in a folder and its subfolders, sorted: what the decoder reads, without hidden files.
+
+    Links are followed. A folder that several links lead to, also in a circle, is listed once.
+    """
+    files: list[Path] = []
+    folders, listed = [str(folder)], set()
+    while folders:  # links are followed after all real folders, so that a file has its real path if it has one
+        for directory, subfolders, names in os.walk(folders.pop(0)):
+            if (real := os.path.realpath(directory)) in listed:
+                subfolders.clear()
+                continue
+            listed.add(real)
+            subfolders[:] = sorted(name for name in subfolders if not is_hidden(PurePath(name)))
+            folders += [path for name in subfolders if os.path.islink(path := os.path.join(directory, name))]
+            files += [Path(directory, name) for name in names if is_picture(PurePath(name))]
+    return sorted(path for path in files if path.is_file())
+
+
+def is_picture(name: PurePath) -> bool:
+    """Whether the decoder reads files of this name, and no system put it there."""
+    return name.suffix.lower() in picture_suffixes() and not is_hidden(name)
+
+
+def is_hidden(path: PurePath) -> bool:
+    """Whether a system put a file there, or hides it: ``._a.png``, ``__MACOSX/a.png``, ``.git/a.png``."""
+    return any(part.startswith(".") or part in SYSTEM_NAMES for part in path.parts)
+
+
+def describe_pages(n_pages_of_name: Mapping[str, int]) -> str | None:
+    """Say that only the first page of pictures of several pages is read, or None if there are none."""
+    several = {name: n for name, n in n_pages_of_name.items() if n > 1}
+    if not several:
+        return None
+    examples = ", ".join(f"{name} (page 1 of {n:,})" for name, n in list(several.items())[:3])
+    subject = "1 picture has" if len(several) == 1 else f"{len(several):,} pictures have"
+    return f"{subject} several pages, and only the first is read: {examples}" + (" ..." if len(several) > 3 else "")
 
 
 def locate(
     names: list[str], first_rows: np.ndarray, paths: list[Path], folder: Path, source: Path
-) -> tuple[list[Path | None], list[Problem]]:
-    """Return the one of `paths`, in `folder`, that each name means, and the names that have none.
+) -> tuple[list[Path | None], list[Problem], list[str]]:
+    """Return the one of `paths`, in `folder`, that each name means, the names that have none, and notes for people.
 
     ``first_rows[k]`` is the first row of `source` with name k, for the message; the header is row 1. The closest names
     choose first, so an exact path always gets its file. Two names of one file are a problem of the second.
@@ -60,4 +97,11 @@ def locate(
         Problem(kind, f"{source}, row {first_rows[k]}", f"image {names[k]!r} {fault} ({folder})")
         for k, (kind, fault) in sorted(faults.items())
     ]
-    return files, problems
+    loose = [(i, k) for i, k in name_of_file.items() if matches[k].is_loose]
+    notes = []
+    if loose:
+        i, k = loose[0]
+        subject = "1 image name differs" if len(loose) == 1 else f"{len(loose):,} image names differ"
+        example = f"{names[k]!r} for {relative[i]}"
+        notes.append(f"{subject} from the file in case, suffix or quoting, such as {example}")
+    return files, problems, notes

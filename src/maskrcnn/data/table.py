@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from maskrcnn.config import VALIDATION_SHARE
-from maskrcnn.data.names import PathIndex, without_suffix
+from maskrcnn.data.names import PathIndex
 from maskrcnn.data.problem import Problem
 from maskrcnn.data.reading import BY_ITSELF, Reading
+from maskrcnn.data.split import choose_validation
 from maskrcnn.errors import UserError
 from maskrcnn.rle import RLE, RunTable
 
@@ -103,9 +104,8 @@ class Dataset:
     def split(self, val: float = VALIDATION_SHARE, seed: int = 0) -> tuple[Dataset, Dataset]:
         """Split by image into (train, val), stratified by rarest class, instance count and image size.
 
-        Images are sorted by stratum, in random order within one, and every ``1 / val``-th goes to validation. 0 keeps
-        all images for training: val is empty. Raise `UserError` if `val` is not in [0, 1), or for fewer than two images
-        otherwise.
+        Every class gets a training image and, where it can, a validation image. 0 keeps all images for training: val is
+        empty. Raise `UserError` if `val` is not in [0, 1), or for fewer than two images otherwise.
         """
         if not 0 <= val < 1:
             raise UserError(f"the share of validation images must be at least 0 and below 1, not {val}")
@@ -116,24 +116,8 @@ class Dataset:
                 f"{self.source}: a split needs at least 2 images, not {len(self)}; train without validation (--val 0), "
                 "or validate on other data (--val-data)"
             )
-        rng = np.random.default_rng(seed)
-        order = np.lexsort((rng.random(len(self)), self._strata()))
-        n_val = min(max(round(val * len(self)), 1), len(self) - 1)
-        positions = np.floor((np.arange(n_val) + rng.random()) * len(self) / n_val).astype(np.int64)
-        in_val = np.zeros(len(self), bool)
-        in_val[order[positions]] = True
+        in_val = choose_validation(self, val, seed)
         return self.take(np.flatnonzero(~in_val)), self.take(np.flatnonzero(in_val))
-
-    def _strata(self) -> np.ndarray:
-        """Return a stratum per image, (n_images,) int64: rarest class, log2 of the count, log2 of the size."""
-        frequency = np.bincount(self.labels, minlength=len(self.class_ids) + 1)
-        rank = np.zeros(len(frequency), np.int64)
-        rank[np.argsort(-frequency[1:], kind="stable") + 1] = np.arange(len(frequency) - 1)
-        rarest = np.full(len(self), -1, np.int64)
-        np.maximum.at(rarest, self.image_index, rank[self.labels])
-        count_bin = np.ceil(np.log2(self.counts + 1)).astype(np.int64)
-        size_bin = np.round(np.log2(self.sizes.prod(1))).astype(np.int64)
-        return (rarest * 100 + count_bin) * 100 + size_bin
 
     def split_by_names(self, names: Sequence[str]) -> tuple[Dataset, Dataset]:
         """Split into (other images, images in `names`). Raise `UserError` like `named`, or if either is empty."""
@@ -153,7 +137,7 @@ class Dataset:
         selected = np.zeros(len(self), bool)
         unknown = []
         for name in names:
-            matches = index.find(name).indices or index.find(without_suffix(name)).indices
+            matches = index.find(name).indices
             if len(matches) > 1:
                 examples = ", ".join(self.names[i] for i in matches[:3])
                 raise UserError(f"the name {name!r} matches several images: {examples}")

@@ -186,3 +186,49 @@ def intersection_areas(runs_a, offsets_a, boxes_a, runs_b, offsets_b, boxes_b):
                     kb += 1
             areas[i, j] = total
     return areas
+
+
+@njit(cache=True, nogil=True)
+def count_pieces(runs, offsets, heights):
+    """Count the connected pieces of each mask, (n,) int64. Pixels that share an edge or a corner are connected.
+
+    Mask i is ``runs[offsets[i]:offsets[i + 1]]``, in columns of ``heights[i]`` pixels. Cost grows with the runs.
+    """
+    pieces = np.zeros(len(offsets) - 1, np.int64)
+    for i in range(len(pieces)):
+        height = heights[i]
+        # Split runs at column ends: (column, first row, end row), joined in a forest whose roots are the pieces.
+        n_spans = 0
+        for k in range(offsets[i], offsets[i + 1]):
+            n_spans += (runs[k, 0] + runs[k, 1] - 1) // height - runs[k, 0] // height + 1
+        spans = np.empty((n_spans, 3), np.int64)
+        n = 0
+        for k in range(offsets[i], offsets[i + 1]):
+            start, end = runs[k, 0], runs[k, 0] + runs[k, 1]
+            for column in range(start // height, (end - 1) // height + 1):
+                spans[n, 0] = column
+                spans[n, 1] = max(start - column * height, 0)
+                spans[n, 2] = min(end - column * height, height)
+                n += 1
+        parent = np.arange(n_spans)
+        pieces[i] = n_spans
+        left = 0  # the first span of the column to the left that may still touch
+        for s in range(n_spans):
+            while spans[left, 0] < spans[s, 0] - 1 or (
+                spans[left, 0] == spans[s, 0] - 1 and spans[left, 2] < spans[s, 1]
+            ):
+                left += 1
+            other = left
+            while spans[other, 0] == spans[s, 0] - 1 and spans[other, 1] <= spans[s, 2]:
+                a, b = s, other
+                while parent[a] != a:
+                    parent[a] = parent[parent[a]]
+                    a = parent[a]
+                while parent[b] != b:
+                    parent[b] = parent[parent[b]]
+                    b = parent[b]
+                if a != b:
+                    parent[a] = b
+                    pieces[i] -= 1
+                other += 1
+    return pieces

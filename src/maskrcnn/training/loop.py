@@ -19,6 +19,7 @@ from maskrcnn.checkpoints.native import Checkpoint, write_model
 from maskrcnn.config import Config, seconds
 from maskrcnn.data.batch import Batch, Shard, batches, images_per_pass
 from maskrcnn.data.dataset import swapped_labels
+from maskrcnn.data.split import absent_classes
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation import Evaluation, differing_range, find, judge_found, require_common_classes
@@ -51,7 +52,7 @@ MAX_SKIPPED_IN_A_ROW = 5
 
 @dataclass(frozen=True)
 class Run:
-    """A finished or interrupted run: its folder, its best validation scores, and whether it came to its end."""
+    """A finished or interrupted run: its folder, the scores of its model, if any, and whether it came to its end."""
 
     path: Path
     scores: dict[str, Any] | None
@@ -59,7 +60,7 @@ class Run:
 
     @property
     def model(self) -> Predictor:
-        """The best model of the run."""
+        """The best model of the run, or the last one if no score chose."""
         return load(self.path)
 
 
@@ -157,12 +158,16 @@ class _Trainer:
 
     def _say_how_it_validates(self) -> None:
         if self.val_data is not None:
-            if note := differing_range(self.data.reading, self.val_data):
+            notes = differing_range(self.data.reading, self.val_data), absent_classes(self.val_data)
+            for note in filter(None, notes):
                 self.display.say(note)
-            return
-        self.display.say(f"no validation images: nothing is scored, and the model is {self.folder.last.name}")
+            if self.val_data.n_instances:
+                return
+            self.display.say(f"no validation is better than another: the model is {self.folder.last.name}")
+        else:
+            self.display.say(f"no validation images: nothing is scored, and the model is {self.folder.last.name}")
         if self.config.train.patience:
-            self.display.say(f"patience {self.config.train.patience} is not used: it counts validations")
+            self.display.say(f"patience {self.config.train.patience} is not used: it counts validations with a score")
 
     @property
     def steps_per_epoch(self) -> int:
@@ -209,7 +214,7 @@ class _Trainer:
         if not finished:
             self._write_model(self.folder.last, self._average_predictor(), None)
             self.display.say(f"stopped at step {state.step}; continue with --resume {self.folder.path}")
-        scores = world.from_first(lambda: read_validation(self.folder, state.best_step))
+        scores = world.from_first(lambda: read_validation(self.folder, state.best_step or state.step))
         return Run(self.folder.path, scores, finished)
 
     def _report_skipped(self, batch: Batch, step: Step, skipped_in_a_row: int) -> None:
@@ -291,7 +296,10 @@ class _Trainer:
         return Predictor(runtime, self.config, *classes, reading=self.data.reading)
 
     def _validate_and_save(self, record: Record) -> bool:
-        """Score the averaged weights and keep them as last or also as best; returns whether patience ran out."""
+        """Score the averaged weights and keep them as last or also as best; returns whether patience ran out.
+
+        An undefined score chooses nothing: without a defined one, the run has no best model, and the last one stands.
+        """
         state, predictor = self.state, self._average_predictor()
         scores: dict[str, Any] | None = None
         if self.val_data is not None:
@@ -299,13 +307,13 @@ class _Trainer:
             for path in scores["unreadable"]:
                 self.display.say(f"left out of the validation: {path}")
             group, key = self.config.train.select_by.split(".")
-            value = -1.0 if scores[group][key] is None else scores[group][key]
-            better = state.best is None or value > state.best
+            value = scores[group][key] if scores["instances"] else None  # without objects, no score tells models apart
+            better = value is not None and (state.best is None or value > state.best)
             record.validation(scores, state.step / self.steps_per_epoch, better)
             if better:
                 state.best, state.best_step, state.since_best = value, state.step, 0
                 self._write_model(self.folder.best, predictor, scores)
-            else:
+            elif value is not None:
                 state.since_best += 1
         self._write_model(self.folder.last, predictor, scores)
         patience = self.config.train.patience

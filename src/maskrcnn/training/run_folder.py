@@ -26,7 +26,7 @@ from maskrcnn import __version__
 from maskrcnn.checkpoints.load import RUN_FILES
 from maskrcnn.checkpoints.native import read_tensors, write_tensors
 from maskrcnn.config import validated
-from maskrcnn.data.images import SUFFIXES
+from maskrcnn.data.images import picture_suffixes
 from maskrcnn.data.table import Dataset
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.errors import UserError
@@ -162,7 +162,7 @@ def provenance(data: Dataset, fingerprint: str, step: int, scores: dict[str, Any
             "images": len(data),
             "instances": data.n_instances,
             "sha256": fingerprint,
-            "names": "name" if Path(data.names[0]).suffix.lower() in SUFFIXES else "stem",
+            "names": "name" if Path(data.names[0]).suffix.lower() in picture_suffixes() else "stem",
         },
         "versions": {"maskrcnn": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
     }

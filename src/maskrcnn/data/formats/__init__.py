@@ -42,9 +42,9 @@ def open_dataset(
     source = Path(source)
     if not source.exists():
         raise UserError(f"{source}: there is no such file")
-    if source.is_dir() or source.suffix.lower() not in (".csv", ".tsv", ".txt", ".gz"):
+    if source.is_dir() or source.suffix.lower() not in (".csv", ".tsv", ".txt", ".gz", ".zip"):
         raise UserError(
-            f"{source} is not a CSV file (.csv, .tsv, .txt or .gz) of run-length masks with columns like "
+            f"{source} is not a CSV file (.csv, .tsv, .txt, .gz or .zip) of run-length masks with columns like "
             "ImageId,EncodedPixels; no other format is supported"
         )
     data = encoded_pixels.read(

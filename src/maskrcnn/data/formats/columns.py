@@ -13,7 +13,8 @@ from maskrcnn.errors import UserError
 
 HEADERS = {
     "image": "imageid image imagename filename imagefile file fileid img imgid name path id",
-    "rle": "encodedpixels rle rlemask maskrle mask segmentation annotation pixels encoding runs label labels",
+    "rle": "encodedpixels rle rlemask maskrle mask segmentation annotation pixels encoding runs maskfile maskpath "
+    "maskfilename maskname label labels",
     "class": "classid categoryid class category classname categoryname labelid labelname celltype label",
     "attributes": "attributesids attributeids attributes",
     "height": "height imageheight imgheight h",
@@ -23,7 +24,7 @@ HEADERS = {
 
 COMBINED_HEADERS = ("imageidclassid", "imageclassid", "imageidcategoryid", "imagelabel", "imageidlabel", "imageclass")
 KNOWN_HEADERS = frozenset(COMBINED_HEADERS).union(*(headers.split() for headers in HEADERS.values()))
-NO_OBJECT = ("", "-1", "nan", "null", "none", "na", "n/a")
+NO_OBJECT = ("", "[]", "-1", "nan", "null", "none", "na", "n/a")
 RUNS_PATTERN = re.compile(r"^\s*-?\d+(\s+-?\d+)+\s*$|^\s*-1?\s*$")
 
 

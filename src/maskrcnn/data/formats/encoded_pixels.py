@@ -7,8 +7,6 @@ Each row is one instance (ImageId,EncodedPixels and often more). The class is in
 from __future__ import annotations
 
 import csv
-import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,19 +15,22 @@ import numpy as np
 import polars as pl
 
 from maskrcnn.data.depth import find_reading
+from maskrcnn.data.formats.classes import find_class_names, read_classes
 from maskrcnn.data.formats.columns import NO_OBJECT, Columns, find_columns
-from maskrcnn.data.formats.separated import SEPARATORS, read_table
+from maskrcnn.data.formats.mask_column import read_mask_column
+from maskrcnn.data.formats.mask_files import existing_files, name_files
+from maskrcnn.data.formats.mask_texts import Numbering, find_cut_cells
+from maskrcnn.data.formats.separated import read_table
 from maskrcnn.data.images import Header, read_each, read_header
-from maskrcnn.data.pictures import find_folder, image_files, locate
+from maskrcnn.data.pictures import describe_pages, find_folder, image_files, locate
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.data.reading import Exif
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import ImageError, UserError
 from maskrcnn.files import atomic
-from maskrcnn.kernels.runs import transpose_runs
-from maskrcnn.rle import RLE, BadRuns, RunTable, parse_column
+from maskrcnn.rle import RLE
 
-MAX_SHOWN_PROBLEMS = 8
+MAX_SHOWN_PROBLEMS, MAX_EXAMPLES = 8, 3
 
 
 def read(
@@ -47,12 +48,11 @@ def read(
     exif: Exif,
 ) -> Dataset:
     """Read `source`. `open_dataset` explains the options."""
-    table, separator = read_table(source, columns.values())
+    separated = read_table(source, columns.values())
+    table = separated.table
     layout = find_columns(table, source, columns)
     folder = find_folder(source, folder)
-    notes = [f"{source}: {layout}, {table.height:,} rows"]
-    if separator != ",":
-        notes[0] += f", columns separated by {SEPARATORS[separator]}"
+    notes = [f"{source}: {layout}, {table.height:,} rows{separated}"]
     image_text = table[layout.image].fill_null("").str.strip_chars()
     class_text = table[layout.class_].fill_null("").str.strip_chars() if layout.class_ else None
     if layout.combined:
@@ -60,8 +60,14 @@ def read(
 
     names, row_image = _unique(image_text)
     first_rows = np.unique(row_image, return_index=True)[1] + 2
-    paths = image_files(folder)
-    files, problems = locate(names, first_rows, paths, folder, source)
+    texts = table[layout.rle].fill_null("").str.strip_chars()
+    is_object = (~texts.str.to_lowercase().is_in(NO_OBJECT)).to_numpy()
+    paths, mask_folders = image_files(folder), (source.parent, folder)
+    if name_files(objects := texts.filter(pl.Series(is_object)).to_list()):
+        mask_files = existing_files(objects, mask_folders)
+        paths = [path for path in paths if path.resolve() not in mask_files]
+    files, problems, name_notes = locate(names, first_rows, paths, folder, source)
+    notes += name_notes
     unlisted_files = sorted(set(paths) - {f for f in files if f is not None})
     if unlisted_files and unlisted == "empty":
         names = [*names, *(str(f.relative_to(folder)) for f in unlisted_files)]
@@ -73,38 +79,59 @@ def read(
     headers, unreadable = _read_headers(files)
     sizes = np.array([(0, 0) if h is None else h.hw(exif) for h in headers], np.int64)
     problems += _check_sizes(table, layout, row_image, files, headers, sizes, exif, source)
-    texts = table[layout.rle].fill_null("").str.strip_chars()
-    is_object = (~texts.str.to_lowercase().is_in(NO_OBJECT)).to_numpy()
     usable_image = np.array([f is not None for f in files], bool) & (sizes[:, 0] > 0)
     rows = np.flatnonzero(is_object & usable_image[row_image])
     hw = sizes[row_image[rows]]
-    masks, bad_runs, hint = _parse_masks(texts.gather(rows), hw.prod(1), origin, relative)
-    for item in bad_runs:
+    other_exif = _other(exif)
+    other_hw = np.array([(0, 0) if h is None else h.hw(other_exif) for h in headers], np.int64)[row_image[rows]]
+    column = read_mask_column(
+        texts.gather(rows),
+        hw,
+        Numbering(order, origin, relative),
+        hw_of_option={} if np.array_equal(hw, other_hw) else {f"--exif {other_exif}": other_hw},
+        folders=mask_folders,
+        exif=exif,
+    )
+    masks = column.masks
+    if column.note is not None:
+        notes.append(f"every text of {layout.rle} {column.note}")
+    fault_of_cut_row = find_cut_cells(table[layout.rle])
+    for item in column.bad:
         row = int(rows[item.index])
         message = f"{layout.rle} of {names[row_image[row]]}: {item.message}"
+        if row in fault_of_cut_row:
+            message += f"; {fault_of_cut_row[row]}"
         problems.append(Problem(Kind.BAD_ROW, f"{source}, row {row + 2}", message))
-    if order == "row":
-        masks = RunTable.of(transpose_runs(masks[i], int(hw[i, 0]), int(hw[i, 1])) for i in range(len(masks)))
+    if order == "row" and column.note is None:
         notes.append("runs are read along the rows")
 
-    labels, class_ids, attributes = _read_classes(class_text, table, layout, rows)
+    labels, class_ids, attributes = read_classes(class_text, table, layout, rows)
     usable = labels > 0
     for row in rows[~usable].tolist():
         message = f"the mask of {names[row_image[row]]} has no class"
         problems.append(Problem(Kind.BAD_ROW, f"{source}, row {row + 2}", message))
-    usable[[item.index for item in bad_runs]] = False
-    _report_problems(problems, unreadable, bad, hint, source, notes)
+    usable &= masks.areas > 0  # malformed, or a mask file without an object
+    _report_problems(problems, unreadable, bad, column.hint, source, notes)
 
     images = np.flatnonzero(usable_image)
     image_index = (np.cumsum(usable_image) - 1)[row_image[rows]]
     selected = np.flatnonzero(usable)
     selected = selected[np.argsort(image_index[selected], kind="stable")]
     if len(images) == 0:
-        raise UserError(f"{source}: none of its {len(names)} images can be read from {folder}")
+        reasons = "".join(f"\n  {problem}" for problem in [*problems, *unreadable][:MAX_EXAMPLES])
+        raise UserError(f"{source}: none of its {len(names)} images can be read from {folder}{reasons}")
+    warnings = _find_warnings(usable, column.advice, source)
+    for row, fault in fault_of_cut_row.items():
+        message = f"{layout.rle} of {names[row_image[row]]}: {fault}"
+        warnings.append(Problem(Kind.CUT, f"{source}, row {row + 2}", message))
+    notes += _describe_warnings(warnings)
     usable_files = [f for i in images if (f := files[i]) is not None]
     modes = [header.mode for i in images if (header := headers[i]) is not None]
     reading, reading_notes = find_reading(usable_files, modes, depth, exif)
     notes += reading_notes
+    n_pages_of_name = {names[i]: header.n_pages for i in images if (header := headers[i]) is not None}
+    if page_note := describe_pages(n_pages_of_name):
+        notes.append(page_note)
     data = Dataset(
         source=source,
         names=[names[i] for i in images],
@@ -115,11 +142,11 @@ def read(
         masks=masks.take(selected) if not np.array_equal(selected, np.arange(len(masks))) else masks,
         rows=rows[selected] + 2,
         class_ids=class_ids,
-        class_names=_find_class_names(class_ids, class_names, layout.class_ is not None or layout.combined),
+        class_names=find_class_names(class_ids, class_names, layout.class_ is not None or layout.combined),
         attributes=None if attributes is None else attributes[selected],
         reading=reading,
         notes=notes,
-        problems=[*problems, *unreadable],
+        problems=[*problems, *unreadable, *warnings],
     )
     empty = int((data.counts == 0).sum())
     notes.append(
@@ -161,56 +188,6 @@ def _unique(column: pl.Series) -> tuple[list[str], np.ndarray]:
     return distinct.to_list(), joined["index"].to_numpy()
 
 
-def _read_classes(
-    class_text: pl.Series | None, table: pl.DataFrame, layout: Columns, rows: np.ndarray
-) -> tuple[np.ndarray, list[Any], np.ndarray | None]:
-    """Return the 1-based labels of `rows` (0: no class), the sorted class ids, and the attributes if there are any."""
-    attributes = None
-    if layout.attributes:
-        attributes = table[layout.attributes].fill_null("").gather(rows).str.replace_all(",", " ").to_numpy()
-    if class_text is None:
-        return np.ones(len(rows), np.int64), [1], attributes
-    # Pandas writes integers in a column with NaN as 3.0, or as 3,0.
-    class_text = class_text.str.replace(r"^(\d+)[.,]0+$", "$1")
-    if class_text.str.contains(r"^\d+(_\d+)+$").any():
-        # iMaterialist 2019: the class, then its attributes.
-        attribute_text = class_text.gather(rows).str.extract(r"^\d+_([\d_]+)$").fill_null("").str.replace_all("_", " ")
-        attributes = attribute_text.to_numpy()
-        class_text = class_text.str.replace(r"^(\d+)(_\d+)+$", "$1")
-    # Collect class ids from all rows: a class without objects keeps its label.
-    class_texts = [t for t in class_text.unique().to_list() if t.lower() not in NO_OBJECT]
-    are_integers = bool(class_texts) and all(re.fullmatch(r"\d+", t) for t in class_texts)
-    ids: list[Any] = sorted({int(t) for t in class_texts}) if are_integers else sorted(class_texts)
-    label_of = {t: ids.index(int(t) if are_integers else t) + 1 for t in class_texts}
-    labels = class_text.gather(rows).replace_strict(label_of, default=0, return_dtype=pl.Int64).to_numpy()
-    return labels, ids or [1], attributes
-
-
-def _find_class_names(ids: list[Any], names: Mapping[Any, str] | str | Path | None, has_classes: bool) -> list[str]:
-    if names is None:
-        return [str(c) for c in ids] if has_classes else ["object"]
-    if isinstance(names, str | Path):
-        names = _read_names(Path(names))
-    lookup = {str(k): str(v) for k, v in names.items()}
-    missing = [c for c in ids if str(c) not in lookup]
-    if missing:
-        raise UserError(f"no class name for the id {missing[0]!r} ({len(missing)} missing)")
-    return [lookup[str(c)] for c in ids]
-
-
-def _read_names(path: Path) -> dict[Any, str]:
-    """Read ``{"1": "cat"}``, or ``{"categories": [{"id": 1, "name": "cat"}]}`` of iMaterialist and COCO."""
-    try:
-        content = json.loads(path.read_text("utf-8"))
-        if "categories" in content:
-            return {c["id"]: c["name"] for c in content["categories"]}
-        return dict(content)
-    except OSError as error:
-        raise UserError(f"cannot read the class names {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f'{path} must be JSON like {{"1": "cat", "2": "dog"}}') from None
-
-
 # ---- images -------------------------------------------------------------------------------------------------------
 
 
@@ -225,6 +202,10 @@ def _read_headers(files: list[Path | None]) -> tuple[list[Header | None], list[P
         else:
             headers[i] = header
     return headers, unreadable
+
+
+def _other(exif: Exif) -> Exif:
+    return "ignore" if exif == "turn" else "turn"
 
 
 def _check_sizes(
@@ -248,7 +229,7 @@ def _check_sizes(
     readable = (sizes[:, 0] > 0)[row_image]
     mismatched = np.flatnonzero(readable & ((csv_sizes != sizes[row_image]) & ~is_blank).any(1))
     _, first_of_image = np.unique(row_image[mismatched], return_index=True)
-    other_exif: Exif = "ignore" if exif == "turn" else "turn"
+    other_exif = _other(exif)
     problems = []
     for row in mismatched[np.sort(first_of_image)].tolist():
         i = row_image[row]
@@ -256,47 +237,28 @@ def _check_sizes(
         cells = ", ".join(repr(table[c][row]) for c in (layout.height, layout.width))
         message = f"{layout.height}, {layout.width} are {cells}, but the image {files[i]} is {h} high and {w} wide"
         header = headers[i]
+        is_swapped = h != w and (csv_sizes[row] == (w, h)).all()
         if header is not None and header.is_turned and (csv_sizes[row] == header.hw(other_exif)).all():
             state = "as its EXIF orientation turns it" if exif == "turn" else "without its EXIF orientation"
             message += f" {state}. If masks were drawn on the other reading, pass --exif {other_exif}"
+        elif is_swapped:
+            swap = f"--column height={layout.width} --column width={layout.height}"
+            message += f". The two are swapped: pass {swap}"
         problems.append(Problem(Kind.SIZE, f"{source}, row {row + 2}", message))
     sizes[np.unique(row_image[mismatched])] = 0
     return problems
 
 
-# ---- runs ---------------------------------------------------------------------------------------------------------
-
-DIALECTS = (
-    (re.compile(r"[][(){}]"), "The runs are lists in brackets: write the numbers alone, with spaces between them"),
-    (re.compile(r"\d,\d+\s+\d+,\d"), "The numbers have decimal commas: write integers, such as 1 for 1,0"),
-    (re.compile(r"\d,\s*\d"), "Commas separate the numbers: write spaces instead"),
-    (re.compile(r"\d\.\d"), "The numbers have decimal points: write integers, such as 1 for 1.0"),
-)
-"""What runs of other programs look like, and how to make them EncodedPixels."""
-
-
-def _parse_masks(
-    texts: pl.Series, n_pixels: np.ndarray, origin: Literal[0, 1], relative: bool
-) -> tuple[RunTable, list[BadRuns], str]:
-    """Return the masks, the malformed texts, and a hint at an option that makes every row valid, or at a dialect."""
-    raw = np.frombuffer(texts.str.join("").item().encode() if len(texts) else b"", np.uint8)
-    offsets = np.concatenate([[0], np.cumsum(texts.str.len_bytes().to_numpy(), dtype=np.int64)])
-    masks, bad = parse_column(raw, offsets, n_pixels, origin=origin, relative=relative)
-    if bad and not relative:
-        for option, other_origin, other_relative in (("--origin 0", 0, False), ("--relative", origin, True)):
-            if not parse_column(raw, offsets, n_pixels, origin=other_origin, relative=other_relative)[1]:
-                return masks, bad, f"; every row is valid with {option}"
-    for item in bad[:1]:
-        for pattern, hint in DIALECTS:
-            if pattern.search(texts[item.index]):
-                return masks, bad, f". {hint}"
-    return masks, bad, ""
+# ---- problems -----------------------------------------------------------------------------------------------------
 
 
 def _report_problems(
     problems: list[Problem], unreadable: list[Problem], bad: str, hint: str, source: Path, notes: list[str]
 ) -> None:
-    """Raise `UserError` for problems if `bad` is "error". Otherwise note skipped problems and unreadable images."""
+    """Raise `UserError` for problems if `bad` is "error". Otherwise note skipped problems and unreadable images.
+
+    `hint`, the end of a message, is about all problems.
+    """
     if problems and bad == "error":
         listing = "\n".join(f"  {p}" for p in problems[:MAX_SHOWN_PROBLEMS])
         n_hidden = len(problems) - MAX_SHOWN_PROBLEMS
@@ -305,9 +267,33 @@ def _report_problems(
             f"{source} has {len(problems):,} problem{'s' if len(problems) > 1 else ''}:\n{listing}{more}\n"
             f"`maskrcnn check --all-problems` lists them all; --bad skip leaves them out{hint}"
         )
-    for kind, items in (("problem", problems), ("unreadable image", unreadable)):
+    for kind, items, end in (("problem", problems, hint), ("unreadable image", unreadable, "")):
         if items:
-            notes.append(f"skipped {len(items):,} {kind}{'s' if len(items) > 1 else ''}, such as {items[0]}")
+            notes.append(f"skipped {len(items):,} {kind}{'s' if len(items) > 1 else ''}, such as {items[0]}{end}")
+
+
+def _find_warnings(usable: np.ndarray, better_reading: str | None, source: Path) -> list[Problem]:
+    """Return what makes the data as a whole implausible, though each row is valid."""
+    warnings = []
+    if not usable.any():
+        warnings.append(
+            Problem(Kind.NO_OBJECTS, str(source), "no image has an object, so there is nothing to learn or to score")
+        )
+    if better_reading is not None:
+        warnings.append(Problem(Kind.IN_PIECES, str(source), better_reading))
+    return warnings
+
+
+def _describe_warnings(warnings: list[Problem]) -> list[str]:
+    """Return a line for each kind of warning, with its first place."""
+    of_kind: dict[Kind, list[Problem]] = {}
+    for warning in warnings:
+        of_kind.setdefault(warning.kind, []).append(warning)
+    lines = []
+    for first, *others in of_kind.values():
+        rows = "row" if len(others) == 1 else "rows"
+        lines.append(f"warning: {first}" + (f"; {len(others):,} more {rows} like it" if others else ""))
+    return lines
 
 
 def _join_names(names: Sequence[str], max_names: int = 12) -> str:

@@ -1,21 +1,37 @@
-"""Read a table of texts whatever character separates its columns: file -> first lines -> separator -> table."""
+"""Read a table of texts, whatever packs it, encodes it and separates its columns: file -> bytes -> UTF-8 -> table."""
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import re
+import zipfile
 import zlib
 from collections.abc import Collection
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 import polars as pl
 
 from maskrcnn.data.formats.columns import is_known_header
+from maskrcnn.data.pictures import is_hidden
 from maskrcnn.errors import UserError
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 """What may separate columns, in order of preference, with its name for people."""
+
+MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",  # before that of UTF-16, with which it begins
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+    codecs.BOM_UTF8: "UTF-8-SIG",
+}
+"""Encoding of a text by its first bytes."""
+
+UTF_8 = ("UTF-8", "UTF-8-SIG")
+GZIP_MARK, ZIP_MARK = b"\x1f\x8b", b"PK\x03\x04"
 
 SAMPLE_BYTES, SAMPLE_LINES, MAX_HEADER = 1_000_000, 200, 100_000
 """What separators are sought in: bytes of the file, lines of these, and characters of the header."""
@@ -23,21 +39,82 @@ SAMPLE_BYTES, SAMPLE_LINES, MAX_HEADER = 1_000_000, 200, 100_000
 QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
-def read_table(source: Path, column_names: Collection[str]) -> tuple[pl.DataFrame, str]:
-    """Return the rows of `source` as texts, and the separator of its columns. Raise `UserError`.
+@dataclass(frozen=True)
+class Separated:
+    """A table of texts, and what its file was like: the separator of its columns and its encoding."""
+
+    table: pl.DataFrame
+    separator: str
+    encoding: str
+
+    def __str__(self) -> str:
+        """Describe what is unusual, as the end of a sentence."""
+        separator = f", columns separated by {SEPARATORS[self.separator]}" if self.separator != "," else ""
+        encoding = f", read as {self.encoding} because it is not UTF-8" if self.encoding not in UTF_8 else ""
+        return separator + encoding
+
+
+def read_table(source: Path, column_names: Collection[str]) -> Separated:
+    """Return the rows of `source`, which may be compressed, as texts. Raise `UserError`.
 
     `column_names` are columns that the user named.
     """
-    separator = _find_separator(_text(source, SAMPLE_BYTES), column_names)
+    content, encoding = _decoded(_content(source))
+    sample = content[:SAMPLE_BYTES].decode(errors="replace")
+    separator = _find_separator(sample, column_names)
     try:
-        table = pl.read_csv(source, infer_schema=False, separator=separator)
+        table = pl.read_csv(content, infer_schema=False, separator=separator)
     except Exception as error:
         # Polars raises a different exception for each kind of malformed file.
-        fault = _ragged_row(source, separator) or str(error).splitlines()[0]
+        fault = _ragged_row(content.decode(), separator) or str(error).splitlines()[0]
         raise UserError(f"{source} cannot be read as a CSV file: {fault}") from None
     if table.height == 0:
         raise UserError(f"{source} has a header but no rows")
-    return table, separator
+    return Separated(table, separator, encoding)
+
+
+def _content(source: Path) -> bytes:
+    """Return the bytes of a file, or of the one in it if it is compressed. Raise `UserError`."""
+    try:
+        with open(source, "rb") as file:
+            start = file.read(4)
+        if start.startswith(GZIP_MARK):
+            with gzip.open(source) as packed:
+                return packed.read()
+        if start.startswith(ZIP_MARK):
+            with zipfile.ZipFile(source) as archive:
+                return archive.read(_only_member(archive, source))
+        return source.read_bytes()
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        raise UserError(f"{source} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _only_member(archive: zipfile.ZipFile, source: Path) -> str:
+    names = [name for name in archive.namelist() if not name.endswith("/") and not is_hidden(PurePosixPath(name))]
+    if len(names) != 1:
+        held = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
+        raise UserError(f"{source} holds {len(names)} files ({held}), not one table; unpack it and name the table")
+    return names[0]
+
+
+def _decoded(content: bytes) -> tuple[bytes, str]:
+    """Return the content as UTF-8 without a mark, and its encoding.
+
+    The mark at the start decides; without one, zeros betray UTF-16. What is no UTF-8 is taken for Windows' code page of
+    Western Europe, or for Latin-1 if it has bytes that the code page leaves out.
+    """
+    encoding = next((encoding for mark, encoding in MARKS.items() if content.startswith(mark)), "UTF-8")
+    if encoding == "UTF-8" and b"\0" in content[:4]:
+        encoding = "UTF-16-BE" if content.startswith(b"\0") else "UTF-16-LE"
+    if encoding not in UTF_8:
+        return content.decode(encoding, "replace").encode(), encoding  # a file that was cut may end in half a letter
+    for candidate in (encoding, "Windows-1252", "Latin-1"):
+        try:
+            text = content.decode(candidate)
+        except UnicodeDecodeError:
+            continue
+        return (content if candidate == "UTF-8" else text.encode()), candidate
+    raise AssertionError("Latin-1 decodes any bytes")
 
 
 def _find_separator(sample: str, column_names: Collection[str]) -> str:
@@ -54,18 +131,9 @@ def _find_separator(sample: str, column_names: Collection[str]) -> str:
     return max(SEPARATORS, key=evidence)
 
 
-def _text(source: Path, size: int = -1) -> str:
-    """Return the first `size` bytes of a file, compressed or not, or all of it. Raise `UserError`."""
-    try:
-        with gzip.open(source) if source.suffix.lower() == ".gz" else open(source, "rb") as file:
-            return file.read(size).decode("utf-8-sig", "replace")
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{source} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-
-
-def _ragged_row(source: Path, separator: str) -> str | None:
+def _ragged_row(text: str, separator: str) -> str | None:
     """Describe the first row that has more columns than the header, or None."""
-    columns = [line.count(separator) + 1 for line in QUOTED.sub("", _text(source)).splitlines()]
+    columns = [line.count(separator) + 1 for line in QUOTED.sub("", text).splitlines()]
     row = next((row for row, n in enumerate(columns) if n > columns[0]), None)
     if row is None:
         return None

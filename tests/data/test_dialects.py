@@ -1,0 +1,112 @@
+"""Mask columns as other programs write them: read where all rows agree, an error that names the row where not."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from maskrcnn import RLE, UserError, open_dataset
+
+HW = (30, 44)
+
+
+def numbers(mask, **numbering):
+    return [int(word) for word in mask.to_encoded_pixels(**numbering).split()]
+
+
+def pairs(mask):
+    values = numbers(mask)
+    return list(zip(values[::2], values[1::2], strict=True))
+
+
+WRITERS = {
+    "floats": (lambda mask: " ".join(f"{n}.0" for n in numbers(mask)), "numbers with decimal points"),
+    "commas": (lambda mask: ",".join(map(str, numbers(mask))), "numbers separated by commas"),
+    "commas and blanks": (lambda mask: ", ".join(map(str, numbers(mask))), "numbers separated by commas"),
+    "floats and commas": (lambda mask: ", ".join(f"{n}.0" for n in numbers(mask)), "numbers separated by commas"),
+    "a JSON list": (lambda mask: json.dumps(numbers(mask)), "lists of numbers"),
+    "a list of pairs": (lambda mask: str(pairs(mask)), "lists of numbers"),
+    "an array of NumPy": (lambda mask: str(np.array(numbers(mask))), "lists of numbers"),
+    "a matrix of NumPy": (lambda mask: str(np.array(pairs(mask), float)), "lists of numbers"),
+    "several lines of floats": (lambda mask: "\n".join(f"{a}. {b}." for a, b in pairs(mask)), "decimal points"),
+    "COCO's counts": (lambda mask: str(mask.counts()), "COCO's counts"),
+    "COCO's string": (lambda mask: mask.to_coco()["counts"], "COCO's compressed counts"),
+    "COCO's RLE as JSON": (lambda mask: json.dumps(mask.to_coco()), "COCO's RLE"),
+    "COCO's RLE uncompressed": (lambda mask: json.dumps({"size": HW, "counts": mask.counts()}), "COCO's RLE"),
+    "COCO's RLE as Python prints it": (
+        lambda mask: str({"size": [*HW], "counts": mask.to_coco()["counts"].encode()}),
+        "COCO's RLE",
+    ),
+}
+
+
+def blobs(rng, n=4):
+    rows, columns = np.mgrid[: HW[0], : HW[1]]
+    centers = rng.uniform((6, 6), (HW[0] - 6, HW[1] - 6), (n, 2))
+    return [RLE.from_mask((rows - y) ** 2 + (columns - x) ** 2 <= rng.uniform(2, 36)) for y, x in centers]
+
+
+def opened(folder, texts, **options):
+    (folder / "images").mkdir(exist_ok=True)
+    for name in ("a.png", "b.png"):
+        Image.new("L", HW[::-1]).save(folder / "images" / name)
+    with (folder / "train.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["ImageId", "EncodedPixels"])
+        writer.writerows(["a.png", text] for text in texts)
+        writer.writerow(["b.png", ""])
+    lines: list[str] = []
+    return open_dataset(folder / "train.csv", say=lines.append, **options), "\n".join(lines)
+
+
+@pytest.mark.parametrize("dialect", WRITERS)
+def test_dialects_of_all_rows_are_read_and_said(tmp_path, rng, dialect):
+    write, name = WRITERS[dialect]
+    masks = blobs(rng)
+    data, said = opened(tmp_path, [write(mask) for mask in masks])
+    assert data.rles(0) == masks
+    assert data.problems == []
+    assert "every text of EncodedPixels is read as" in said
+    assert name in said
+
+
+@pytest.mark.parametrize("dialect", ["a JSON list", "COCO's string"])
+def test_the_options_hold_for_numbers_and_not_for_coco(tmp_path, rng, dialect):
+    masks, numbering = blobs(rng), {"order": "row", "origin": 0}
+    write = WRITERS[dialect][0] if "COCO" in dialect else lambda mask: json.dumps(numbers(mask, **numbering))
+    assert opened(tmp_path, [write(mask) for mask in masks], **numbering)[0].rles(0) == masks
+
+
+def test_an_empty_list_is_no_object(tmp_path, rng):
+    masks = blobs(rng)
+    data, _ = opened(tmp_path, [*(json.dumps(numbers(mask)) for mask in masks), "[]"])
+    assert data.rles(0) == masks
+
+
+@pytest.mark.parametrize("dialect", WRITERS)
+def test_one_row_that_disagrees_is_an_error_with_its_row(tmp_path, rng, dialect):
+    first, *others = blobs(rng)
+    texts = [first.to_encoded_pixels(), *(WRITERS[dialect][0](mask) for mask in others)]
+    with pytest.raises(UserError, match=r"row 3: EncodedPixels of a\.png: value 1 .* is not an integer"):
+        opened(tmp_path, texts)
+
+
+@pytest.mark.parametrize(
+    "text", ["1.5 3.0", "1,5 3,0", "{'counts': 3}", "[1, [", "bS27g14M2N2", "__import__('os')", "[-1, 2]"]
+)
+def test_what_is_no_dialect_is_an_error(tmp_path, text):
+    with pytest.raises(UserError, match="row 2"):
+        opened(tmp_path, [text])
+
+
+@pytest.mark.parametrize("hw", [(HW[0] + 1, HW[1]), HW[::-1]])
+def test_coco_of_another_size_is_an_error(tmp_path, hw):
+    other = RLE.from_mask(np.ones(hw, bool))
+    with pytest.raises(UserError, match="row 2"):
+        opened(tmp_path, [json.dumps(other.to_coco())])
+
+
+def test_data_without_a_text_has_no_dialect(tmp_path):
+    assert "is read as" not in opened(tmp_path, [])[1]
