@@ -18,6 +18,9 @@ from maskrcnn.data.reading import BY_ITSELF, Reading
 from maskrcnn.errors import UserError
 from maskrcnn.rle import RLE, RunTable
 
+UNNAMED_CLASS = "object"
+"""Name of the one class of data without classes."""
+
 
 @dataclass(frozen=True)
 class Dataset:

@@ -23,7 +23,7 @@ from maskrcnn.data.images import Header, read_each, read_header
 from maskrcnn.data.pictures import find_folder, image_files, locate
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.data.reading import Exif
-from maskrcnn.data.table import Dataset
+from maskrcnn.data.table import UNNAMED_CLASS, Dataset
 from maskrcnn.errors import ImageError, UserError
 from maskrcnn.files import atomic
 from maskrcnn.kernels.runs import transpose_runs
@@ -188,7 +188,7 @@ def _read_classes(
 
 def _find_class_names(ids: list[Any], names: Mapping[Any, str] | str | Path | None, has_classes: bool) -> list[str]:
     if names is None:
-        return [str(c) for c in ids] if has_classes else ["object"]
+        return [str(c) for c in ids] if has_classes else [UNNAMED_CLASS]
     if isinstance(names, str | Path):
         names = _read_names(Path(names))
     lookup = {str(k): str(v) for k, v in names.items()}
