@@ -417,3 +417,50 @@ def test_check_of_turned_pictures_whose_sizes_fit(tmp_path):
     """No picture can be opened in the other orientation, which settles the question."""
     csv = write_scenes(tmp_path, 6, drawn_on="upright", sizes=True)
     assert call("check", csv) == 0
+
+
+def nest(files, folder, ids):
+    """Lay pictures out as the Data Science Bowl does: FOLDER/ID/images/ID.png."""
+    for file, image_id in zip(files, ids, strict=True):
+        (folder / image_id / "images").mkdir(parents=True)
+        Image.open(file).save(folder / image_id / "images" / f"{image_id}.png")
+
+
+@pytest.mark.parametrize("option", [["--image-ids", "stem"], ["--like", "sample.csv"]])
+def test_nested_pictures_are_named_without_folders(run, shapes, tmp_path, option):
+    ids = ["c0ffee", "abad1dea", "5ca1ab1e"]
+    nest(shapes.files[:3], tmp_path / "test", ids)
+    sample = tmp_path / "sample.csv"
+    sample.write_text("ImageId,EncodedPixels\n" + "".join(f"{i},\n" for i in ids))
+    options = [str(sample) if o == "sample.csv" else o for o in option]
+    assert call("predict", tmp_path / "test", "--model", run, "--out", tmp_path / "out", "--no-overlays", *options) == 0
+    rows = [row.split(",") for row in (tmp_path / "out" / "submission.csv").read_text().splitlines()]
+    assert list(dict.fromkeys(row[0] for row in rows[1:])) == (ids if "--like" in option else sorted(ids))
+    assert len(rows[0]) == (2 if "--like" in option else 3)
+
+
+def test_equal_stems_in_folders_keep_their_folders(run, shapes, tmp_path):
+    for folder in ("x", "y"):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        Image.open(shapes.files[0]).save(tmp_path / "in" / folder / "a.png")
+    arguments = ["predict", tmp_path / "in", "--model", run, "--out", tmp_path / "out", "--no-overlays"]
+    assert call(*arguments, "--image-ids", "stem") == 0
+    rows = (tmp_path / "out" / "submission.csv").read_text().splitlines()[1:]
+    assert {row.split(",")[0] for row in rows} == {"x/a", "y/a"}
+
+
+def test_a_submission_like_a_sample_is_checked_before_predicting(run, shapes, tmp_path, capsys):
+    nest(shapes.files[:2], tmp_path / "test", ["a", "b"])
+    arguments = ["predict", tmp_path / "test", "--model", run, "--out", tmp_path / "out", "--no-overlays"]
+    for ids, message in (("abc", "'c' is no picture"), ("a", "names no row for 1 pictures")):
+        sample = tmp_path / f"{ids}.csv"
+        sample.write_text("EncodedPixels,ImageId\n" + "".join(f",{i}\n" for i in ids))
+        assert call(*arguments, "--like", sample) == 1
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+    (tmp_path / "test" / "b" / "images" / "b.png").write_text("damaged")
+    sample = tmp_path / "ab.csv"
+    sample.write_text("ImageId,EncodedPixels\na,\nb,\n")
+    assert call(*arguments, "--like", sample) == 1
+    assert "1 of the pictures" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "submission.csv").exists()

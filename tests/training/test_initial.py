@@ -54,13 +54,31 @@ def test_fine_tuning_keeps_the_initial_conventions(conventions, shapes, tmp_path
 def test_class_layers_are_kept_only_for_the_same_classes():
     initial = predictor()
     before = initial.model.state_dict()
-    for names, kept in ((["a", "b"], True), (["b", "a"], False)):
+    for names, kept in ((["a", "b"], True), (["b", "c"], False)):
         torch.manual_seed(4)
         model = build_model(SMALL, 2)
-        message = take_over(model, initial, names)
+        message = take_over(model, initial, predictor(names=names))
         for name, tensor in model.state_dict().items():
             assert torch.equal(tensor, before[name]) == (kept or not name.startswith(CLASS_LAYERS) or "bias" in name)
         assert ("are kept" in message) == kept
+
+
+def test_class_layers_follow_the_names_of_the_classes():
+    """The data lists the same classes in another order: each class keeps its rows of every class layer."""
+    initial = predictor(names=("a", "b", "c"))
+    with torch.no_grad():
+        for name, tensor in initial.model.state_dict().items():
+            if name.startswith(CLASS_LAYERS):
+                tensor.copy_(torch.rand_like(tensor))
+    model = build_model(SMALL, 3)
+    message = take_over(model, initial, predictor(names=("c", "a", "b")))
+    assert "are kept" in message
+    for layer in (layer.removesuffix(".") for layer in CLASS_LAYERS):
+        for part in ("weight", "bias"):
+            before = initial.model.state_dict()[f"{layer}.{part}"]
+            after = model.state_dict()[f"{layer}.{part}"]
+            by_class = before.reshape(4, -1)
+            assert torch.equal(after.reshape(4, -1), by_class[[0, 3, 1, 2]])
 
 
 def test_user_settings_override_the_initial_model_and_must_fit():
@@ -78,7 +96,7 @@ def test_user_settings_override_the_initial_model_and_must_fit():
     assert inherited(enlarging, image_size=128).min_scale == 0
     assert inherited(enlarging, image_size=128, min_scale=2).min_scale == 2
     with pytest.raises(UserError, match=r"the initial model: .* the network's is"):
-        take_over(build_model(inherited(initial, channels=24), 2), initial, ["a", "b"])
+        take_over(build_model(inherited(initial, channels=24), 2), initial, initial)
 
 
 def test_min_scale_is_refused_with_other_resize_rules(shapes, tmp_path):

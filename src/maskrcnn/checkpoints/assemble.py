@@ -52,8 +52,6 @@ def as_tensors(state: Mapping[str, Any], source: str) -> dict[str, Tensor]:
         if not isinstance(value, Tensor):
             raise UserError(f"{source} checkpoint: {name} is no array of numbers but a {type(value).__name__}")
         tensors[name] = value.detach().float() if value.is_floating_point() else value.detach()
-    if tensors and all(name.startswith("module.") for name in tensors):  # saved from a DataParallel wrapper
-        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     return tensors
 
 

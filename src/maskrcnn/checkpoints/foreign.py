@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from maskrcnn.checkpoints import detectron2, matterport, torchvision
+from maskrcnn.checkpoints.locate import locate
 from maskrcnn.checkpoints.native import Checkpoint
 from maskrcnn.checkpoints.published import PUBLISHED, fetch
 from maskrcnn.checkpoints.safe_pickle import read_pickle, read_torch
@@ -19,9 +21,8 @@ SOURCES: dict[str, tuple[str, Callable[[Mapping[str, Any], ImportConfig], Checkp
     "detectron2": (detectron2.TELLTALE, detectron2.from_detectron2),
     "matterport": (matterport.TELLTALE, matterport.from_matterport),
 }
-SUFFIXES = (".pth", ".pt", ".pkl", ".h5", ".hdf5")
-WRAPPERS = ("model", "state_dict", "model_state_dict")
-"""Keys under which training scripts store the weights beside the optimizer's state."""
+TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".tar")
+SUFFIXES = (*TORCH_SUFFIXES, ".pkl", ".h5", ".hdf5")
 
 
 def read_foreign(checkpoint: str | Path | Mapping[str, Any], source: str | None = None, **options: Any) -> Checkpoint:
@@ -33,15 +34,15 @@ def read_foreign(checkpoint: str | Path | Mapping[str, Any], source: str | None 
         settings = ImportConfig(**{**defaults, **set_values(settings)})
         checkpoint, source = fetch(published), "torchvision"
     state = _read(Path(checkpoint)) if isinstance(checkpoint, str | Path) else dict(checkpoint)
-    for wrapper in WRAPPERS:
-        if isinstance(state.get(wrapper), Mapping):
-            state = dict(state[wrapper])
+    if source is not None and source not in SOURCES:
+        raise UserError(f"there is no source {source!r}; there are {', '.join(SOURCES)}")
     if not state:
         raise UserError("the checkpoint holds no tensors")
-    source = source or _guess(state)
-    if source not in SOURCES:
-        raise UserError(f"there is no source {source!r}; there are {', '.join(SOURCES)}")
-    return SOURCES[source][1](state, settings)
+    located = locate(state, {name: telltale for name, (telltale, _) in SOURCES.items() if source in (None, name)})
+    if located is None:
+        raise _unknown(state, source)
+    read = SOURCES[located.source][1](located.tensors, settings)
+    return replace(read, provenance={**read.provenance, "unused": [*read.provenance["unused"], *located.beside]})
 
 
 def _coco_names() -> tuple[str, ...]:
@@ -50,14 +51,11 @@ def _coco_names() -> tuple[str, ...]:
     return tuple(MaskRCNN_ResNet50_FPN_Weights.COCO_V1.meta["categories"][1:])
 
 
-def _guess(state: Mapping[str, Any]) -> str:
-    for name, (telltale, _) in SOURCES.items():
-        if telltale in state or f"module.{telltale}" in state:
-            return name
-    raise UserError(
-        "the checkpoint's tensors are not those of a Mask R-CNN that this package knows. None of these is among them: "
-        + ", ".join(f"{telltale} ({name})" for name, (telltale, _) in SOURCES.items())
-        + f". It has, for example, {', '.join(list(state)[:3])}"
+def _unknown(state: Mapping[str, Any], source: str | None) -> UserError:
+    expected = [f"{telltale} ({name})" for name, (telltale, _) in SOURCES.items() if source in (None, name)]
+    return UserError(
+        "the checkpoint's tensors are not those of a Mask R-CNN that this package knows. No name in it ends in "
+        f"{' or '.join(expected)}. It has, for example, {', '.join(map(str, list(state)[:3]))}"
     )
 
 
@@ -68,7 +66,7 @@ def _read(path: Path) -> dict[str, Any]:
         return matterport.read_h5(path)
     if path.suffix not in SUFFIXES:
         raise UserError(f"{path}: a checkpoint ends in {', '.join(SUFFIXES)}")
-    content = read_pickle(path) if path.suffix == ".pkl" else read_torch(path)
+    content = read_torch(path) if path.suffix in TORCH_SUFFIXES else read_pickle(path)
     if not isinstance(content, Mapping):
         raise UserError(f"{path} holds no dictionary of tensors but a {type(content).__name__}")
     return dict(content)

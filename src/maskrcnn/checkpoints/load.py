@@ -59,8 +59,8 @@ def import_checkpoint(
 ) -> Predictor:
     """Open another program's Mask R-CNN; it gives the detections that it gave there.
 
-    `checkpoint` is a ``.pth``, ``.pt``, ``.pkl`` or ``.h5`` file, a dictionary of arrays or tensors, or "coco" or
-    "coco-v2", torchvision's published weights, which are downloaded if they are not cached. `source` is "torchvision",
+    `checkpoint` is a ``.pth``, ``.pt``, ``.ckpt``, ``.pkl`` or ``.h5`` file, a dictionary of arrays or tensors, or
+    "coco" or "coco-v2", torchvision's published weights, downloaded if they are not cached. `source` is "torchvision",
     "detectron2" or "matterport"; None guesses it from the names of the tensors. `options` are the fields of
     `maskrcnn.config.ImportConfig`. Class ids stay those of the source: 1 to K - 1 for torchvision and Matterport, 0 to
     K - 1 for Detectron2. ``provenance["unused"]`` lists the tensors that no model needs. Only arrays are read from a

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,17 @@ ALLOWED = {
 }
 
 
+REFUSED_BY_TORCH = re.compile(r"Unsupported \w+: GLOBAL ([\w.]+)")
+
+
+class _RefusedError(Exception):
+    """The name of an object that is neither an array nor a container."""
+
+
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ALLOWED:
-            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is neither an array nor a container")
+            raise _RefusedError(f"{module}.{name}")
         return super().find_class(module, name)
 
 
@@ -42,12 +49,18 @@ def read_pickle(path: Path) -> Any:
         return _Unpickler(io.BytesIO(path.read_bytes()), encoding="latin1").load()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    except Exception as error:  # a damaged pickle can raise any
-        raise UserError(f"{path} was refused: {error}") from None
+    except _RefusedError as error:
+        raise UserError(
+            f"{path} was refused: it refers to {error}, which is neither an array nor a container. "
+            "If you trust the file, save its arrays alone: "
+            f"pickle.dump({{'model': arrays}}, open('{path.stem}-weights.pkl', 'wb'))"
+        ) from None
+    except Exception:  # a damaged pickle can raise any
+        raise UserError(f"{path} was refused: it is damaged, or no pickle") from None
 
 
 def read_torch(path: Path) -> Any:
-    """Read a ``.pth`` or ``.pt`` of tensors with torch's allow-list. Raises `UserError`."""
+    """Read a file of `torch.save` with torch's allow-list of tensors and containers. Raises `UserError`."""
     import torch
 
     try:
@@ -56,5 +69,25 @@ def read_torch(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} was refused: {(str(error) or type(error).__name__).splitlines()[0]}") from None
+    except Exception as error:  # a damaged file can raise any
+        raise UserError(f"{path} was refused: {_reason(str(error), path)}") from None
+
+
+def _reason(torch_message: str, path: Path) -> str:
+    """Say why torch refused a file, and how to save its tensors alone."""
+    target = f"'{path.stem}-weights.pth'"
+    if "TorchScript" in torch_message:
+        return (
+            "it is a TorchScript program. Save its tensors alone: "
+            f"torch.save(torch.jit.load('{path}').state_dict(), {target})"
+        )
+    refused = REFUSED_BY_TORCH.search(torch_message)
+    if refused is None:
+        return "it is damaged, or torch.save did not write it"
+    name = refused[1]
+    return (
+        f"beside tensors it holds {name}, an object that could run code when it is opened. If you trust the file, "
+        f"save its tensors alone: loaded = torch.load('{path}', map_location='cpu', weights_only=False); torch.save("
+        f"loaded.state_dict() if hasattr(loaded, 'state_dict') else loaded['state_dict'], {target}). The last key is "
+        "the one under which the file keeps its tensors"
+    )

@@ -26,7 +26,7 @@ def import_(
     Parameters
     ----------
     checkpoint
-        torchvision's .pth, Detectron2's .pkl or .pth, Matterport's .h5.
+        torchvision's .pth or a .ckpt around it, Detectron2's .pkl or .pth, Matterport's .h5.
     out
         Model file to write, ending in .safetensors.
     source

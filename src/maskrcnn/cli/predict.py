@@ -35,6 +35,7 @@ def predict(
     coco: bool = False,
     overwrite: bool = False,
     image_ids: Literal["auto", "name", "stem"] = "auto",
+    like: Path | None = None,
     batch_size: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
     device: Device = "auto",
     settings: Annotated[PredictConfig | None, Parameter(name="*", group="Prediction")] = None,
@@ -66,6 +67,9 @@ def predict(
         Replace existing results.
     image_ids
         ImageId of a picture: its file name, or the stem, without suffix. auto follows the training data.
+    like
+        Sample submission: submission.csv gets its columns, image ids and order of rows, and its empty rows.
+        Each of its images must be among the pictures, and the reverse.
     batch_size
         Maximum number of pictures in a batch. Only pictures of the same input shape share one.
     json
@@ -73,20 +77,31 @@ def predict(
     """
     from maskrcnn.checkpoints.load import load
     from maskrcnn.inference.outputs import Writer
+    from maskrcnn.inference.submission import Sample
 
     predictor = load(model, device=device)
     if settings is not None:
         predictor = predictor.changed(**set_values(settings))
     _check_existing(out, overwrite, submission=submission, overlays=overlays, labels=labels, coco=coco)
     files, names = list(_find_files(pictures)), _UniqueNames()
-    name_style = predictor.provenance.get("data", {}).get("names") if image_ids == "auto" else image_ids
-    pending: deque[tuple[Path, PurePosixPath]] = deque()
+    listed = _read_list() if STANDARD_INPUT in pictures else iter(())
+    sample: Sample | None = None
+    sample_ids: Iterator[str] = iter(())
+    if like is not None:
+        sample, files, listed = Sample.read(like), [*files, *listed], iter(())
+        sample.check_classes(predictor.class_ids, predictor.class_names)
+        sample_ids = iter(sample.ids_of([path for path, _ in files]))
+    style = predictor.provenance.get("data", {}).get("names") if image_ids == "auto" else image_ids
+    without_folders = style == "stem" and len({name.stem for _, name in files}) == len(files)
+    pending: deque[tuple[Path, PurePosixPath, str]] = deque()
     n_pages_of_name: dict[str, int] = {}
     n_pictures = n_instances = n_skipped = 0
 
     def paths() -> Iterator[Path]:
-        for path, name in chain(files, _read_list() if STANDARD_INPUT in pictures else ()):
-            pending.append((path, names.unique(name)))
+        for path, name in chain(files, listed):
+            unique = names.unique(name)
+            image_id = next(sample_ids, None) or _image_id(unique, style, without_folders)
+            pending.append((path, unique, image_id))
             with suppress(ImageError):  # prediction reports it
                 if (n_pages := read_header(path).n_pages) > 1:
                     n_pages_of_name[str(path)] = n_pages
@@ -97,14 +112,14 @@ def predict(
         n_skipped += 1
         say(f"skipped: {error}")
 
-    writer = Writer(out, overlays=overlays, labels=labels, with_class=len(predictor.class_ids) > 1)
+    with_class = len(predictor.class_ids) > 1
+    writer = Writer(out, overlays=overlays, labels=labels, with_class=with_class, sample=sample)
     with Progress(console=talk, transient=True) as bar, writer.open(submission=submission, coco=coco):
         task = bar.add_task("predicting", total=None)
         for detections in predictor.predict_many(paths(), batch_size=batch_size, keep_pixels=overlays, on_error=report):
-            path, name = pending.popleft()
+            path, name, image_id = pending.popleft()
             while str(path) != detections.image:  # pictures before it were skipped
-                path, name = pending.popleft()
-            image_id = str(name.with_suffix("") if name_style == "stem" else name)
+                path, name, image_id = pending.popleft()
             writer.add(name, image_id, detections)
             if json:
                 print_json(_to_json(detections))
@@ -118,6 +133,13 @@ def predict(
     if written:
         say("written: " + ", ".join(map(str, written)))
     return SOME_UNREADABLE if n_skipped else 0
+
+
+def _image_id(name: PurePosixPath, style: str | None, without_folders: bool) -> str:
+    """Name a picture as the training data does: with suffix, as a stem, or as a path without suffix."""
+    if style not in ("stem", "path"):
+        return str(name)
+    return name.stem if without_folders else str(name.with_suffix(""))
 
 
 def _find_files(pictures: list[str]) -> Iterator[tuple[Path, PurePosixPath]]:

@@ -21,6 +21,7 @@ from maskrcnn.deploy.whole import check_expressible, whole_graph
 from maskrcnn.detection.fit import stack
 from maskrcnn.errors import ImageError, UserError
 from maskrcnn.evaluation import evaluate
+from maskrcnn.evaluation.classes import match_classes
 from maskrcnn.files import atomic, unfinished
 from maskrcnn.inference.bundle import describe, write_bundle
 from maskrcnn.inference.predictor import Predictor
@@ -109,6 +110,7 @@ def _int8(
     model: Predictor, runtime: str, data: Dataset, most_loss: float, say: Callable[[str], None]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Quantised graphs by name, and their scores beside those of fp32."""
+    match_classes(model, data)  # raises before the long work
     order = np.random.default_rng(0).permutation(len(data))
     half = max(min(CALIBRATION_IMAGES, len(data) // 2), 1)
     for_ranges, for_scores = data.take(order[:half]), data.take(order[half : half + MEASURED_IMAGES])
@@ -123,7 +125,7 @@ def _int8(
     say(f"measuring fp32 and int8 on {len(for_scores)} other images")
     scores: dict[str, Any] = {"images": len(for_scores)}
     for name, predictor in (("fp32", fp32), ("int8", _in_memory(model, quantized_graphs, runtime))):
-        result = evaluate(predictor, for_scores, say=say)
+        result = evaluate(predictor, for_scores, say=say if name == "fp32" else lambda line: None)
         scores[name] = {f"{kind} AP": 100 * (result[kind]["AP"] or 0.0) for kind in ("box", "mask")}
         say(f"{name}: box AP {scores[name]['box AP']:.2f}, mask AP {scores[name]['mask AP']:.2f}")
     lost = max(scores["fp32"][kind] - scores["int8"][kind] for kind in ("box AP", "mask AP"))

@@ -12,8 +12,9 @@ import numpy as np
 
 from maskrcnn.data.reading import Reading, range_text
 from maskrcnn.data.table import Dataset
-from maskrcnn.errors import ImageError, UserError, say
+from maskrcnn.errors import ImageError, say
 from maskrcnn.evaluation import kaggle
+from maskrcnn.evaluation.classes import match_classes
 from maskrcnn.evaluation.coco import coco_scores
 from maskrcnn.structures import Detections
 
@@ -46,7 +47,8 @@ def evaluate(
     COCO scores use all detections with a score of at least 0.05, or the model's threshold if lower. Kaggle scores use
     those that `predict` returns, without overlaps. "unreadable" lists the errors of images that could not be read; they
     are not scored. The model's range of 16-bit pictures is used; if the data's differs, `say` gets a line about it.
-    Raise `UserError` if model and data share no class id.
+    Classes are matched by name, or by id if either side has no names; `say` gets a line about those without a
+    counterpart. Raise `UserError` if the classes do not agree (`match_classes`).
     """
     return examine(model, data, on_image=on_image, say=say).scores
 
@@ -59,8 +61,9 @@ def examine(
     say: Callable[[str], None] = say,
 ) -> Evaluation:
     """Evaluate like `evaluate`, and keep the detections and the score of each image."""
-    if note := differing_range(model.reading, data):
-        say(note)
+    for note in (match_classes(model, data).note, differing_range(model.reading, data)):
+        if note:
+            say(note)
     started = time.perf_counter()
     detections = find(model, data, range(len(data)), on_image=on_image)
     return judge_found(model, data, detections, time.perf_counter() - started)
@@ -76,9 +79,10 @@ def find(
 ) -> dict[int, Detections | str]:
     """Return the detections of the images with indices `images`, or the error message if unreadable, by index.
 
-    Up to `batch_size` images pass the network together. The next ones are decoded meanwhile.
+    Detections have the class ids and names of `data`; those of classes that the data lacks are dropped. Up to
+    `batch_size` images pass the network together. The next ones are decoded meanwhile.
     """
-    require_common_classes(model.class_ids, data)
+    match = match_classes(model, data)
     predictor = model.changed(score_threshold=min(MIN_SCORE, model.config.predict.score_threshold))
     predictor = predictor.oriented(data.reading.exif)  # that of the masks
     result: dict[int, Detections | str] = {}
@@ -93,7 +97,8 @@ def find(
         while (path := str(data.files[i := pending.popleft()])) != detections.image:
             result[i] = errors[path]  # no detections came of the images before this one
         unchanged = detections.hw == data.hw(i)
-        result[i] = detections if unchanged else f"{path}: (height, width) changed from {data.hw(i)} to {detections.hw}"
+        change = f"{path}: (height, width) changed from {data.hw(i)} to {detections.hw}"
+        result[i] = match.in_data_classes(detections) if unchanged else change
         if on_image is not None:
             on_image(len(images) - len(pending))
     if pending and on_image is not None:
@@ -113,16 +118,6 @@ def differing_range(reading: Reading, data: Dataset) -> str | None:
         if found not in (None, used)
     ]
     return ". ".join(differences) or None
-
-
-def require_common_classes(class_ids: Sequence[Any], data: Dataset) -> None:
-    """Raise `UserError` if `data` contains none of the model's `class_ids`."""
-    model_ids, data_ids = {str(c) for c in class_ids}, {str(c) for c in data.class_ids}
-    if not model_ids & data_ids:
-        raise UserError(
-            f"the class ids of the model ({', '.join(sorted(model_ids)[:5])}) and of {data.source} "
-            f"({', '.join(sorted(data_ids)[:5])}) have nothing in common; use data that shares a class with the model"
-        )
 
 
 def judge_found(

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePath
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
 from PIL import Image
 
 from maskrcnn.errors import UserError
 from maskrcnn.files import atomic, named, write_image
-from maskrcnn.rle import RLE, are_disjoint
+from maskrcnn.inference.submission import PlainSubmission, Sample, SampleSubmission
 from maskrcnn.structures import Detections
 
 MAX_LABELS = 65535
@@ -27,15 +26,21 @@ MAX_PENDING = 4
 
 
 class Writer:
-    """Write detections image by image in a background thread. CSV and JSON files appear when all are written."""
+    """Write detections image by image in a background thread. CSV and JSON files appear when all are written.
 
-    def __init__(self, folder: Path, *, overlays: bool, labels: bool, with_class: bool) -> None:
+    With a `sample`, the submission has its columns, ids and order of rows.
+    """
+
+    def __init__(
+        self, folder: Path, *, overlays: bool, labels: bool, with_class: bool, sample: Sample | None = None
+    ) -> None:
         self.folder = folder
         self.overlays = overlays
         self.labels = labels
         self.with_class = with_class
+        self.sample = sample
         self._submission, self._results_file = folder / "submission.csv", folder / "coco.json"
-        self._csv: Any = None
+        self._rows: PlainSubmission | SampleSubmission | None = None
         self._coco: TextIO | None = None
         self._results = 0
         self._pending: deque[Future[None]] = deque()
@@ -45,14 +50,19 @@ class Writer:
         """Open ``submission.csv`` and ``coco.json`` under temporary names while images are added."""
         with ExitStack() as stack:
             if submission:
-                self._csv = csv.writer(stack.enter_context(_atomic_text(self._submission)), lineterminator="\n")
-                self._csv.writerow(["ImageId", "EncodedPixels"] + (["ClassId"] if self.with_class else []))
+                file = stack.enter_context(_atomic_text(self._submission))
+                self._rows = (
+                    SampleSubmission(file, self.sample) if self.sample else PlainSubmission(file, self.with_class)
+                )
             if coco:
                 self._coco = stack.enter_context(_atomic_text(self._results_file))
                 self._coco.write("[")
             self._thread = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="maskrcnn-write"))
             yield self
             self.wait()
+            if self._rows is not None:
+                with named(self._submission):
+                    self._rows.finish()
             if self._coco is not None:
                 with named(self._results_file):
                     self._coco.write("\n]\n")
@@ -71,11 +81,11 @@ class Writer:
             self._pending.popleft().result()
 
     def _write(self, name: PurePath, image_id: str, detections: Detections) -> None:
-        if self._csv is not None or self.labels:
+        if self._rows is not None or self.labels:
             without_overlaps = detections.without_overlaps()
-            if self._csv is not None:
+            if self._rows is not None:
                 with named(self._submission):
-                    self._add_rows(image_id, without_overlaps)
+                    self._rows.add(image_id, without_overlaps)
             if self.labels:
                 write_image(label_picture(without_overlaps), self.folder / "labels" / name.with_suffix(".png"))
         if self._coco is not None:
@@ -87,18 +97,6 @@ class Writer:
                     self._results += 1
         if self.overlays:
             detections.save_overlay(self.folder / "overlays" / name.with_suffix(".png"))
-
-    def _add_rows(self, image_id: str, detections: Detections) -> None:
-        """Write one row per instance or one empty row. Check that the masks are disjoint and survive the encoding."""
-        if not are_disjoint(detections.rles):
-            raise RuntimeError(f"masks of {image_id} share pixels; nothing was written")
-        for mask, class_id in zip(detections.rles, detections.class_ids, strict=True):
-            text = mask.to_encoded_pixels()
-            if RLE.from_encoded_pixels(text, detections.hw) != mask:
-                raise RuntimeError(f"a mask of {image_id} does not survive its own encoding; nothing was written")
-            self._csv.writerow([image_id, text] + ([class_id] if self.with_class else []))
-        if not detections.rles:
-            self._csv.writerow([image_id, ""] + ([""] if self.with_class else []))
 
 
 @contextmanager

@@ -22,7 +22,8 @@ from maskrcnn.data.dataset import swapped_labels
 from maskrcnn.data.split import absent_classes
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError
-from maskrcnn.evaluation import Evaluation, differing_range, find, judge_found, require_common_classes
+from maskrcnn.evaluation import Evaluation, differing_range, find, judge_found
+from maskrcnn.evaluation.classes import match_classes
 from maskrcnn.files import write_text
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.runtimes.torch import TorchRuntime
@@ -93,7 +94,7 @@ def train(
     if val_data is not None and len(val_data) == 0:
         val_data = None
     if val_data is not None:
-        require_common_classes(train_data.class_ids, val_data)
+        match_classes(train_data, val_data)  # raises for classes that do not agree
     with joined() as world, ExitStack() as held:
 
         def begin() -> bool:
@@ -158,7 +159,11 @@ class _Trainer:
 
     def _say_how_it_validates(self) -> None:
         if self.val_data is not None:
-            notes = differing_range(self.data.reading, self.val_data), absent_classes(self.val_data)
+            notes = (
+                match_classes(self.data, self.val_data).note,
+                differing_range(self.data.reading, self.val_data),
+                absent_classes(self.val_data),
+            )
             for note in filter(None, notes):
                 self.display.say(note)
             if self.val_data.n_instances:

@@ -26,7 +26,7 @@ from maskrcnn import __version__
 from maskrcnn.checkpoints.load import RUN_FILES
 from maskrcnn.checkpoints.native import read_tensors, write_tensors
 from maskrcnn.config import validated
-from maskrcnn.data.images import picture_suffixes
+from maskrcnn.data.pictures import picture_suffixes
 from maskrcnn.data.table import Dataset
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.errors import UserError
@@ -162,10 +162,17 @@ def provenance(data: Dataset, fingerprint: str, step: int, scores: dict[str, Any
             "images": len(data),
             "instances": data.n_instances,
             "sha256": fingerprint,
-            "names": "name" if Path(data.names[0]).suffix.lower() in picture_suffixes() else "stem",
+            "names": _name_style(data.names[0]),
         },
         "versions": {"maskrcnn": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
     }
     if scores is not None:
         record["validation"] = {key: scores[key] for key in ("box", "mask", "kaggle", "images")}
     return record
+
+
+def _name_style(name: str) -> str:
+    """Say how data names its images: "name" with a suffix, "path" with folders but no suffix, "stem" with neither."""
+    if Path(name).suffix.lower() in picture_suffixes():
+        return "name"
+    return "path" if "/" in name else "stem"

@@ -45,7 +45,7 @@ def start(data: Dataset, settings: Settings, machine: Machine, say: Callable[[st
     torch.manual_seed(config.train.seed)
     model = build(config, data, conventions)
     if initial is not None:
-        say(f"starts from {init}: {take_over(model, initial, data.class_names)}")
+        say(f"starts from {init}: {take_over(model, initial, data)}")
     else:
         model.backbone.require_any_size()
         say(f"backbone {config.model.backbone}: {model.backbone.load_weights(config.model.weights)}")

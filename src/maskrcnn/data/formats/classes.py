@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from maskrcnn.data.formats.columns import NO_OBJECT, Columns
+from maskrcnn.data.table import UNNAMED_CLASS
 from maskrcnn.errors import UserError
 
 
@@ -43,7 +44,7 @@ def read_classes(
 def find_class_names(ids: list[Any], names: Mapping[Any, str] | str | Path | None, has_classes: bool) -> list[str]:
     """Return the name of each class id: in `names`, else the id itself. Raise `UserError` for an id without a name."""
     if names is None:
-        return [str(c) for c in ids] if has_classes else ["object"]
+        return [str(c) for c in ids] if has_classes else [UNNAMED_CLASS]
     if isinstance(names, str | Path):
         names = _read_names(Path(names))
     lookup = {str(k): str(v) for k, v in names.items()}

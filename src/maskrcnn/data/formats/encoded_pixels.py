@@ -56,7 +56,7 @@ def read(
     image_text = table[layout.image].fill_null("").str.strip_chars()
     class_text = table[layout.class_].fill_null("").str.strip_chars() if layout.class_ else None
     if layout.combined:
-        image_text, class_text = _split_combined(image_text)
+        image_text, class_text = split_combined(image_text)
 
     names, row_image = _unique(image_text)
     first_rows = np.unique(row_image, return_index=True)[1] + 2
@@ -174,7 +174,7 @@ def write(path: str | Path, rows: Sequence[tuple[str, RLE | None, Any]], with_cl
 # ---- columns ------------------------------------------------------------------------------------------------------
 
 
-def _split_combined(column: pl.Series) -> tuple[pl.Series, pl.Series]:
+def split_combined(column: pl.Series) -> tuple[pl.Series, pl.Series]:
     """Split ``name.jpg_3`` into ``name.jpg`` and ``3``. A text without an underscore is an image without a class."""
     parts = column.str.extract_groups(r"^(.*)_([^_]*)$").struct.unnest()
     return parts["1"].fill_null(column), parts["2"].fill_null("")

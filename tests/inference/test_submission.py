@@ -1,0 +1,82 @@
+"""Submissions in the columns, ids and order of a sample submission."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from maskrcnn import RLE, Detections, UserError
+from maskrcnn.inference.submission import Sample, SampleSubmission
+from maskrcnn.training.run_folder import _name_style
+
+HW = (8, 40)
+
+
+def block(x1, x2):
+    mask = np.zeros(HW, bool)
+    mask[:, x1:x2] = True
+    return RLE.from_mask(mask)
+
+
+def found(masks, classes):
+    boxes = np.array([m.box for m in masks], np.float32).reshape(-1, 4)
+    names = [f"kind {c}" for c in classes]
+    return Detections(
+        boxes, np.linspace(0.9, 0.5, len(masks), dtype=np.float32), np.array(classes, int), names, masks, HW
+    )
+
+
+A, B, C = block(0, 5), block(10, 15), block(20, 30)
+FOUND = {"q.jpg": found([A, B, C], [2, 1, 2]), "p.jpg": found([], [])}
+
+
+def submitted(tmp_path, text):
+    path = tmp_path / "sample.csv"
+    path.write_text(text)
+    file = io.StringIO()
+    writer = SampleSubmission(file, Sample.read(path))
+    for image_id, detections in FOUND.items():
+        writer.add(image_id, detections)
+    writer.finish()
+    return list(csv.reader(file.getvalue().splitlines()))
+
+
+def test_columns_and_order_are_those_of_the_sample(tmp_path):
+    rows = submitted(tmp_path, "Note,ClassId,EncodedPixels,ImageId\nfirst,1,1 1,p.jpg\nsecond,1,1 1,q.jpg\n")
+    assert rows[0] == ["Note", "ClassId", "EncodedPixels", "ImageId"]
+    assert rows[1] == ["first", "", "", "p.jpg"]
+    assert rows[2:] == [["second", str(c), m.to_encoded_pixels(), "q.jpg"] for m, c in ((A, 2), (B, 1), (C, 2))]
+
+
+def test_rows_that_name_image_and_class_get_the_union_of_their_instances(tmp_path):
+    rows = submitted(tmp_path, "ImageId_ClassId,EncodedPixels\nq.jpg_2,\np.jpg_1,\nq.jpg_1,\np.jpg_2,\n")
+    union = A.union(C).to_encoded_pixels()
+    expected = [["q.jpg_2", union], ["p.jpg_1", ""], ["q.jpg_1", B.to_encoded_pixels()], ["p.jpg_2", ""]]
+    assert rows[1:] == expected
+
+
+def test_a_row_for_each_class_of_an_image(tmp_path):
+    rows = submitted(tmp_path, "ImageId,ClassId,EncodedPixels\np.jpg,1,\np.jpg,2,\nq.jpg,1,\nq.jpg,2,\n")
+    assert [row[:2] for row in rows[1:]] == [["p.jpg", "1"], ["p.jpg", "2"], *([["q.jpg", "1"]] + [["q.jpg", "2"]] * 2)]
+    assert [row[2] for row in rows[3:]] == [m.to_encoded_pixels() for m in (B, A, C)]
+
+
+def test_a_class_without_rows_is_named(tmp_path):
+    (tmp_path / "s.csv").write_text("Image_Class,EncodedPixels\na_1,\n".replace("Image_Class", "Image_Label"))
+    with pytest.raises(UserError, match="no row for the model's class 2; its classes are 1"):
+        Sample.read(tmp_path / "s.csv").check_classes([1, 2], ["1", "2"])
+
+
+def test_pictures_are_found_by_the_names_of_the_sample(tmp_path):
+    (tmp_path / "s.csv").write_text("id,rle\nb,\na,\n")
+    sample = Sample.read(tmp_path / "s.csv")
+    assert sample.ids_of([Path("t/a/images/a.png"), Path("t/b/images/b.png")]) == ["a", "b"]
+    with pytest.raises(UserError, match="'a' is several pictures"):
+        sample.ids_of([Path("x/a.png"), Path("y/a.png"), Path("b.png")])
+
+
+@pytest.mark.parametrize(("name", "style"), [("a", "stem"), ("a.v2", "stem"), ("x/a", "path"), ("a.PNG", "name")])
+def test_a_run_records_how_its_data_names_images(name, style):
+    assert _name_style(name) == style
