@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from maskrcnn import UserError, open_dataset
+from maskrcnn.data.names import PathIndex
 
 FOUND = {
     "the path, though another folder has the name": (["1.png", "b/1.png"], "1.png", "1.png"),
@@ -114,3 +115,11 @@ def test_lists_of_names_follow_the_same_order(tmp_path):
         without_root.named(["1"])
     stems = dataclasses.replace(without_root, names=["a/1", "b/1", "b/2"])
     assert stems.named(["b/1.png", "2.png"]).names == ["b/1", "b/2"]
+
+
+def test_many_equal_names_are_told_apart_by_their_folders():
+    """The work does not grow with the square of the files, which all have one name."""
+    paths = [f"{k:05d}/image.png" for k in range(20_000)]
+    index = PathIndex(paths)
+    found = [index.find(f"stage1/train/{path}").indices for path in paths]
+    assert found == [[k] for k in range(len(paths))]

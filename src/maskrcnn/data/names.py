@@ -44,10 +44,9 @@ class PathIndex:
     """
 
     def __init__(self, paths: Sequence[str]) -> None:
-        self._parts = [_parts(path) for path in paths]
-        self._folded_parts = [_folded(parts) for parts in self._parts]
-        self._by_key = _keyed(self._parts)
-        self._by_folded_key = _keyed(self._folded_parts)
+        parts_of_paths = [_parts(path) for path in paths]
+        self._by_key = _keyed(parts_of_paths)
+        self._by_folded_key = _keyed([_folded(parts) for parts in parts_of_paths])
 
     def find(self, text: str) -> Match:
         """Return the paths that `text` means."""
@@ -61,13 +60,13 @@ class PathIndex:
         return match or NO_MATCH
 
     def _find(self, difference: int, parts: Parts) -> Match | None:
-        by_key, known = (self._by_folded_key, self._folded_parts) if difference else (self._by_key, self._parts)
-        for rank, key in ((PATH, parts), (PATH_WITHOUT_SUFFIX, parts), (NAME, parts[-1:]), (STEM, parts[-1:])):
-            matches = by_key.get((rank, key), [])
-            if matches:
-                shared = [_common_folders(parts, known[i]) for i in matches]
-                most = max(shared)
-                return Match((-difference, rank, most), [i for i, n in zip(matches, shared, strict=True) if n == most])
+        by_key = self._by_folded_key if difference else self._by_key
+        endings = [parts[k:] for k in range(len(parts))]  # longest first
+        keys = [(PATH, parts), (PATH_WITHOUT_SUFFIX, parts)]
+        keys += [(rank, ending) for rank in (NAME, STEM) for ending in endings]
+        for rank, key in keys:
+            if (rank, key) in by_key:
+                return Match((-difference, rank, len(key)), by_key[rank, key])
         return None
 
 
@@ -82,11 +81,13 @@ def _without_suffix(parts: Parts) -> Parts:
 
 
 def _keyed(paths: list[Parts]) -> dict[tuple[int, Parts], list[int]]:
-    """Return the index of each path under each rank and key by which it can be found."""
+    """Return the index of each path under each rank and key by which it can be found: itself and its endings."""
     by_key: dict[tuple[int, Parts], list[int]] = {}
     for i, parts in enumerate(paths):
-        stem = without_suffix(parts[-1]) if parts else ""
-        keys = [(PATH, parts), (PATH_WITHOUT_SUFFIX, (*parts[:-1], stem)), (NAME, parts[-1:]), (STEM, (stem,))]
+        stemmed = _without_suffix(parts)
+        keys = [(PATH, parts), (PATH_WITHOUT_SUFFIX, stemmed)]
+        for k in range(len(parts)):
+            keys += [(NAME, parts[k:]), (STEM, stemmed[k:])]
         for key in keys:
             by_key.setdefault(key, []).append(i)
     return by_key
@@ -100,13 +101,3 @@ def _parts(text: str) -> Parts:
 
 def _folded(parts: Parts) -> Parts:
     return tuple(part.casefold() for part in parts)
-
-
-def _common_folders(a: Parts, b: Parts) -> int:
-    """Return how many folders above the file agree, from the file upwards."""
-    n = 0
-    for x, y in zip(reversed(a[:-1]), reversed(b[:-1]), strict=False):
-        if x != y:
-            break
-        n += 1
-    return n
