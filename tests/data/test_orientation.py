@@ -25,11 +25,21 @@ def test_the_stored_pixels_can_be_read(tmp_path, rng, orientation, suffix):
     path = tmp_path / f"a{suffix}"
     save_turned(stored, path, orientation)
     for exif, expected in (("ignore", stored), ("turn", turned(stored, orientation))):
-        with Image.open(io.BytesIO(path.read_bytes())) as image:
-            for source in (path, path.read_bytes(), image):
+        with Image.open(io.BytesIO(path.read_bytes())) as image, Image.open(path) as opened_by_path:
+            for source in (path, path.read_bytes(), image, image, opened_by_path, opened_by_path):
                 read = read_image(source, Reading(exif=exif))[:, :, 0]
                 assert read.shape == expected.shape
                 assert np.abs(read.astype(int) - expected).max() <= 12  # JPEG is not exact
+
+
+def test_the_page_of_an_open_tiff_is_read(tmp_path):
+    pages = [Image.fromarray(np.full((6, 8), value, np.uint8)) for value in (10, 20, 30)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    with Image.open(tmp_path / "a.tif") as image:
+        for page in (2, 0, 1):
+            image.seek(page)
+            assert (read_image(image) == 10 * (page + 1)).all()
+            assert image.tell() == page
 
 
 @pytest.mark.parametrize("exif", ["turn", "ignore"])

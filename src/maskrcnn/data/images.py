@@ -192,10 +192,14 @@ def _allow_large_pictures() -> None:
 
 @contextmanager
 def _opened(source: str | Path | bytes | Image.Image) -> Iterator[Image.Image]:
-    """Yield a Pillow image. One that the caller opened stays open."""
+    """Yield a Pillow image. One that the caller opened stays open; a TIFF also stays undecoded."""
+    page = 0
     if isinstance(source, Image.Image):
-        yield source
-        return
+        if source.format != "TIFF" or not getattr(source, "tile", None):
+            yield source
+            return
+        # Decoding turns a TIFF and drops its orientation, so that the next reading would find another picture.
+        page, source = source.tell(), _content(source)
     _allow_large_pictures()
     # Given a path, Pillow 13 maps an uncompressed TIFF into memory and scrambles it if its orientation is sideways.
     with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
@@ -205,7 +209,19 @@ def _opened(source: str | Path | bytes | Image.Image) -> Iterator[Image.Image]:
             claim = f"the header claims more than {PIXEL_LIMIT:,} pixels; not decoded"
             raise ImageError(f"{_name(source)}: {claim}") from None
         with image:
+            if page:
+                image.seek(page)
             yield image
+
+
+def _content(image: Image.Image) -> bytes:
+    """Return the bytes of the file behind an image that is not decoded yet."""
+    file = image.fp  # type: ignore[attr-defined]
+    position = file.tell()
+    file.seek(0)
+    content = file.read()
+    file.seek(position)
+    return content
 
 
 def _decoded(source: str | Path | bytes | Image.Image, convert: Callable[[Image.Image], T]) -> T:
