@@ -52,7 +52,7 @@ def test_masks_lie_on_their_objects_in_the_reading_they_were_drawn_on(tmp_path, 
     other = opened(csv, exif="turn" if exif == "ignore" else "ignore")
     assert find_wrong_orientation(data, turned_images(data), other) == []
     [finding] = find_wrong_orientation(other, turned_images(other), data)
-    assert finding.hurts
+    assert finding.is_problem
     assert f"--exif {exif}" in finding.message
 
 
@@ -72,7 +72,7 @@ def test_square_pictures_tell_the_order_of_runs(tmp_path, order):
     wrong = opened(csv, order=other)
     assert wrong.problems == []
     [finding] = find_wrong_order(wrong, order)
-    assert finding.hurts
+    assert finding.is_problem
     assert f"pass --order {order}" in finding.message
     assert find_wrong_order(wrong.take([0, 1]), order) == []
 

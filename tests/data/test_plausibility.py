@@ -54,7 +54,7 @@ def test_masks_along_the_other_axis_name_the_order(tmp_path, rng, hw):
         wrong, said = opened(csv, order=other)
         [finding] = wrong.problems
         assert finding.kind == Kind.IN_PIECES
-        assert finding.hurts
+        assert finding.is_problem
         assert f"pass --order {order}" in finding.message
         assert f"warning: {finding}" in said
         assert wrong.n_instances == right.n_instances

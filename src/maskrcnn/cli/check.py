@@ -51,7 +51,7 @@ def check(
         findings = [*opened.problems, *find_problems(opened, decode=decode, on_image=set_done)]
     if decode:
         findings += _check_orientation(data, options, opened)
-    n_problems = sum(finding.hurts for finding in findings)
+    n_problems = sum(finding.is_problem for finding in findings)
     statistics = {**opened.statistics(), "problems": n_problems, "notes": len(findings) - n_problems}
     if json:
         print_json({**statistics, "found": opened.notes, "findings": [_to_json(finding) for finding in findings]})
@@ -77,7 +77,7 @@ def _check_orientation(data: Path, options: ReadOptions, opened: Dataset) -> lis
 
 
 def _to_json(finding: Problem) -> dict[str, Any]:
-    return {**dataclasses.asdict(finding), "severity": "problem" if finding.hurts else "note"}
+    return {**dataclasses.asdict(finding), "severity": "problem" if finding.is_problem else "note"}
 
 
 def _show_findings(findings: list[Problem], opened: Dataset, max_examples: int) -> None:
@@ -94,7 +94,7 @@ def _show_findings(findings: list[Problem], opened: Dataset, max_examples: int) 
     table.add_column("largest share of a mask", justify="right")
     for kind, worst_first in found:
         share = "" if worst_first[0].share is None else f"{worst_first[0].share:.1%}"
-        table.add_row("problem" if worst_first[0].hurts else "note", str(kind), f"{len(worst_first):,}", share)
+        table.add_row("problem" if worst_first[0].is_problem else "note", str(kind), f"{len(worst_first):,}", share)
     talk.print(table)
     for kind, worst_first in found:
         shown = worst_first[:max_examples]
@@ -102,7 +102,7 @@ def _show_findings(findings: list[Problem], opened: Dataset, max_examples: int) 
         say(f"{kind}, {len(shown)} of {len(worst_first):,} (--all-problems lists them all):" if is_cut else f"{kind}:")
         for finding in shown:
             say("  " + str(finding).removeprefix(f"{opened.source}, "))
-    n_problems = sum(finding.hurts for finding in findings)
+    n_problems = sum(finding.is_problem for finding in findings)
     n_notes = len(findings) - n_problems
     problems = "no problems" if n_problems == 0 else f"{n_problems:,} problem{'s' if n_problems > 1 else ''}"
     say(f"{problems} found, {n_notes:,} note{'s' if n_notes != 1 else ''}")

@@ -19,8 +19,8 @@ from maskrcnn.rle import RLE
 MIN_RATIO = 1.5
 """Contrast of the other reading over that of this one, as the geometric mean over the pictures.
 
-The right reading of photos, microscope pictures and drawings has 2 to 8 times the contrast of each of the seven wrong
-ones; the worst single picture, with weak edges, has 0.8 times.
+Measured on 18 photos of fruits, 120 pictures of nuclei (BBBC038) and generated shapes, each saved in all orientations:
+the right reading has 2 to 8 times the contrast of each of the seven wrong ones; the worst single picture has 0.8 times.
 """
 
 MIN_AGREEING = 0.75

@@ -10,12 +10,12 @@ class Kind(StrEnum):
     """Kind of finding, as people read it; in the order in which they look at kinds."""
 
     BAD_ROW = "bad row"
-    NO_FILE = "image file not found"
+    NO_FILE = "image without a file of its own"
     UNREADABLE = "unreadable image"
     SIZE = "size that differs from the image"
     NO_OBJECTS = "data without objects"
     IN_PIECES = "masks in pieces that another option makes whole"
-    TURNED = "masks of the other EXIF reading"
+    TURNED = "masks drawn in the other EXIF orientation"
     TRANSPOSED = "masks along the other axis"
     CUT = "mask cut by a spreadsheet"
     REPEATED = "repeated mask"
@@ -42,7 +42,7 @@ class Problem:
     share: float | None = None
 
     @property
-    def hurts(self) -> bool:
+    def is_problem(self) -> bool:
         """Whether the fault costs training something."""
         return self.kind not in NOTES
 
