@@ -23,7 +23,7 @@ MAX_SHARED = 1 - MIN_VISIBLE_FRACTION
 """Share of the smaller mask that another mask of its class may cover.
 
 Beyond it, the smaller mask keeps less than half of its pixels where masks may not overlap (a submission, the Kaggle
-score), so a model that finds both objects loses one. Such a pair is usually one object that was drawn twice.
+score), so a model that finds both objects may lose the smaller one. Such a pair is usually one object that was drawn twice.
 """
 
 
