@@ -97,7 +97,8 @@ class Detections:
 
     boxes (N, 4) float32 xyxy, scores (N,) float32, class_ids (N,) as in the training data, N class_names and N rles.
     `hw` is the image's height and width, `image` its path if it came from a file, `pixels` the image if it was kept,
-    and `vocabulary` all class names of the model in its order.
+    and `vocabulary` all class names of the model in its order. `weakest_of_limit` holds the class score of the weakest
+    detection and the objectness of the weakest proposal, each None if their number is below its limit.
     """
 
     boxes: np.ndarray
@@ -109,6 +110,7 @@ class Detections:
     image: str | None = None
     pixels: np.ndarray | None = field(default=None, repr=False)
     vocabulary: tuple[str, ...] = field(default=(), repr=False)
+    weakest_of_limit: tuple[float | None, float | None] = field(default=(None, None), repr=False)
 
     def __post_init__(self) -> None:
         n = len(self.scores)

@@ -464,3 +464,11 @@ def test_a_submission_like_a_sample_is_checked_before_predicting(run, shapes, tm
     assert call(*arguments, "--like", sample) == 1
     assert "1 of the pictures" in capsys.readouterr().err
     assert not (tmp_path / "out" / "submission.csv").exists()
+
+
+def test_predict_says_that_a_limit_was_reached(run, shapes, tmp_path, capsys):
+    arguments = ["predict", *shapes.files[:2], "--model", run, "--no-overlays", "--overwrite", "--out", tmp_path]
+    assert call(*arguments, "--detections", "3", "--proposals", "40") == 0
+    assert "2 of 2 pictures reached the limit of 3 detections (--detections N)" in capsys.readouterr().err
+    assert call(*arguments, "--detections", "5000") == 0
+    assert "(--detections N)" not in capsys.readouterr().err

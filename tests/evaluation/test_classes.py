@@ -55,7 +55,7 @@ def test_names_decide_and_their_scores_do_not_depend_on_ids(model, shapes):
     labels = np.array([0, *(names.index(name) + 1 for name in model.class_names)])[shapes.labels]
     moved = dataclasses.replace(data_of(shapes, [4, 3, 2, 1], names), labels=labels)
     scores, notes = scores_of(renumbered, moved)
-    assert silence == []
+    assert not any("classes" in note for note in silence)
     assert any("matched by name" in note for note in notes)
     for kind in ("box", "mask"):
         assert scores[kind]["per_class"] == {name: plain[kind]["per_class"][name] for name in names}

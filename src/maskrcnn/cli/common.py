@@ -50,6 +50,16 @@ def progress_bar(total: int, title: str) -> Iterator[Callable[[int], None]]:
         yield lambda n_done: bar.update(task, completed=n_done)
 
 
+Proposals = Annotated[
+    int | None,
+    Parameter(
+        validator=Number(gte=1),
+        group="Prediction",
+        help="Maximum number of proposals of an image. Default: the model's.",
+    ),
+]
+
+
 @Parameter(name="*", group="Data")
 @dataclass(frozen=True)
 class ReadOptions:

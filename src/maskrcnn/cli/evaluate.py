@@ -8,7 +8,18 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from maskrcnn.cli import SOME_UNREADABLE
-from maskrcnn.cli.common import DataOptions, Device, Json, Model, print_json, progress_bar, read_names, say, show_scores
+from maskrcnn.cli.common import (
+    DataOptions,
+    Device,
+    Json,
+    Model,
+    Proposals,
+    print_json,
+    progress_bar,
+    read_names,
+    say,
+    show_scores,
+)
 from maskrcnn.config import PredictConfig, set_values
 
 
@@ -21,6 +32,7 @@ def evaluate(
     device: Device = "auto",
     options: DataOptions | None = None,
     settings: Annotated[PredictConfig | None, Parameter(name="*", group="Prediction")] = None,
+    proposals: Proposals = None,
     json: Json = False,
 ) -> int:
     """Score a model with COCO's box and mask AP and AR and the metric of the 2018 Data Science Bowl.
@@ -45,6 +57,8 @@ def evaluate(
     predictor = load(model, device=device)
     if settings is not None:
         predictor = predictor.changed(**set_values(settings))
+    if proposals is not None:
+        predictor = predictor.with_proposals(proposals)
     opened = (options or DataOptions()).open(data)
     if ids is not None:
         opened = opened.named(read_names(ids))

@@ -16,7 +16,7 @@ from cyclopts.validators import Number
 from rich.progress import Progress
 
 from maskrcnn.cli import SOME_UNREADABLE, STANDARD_INPUT
-from maskrcnn.cli.common import Device, Json, Model, print_json, say, talk
+from maskrcnn.cli.common import Device, Json, Model, Proposals, print_json, say, talk
 from maskrcnn.config import PredictConfig, set_values
 from maskrcnn.data.images import read_header
 from maskrcnn.data.pictures import describe_pages, image_files
@@ -39,6 +39,7 @@ def predict(
     batch_size: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
     device: Device = "auto",
     settings: Annotated[PredictConfig | None, Parameter(name="*", group="Prediction")] = None,
+    proposals: Proposals = None,
     json: Json = False,
 ) -> int:
     """Find instances in pictures. Masks are in pixels of the upright picture, as a viewer shows it.
@@ -76,12 +77,15 @@ def predict(
         Print one JSON object for each picture.
     """
     from maskrcnn.checkpoints.load import load
+    from maskrcnn.inference.limits import LimitCounter
     from maskrcnn.inference.outputs import Writer
     from maskrcnn.inference.submission import Sample
 
     predictor = load(model, device=device)
     if settings is not None:
         predictor = predictor.changed(**set_values(settings))
+    if proposals is not None:
+        predictor = predictor.with_proposals(proposals)
     _check_existing(out, overwrite, submission=submission, overlays=overlays, labels=labels, coco=coco)
     files, names = list(_find_files(pictures)), _UniqueNames()
     listed = _read_list() if STANDARD_INPUT in pictures else iter(())
@@ -96,6 +100,7 @@ def predict(
     pending: deque[tuple[Path, PurePosixPath, str]] = deque()
     n_pages_of_name: dict[str, int] = {}
     n_pictures = n_instances = n_skipped = 0
+    limits = LimitCounter(predictor.config)
 
     def paths() -> Iterator[Path]:
         for path, name in chain(files, listed):
@@ -121,13 +126,14 @@ def predict(
             while str(path) != detections.image:  # pictures before it were skipped
                 path, name, image_id = pending.popleft()
             writer.add(name, image_id, detections)
+            limits.add(detections)
             if json:
                 print_json(_to_json(detections))
             n_pictures, n_instances = n_pictures + 1, n_instances + len(detections)
             bar.update(task, completed=n_pictures, description=f"predicting {n_pictures:,}")
     say(f"{n_pictures:,} pictures, {n_instances:,} instances" + (f"; {n_skipped:,} skipped" if n_skipped else ""))
-    if page_note := describe_pages(n_pages_of_name):
-        say(page_note)
+    for note in filter(None, (limits.sentence(), describe_pages(n_pages_of_name))):
+        say(note)
     written = [out / "submission.csv"] * submission + [out / "coco.json"] * coco
     written += [out / "overlays"] * overlays + [out / "labels"] * labels
     if written:

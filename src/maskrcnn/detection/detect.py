@@ -17,7 +17,7 @@ from maskrcnn.detection.arrays import beside
 from maskrcnn.detection.boxes import to_units
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.detection.pool import BOX_POOL, pool
-from maskrcnn.detection.propose import propose, sigmoid
+from maskrcnn.detection.propose import propose, sigmoid, weakest_proposals
 from maskrcnn.detection.select import select
 from maskrcnn.detection.stages import Array, RawDetections, Trunk
 from maskrcnn.detection.timing import stage
@@ -69,7 +69,13 @@ class Detector:
                 pooled = self._pool(trunk, selected.boxes, selected.image_index, size // 2)
             with stage("mask head"):
                 masks = sigmoid(network.mask_head(pooled, selected.labels))
-        return RawDetections(selected.boxes, selected.scores, selected.labels, selected.image_index, masks)
+        weakest = weakest_proposals(proposals, len(windows), self.config.proposals)
+        return RawDetections(selected.boxes, selected.scores, selected.labels, selected.image_index, masks, weakest)
+
+    def with_proposals(self, limit: int) -> Detector:
+        """Return the same method with another limit of proposals, of an image and of each level."""
+        limits = {"proposals": limit, "proposals_per_level": max(limit, self.config.proposals_per_level)}
+        return Detector(self.config.model_copy(update=limits), self.conventions)
 
     def _pool(self, trunk: Trunk, boxes: Array, image_index: Array, size: int) -> Array:
         """`pool`. On a CPU, valid until this thread's next call: 50 MB of fresh memory would cost more than pooling."""

@@ -15,6 +15,7 @@ import numpy as np
 from maskrcnn.config import PredictConfig
 from maskrcnn.detection.boxes import sides, to_pixels, to_units
 from maskrcnn.detection.conventions import Conventions
+from maskrcnn.detection.select import DEFAULT_DETECTIONS
 from maskrcnn.detection.stages import RawDetections
 from maskrcnn.detection.timing import stage
 from maskrcnn.kernels.masks import grid_to_runs
@@ -37,6 +38,7 @@ def finish(
 ) -> Iterator[Detections]:
     """Yield the detections of each picture of a batch; `windows` (B, 4) are the pictures in inputs of `input_hw`."""
     all_ids = np.array(class_ids)
+    weakest = _weakest_of_limits(raw, len(pictures_hw), predict.detections or DEFAULT_DETECTIONS)
     if predict.mask_scoring:
         raw = score_by_masks(raw, predict.score_threshold)
     for b, (window, hw) in enumerate(zip(windows, pictures_hw, strict=True)):
@@ -55,7 +57,18 @@ def finish(
             rles=rles,
             hw=hw,
             vocabulary=tuple(class_names),
+            weakest_of_limit=weakest[b],
         )
+
+
+def _weakest_of_limits(raw: RawDetections, n_images: int, limit: int) -> list[tuple[float | None, float | None]]:
+    """Return `Detections.weakest_of_limit` of each image."""
+    result = []
+    for b in range(n_images):
+        scores = raw.scores[raw.image_index == b]
+        proposal = np.nan if raw.weakest_proposals is None else float(raw.weakest_proposals[b])
+        result.append((float(scores.min()) if len(scores) >= limit else None, None if np.isnan(proposal) else proposal))
+    return result
 
 
 def score_by_masks(raw: RawDetections, min_score: float) -> RawDetections:

@@ -67,6 +67,16 @@ def proposal_bounds(windows: Array, trunk: Trunk, conventions: Conventions) -> A
     return to_units(windows, trunk.input_hw, conventions)
 
 
+def weakest_proposals(proposals: Proposals, n_images: int, limit: int) -> Array:
+    """Objectness (B,) of the weakest proposal of each image that has `limit` of them, NaN for the others."""
+    xp = array_namespace(proposals.logits)
+    if len(proposals.logits) < limit:
+        return beside(np.full(n_images, np.nan, np.float32), proposals.logits)
+    in_image = proposals.image_index[:, None] == beside(np.arange(n_images), proposals.image_index)  # (R, B)
+    weakest = xp.min(xp.where(in_image, proposals.logits[:, None], xp.inf), axis=0)
+    return xp.where(xp.sum(xp.astype(in_image, xp.int64), axis=0) >= limit, sigmoid(weakest), xp.nan)
+
+
 def sigmoid(logits: Array) -> Array:
     """1 / (1 + exp(-x)), without a warning where the exponential overflows."""
     with np.errstate(over="ignore"):

@@ -74,6 +74,10 @@ class Selection:
 
 @dataclass(frozen=True)
 class RawDetections(Selection):
-    """A `Selection` with mask probabilities (N, M, M) in [0, 1], laid over each box."""
+    """A `Selection` with mask probabilities (N, M, M) in [0, 1], laid over each box.
+
+    `weakest_proposals` (B,): objectness of the weakest proposal of images that have as many as allowed, else NaN.
+    """
 
     masks: Array
+    weakest_proposals: Array | None = None

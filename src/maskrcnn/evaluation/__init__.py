@@ -16,6 +16,7 @@ from maskrcnn.errors import ImageError, say
 from maskrcnn.evaluation import kaggle
 from maskrcnn.evaluation.classes import match_classes
 from maskrcnn.evaluation.coco import coco_scores
+from maskrcnn.inference.limits import limit_note
 from maskrcnn.structures import Detections
 
 if TYPE_CHECKING:
@@ -27,12 +28,16 @@ MIN_SCORE = 0.05
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Result of `evaluate`, the readable images, and for each its detections (for COCO) and Kaggle score (images,)."""
+    """Result of `evaluate`, the readable images, and for each its detections (for COCO) and Kaggle score (images,).
+
+    `limit_note` is a sentence about limits that may have cost objects.
+    """
 
     scores: dict[str, Any]
     data: Dataset
     detections: list[Detections]
     image_scores: np.ndarray
+    limit_note: str | None = None
 
 
 def evaluate(
@@ -66,7 +71,10 @@ def examine(
             say(note)
     started = time.perf_counter()
     detections = find(model, data, range(len(data)), on_image=on_image)
-    return judge_found(model, data, detections, time.perf_counter() - started)
+    evaluation = judge_found(model, data, detections, time.perf_counter() - started)
+    if evaluation.limit_note:
+        say(evaluation.limit_note)
+    return evaluation
 
 
 def find(
@@ -130,7 +138,7 @@ def judge_found(
     scores, image_scores = _score(readable, detections, model.config.predict.score_threshold)
     unreadable = [message for _, message in sorted(results.items()) if isinstance(message, str)]
     scores |= {"inference_seconds": inference_seconds, "unreadable": unreadable}
-    return Evaluation(scores, readable, detections, image_scores)
+    return Evaluation(scores, readable, detections, image_scores, limit_note(detections, model.config))
 
 
 def score(data: Dataset, detections: Iterable[Detections], score_threshold: float = 0.5) -> dict[str, Any]:

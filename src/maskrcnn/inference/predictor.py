@@ -94,6 +94,13 @@ class Predictor:
         """Return the same network with other prediction settings: ``model.changed(score_threshold=0.3)``."""
         return self._with(self.config.changed(predict=settings), self.reading)
 
+    def with_proposals(self, limit: int) -> Predictor:
+        """Return the same network with another limit of proposals of a picture. Raises `UserError` below 1."""
+        config = self.config.changed(model={"proposals": limit})
+        classes = self.class_ids, self.class_names
+        runtime = self.runtime.with_proposals(limit)
+        return Predictor(runtime, config, *classes, provenance=self.provenance, reading=self.reading)
+
     def oriented(self, exif: Exif) -> Predictor:
         """Return the same network for pictures that are turned by their EXIF orientation ("turn") or not ("ignore")."""
         return self._with(self.config, replace(self.reading, exif=exif))

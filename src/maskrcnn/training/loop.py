@@ -342,6 +342,8 @@ class _Trainer:
 
         def judge() -> dict[str, Any]:
             self.evaluation = judge_found(predictor, data, all_detections, time.monotonic() - began)
+            if self.evaluation.limit_note:
+                self.display.say(self.evaluation.limit_note)
             return self.evaluation.scores
 
         return self.world.from_first(judge)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,7 +36,14 @@ class Runtime(ABC):
     def detect(self, pixels: np.ndarray, windows: np.ndarray, predict: PredictConfig) -> RawDetections:
         """`Detector.detect`, as NumPy arrays."""
         raw = self.detector.detect(self.network(), pixels, windows, predict)
-        return RawDetections(*(to_numpy(v) for v in (raw.boxes, raw.scores, raw.labels, raw.image_index, raw.masks)))
+        columns = raw.boxes, raw.scores, raw.labels, raw.image_index, raw.masks, raw.weakest_proposals
+        return RawDetections(*(to_numpy(column) for column in columns))
+
+    def with_proposals(self, limit: int) -> Runtime:
+        """Return a runtime of the same network with another limit of proposals."""
+        changed = copy(self)
+        changed.detector = self.detector.with_proposals(limit)
+        return changed
 
 
 class Engine(Protocol):
