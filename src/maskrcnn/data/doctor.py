@@ -22,8 +22,8 @@ MAX_MASK_FRACTION = 0.99
 MAX_SHARED = 1 - MIN_VISIBLE_FRACTION
 """Share of the smaller mask that another mask of its class may cover.
 
-Beyond it, the smaller mask keeps less than half of its pixels where masks may not overlap (a submission, the Kaggle
-score), so a model that finds both objects may lose the smaller one. Such a pair is usually one object that was drawn twice.
+Beyond it, the smaller mask may keep less than half of its pixels where masks may not overlap (a submission, the Kaggle
+score), and is dropped. Such a pair is usually one object that was drawn twice.
 """
 
 
