@@ -339,7 +339,7 @@ def test_train_works_outside_the_main_thread(shapes, tmp_path):
 
 def test_invalid_model_files_are_refused(tmp_path, run):
     (tmp_path / "a.safetensors").write_bytes(b"hello")
-    with pytest.raises(UserError, match="not a readable model file"):
+    with pytest.raises(UserError, match="not a readable safetensors file"):
         maskrcnn.load(tmp_path / "a.safetensors")
     with pytest.raises(UserError, match="neither a run folder"):
         maskrcnn.load(tmp_path)
