@@ -13,7 +13,7 @@ ROOT = Path(maskrcnn.__file__).parent
 FLOORS = [
     {"kernels", "config", "settings", "errors", "files"},
     {"rle"},
-    {"drawing"},
+    {"fonts", "drawing"},
     {"structures"},
     {"detection"},
     {"model", "data"},

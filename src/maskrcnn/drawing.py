@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from maskrcnn.fonts import font_for
 from maskrcnn.rle import RLE
 
 # Okabe and Ito's colour-blind-safe palette (jfly.uni-koeln.de/color) without black and grey.
@@ -26,8 +27,6 @@ PADDING = 2
 
 Rectangle = tuple[int, int, int, int]
 """Half-open, (x1, y1, x2, y2) in pixels."""
-
-Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def draw_instances(
@@ -51,7 +50,7 @@ def draw_instances(
         _paint(canvas, mask, PALETTE[color % len(PALETTE)], zoom)
     picture = Image.fromarray(canvas)
     draw = ImageDraw.Draw(picture)
-    font = ImageFont.load_default(max(11, round(max(picture.size) / 60)))
+    font_size = max(11, round(max(picture.size) / 60))
     inks = [tuple(int(v) for v in PALETTE[color % len(PALETTE)]) for color in colors]
     corners = np.array([m.box for m in masks] if boxes is None else boxes, float).reshape(-1, 4) * zoom
     if boxes is not None:
@@ -59,8 +58,9 @@ def draw_instances(
             draw.rectangle((x1, y1, max(x2 - 1, x1), max(y2 - 1, y1)), outline=ink, width=1)
     if labels is not None:
         widths = corners[:, 2] - corners[:, 0] if len(masks) > CROWDED else np.full(len(masks), np.inf)
-        fitting = [i for i, text in enumerate(labels) if text and draw.textlength(text, font=font) < widths[i]]
-        _draw_labels(draw, font, [labels[i] for i in fitting], corners[fitting], [inks[i] for i in fitting])
+        lengths = [draw.textlength(text, font=font_for(text, font_size)) if text else 0 for text in labels]
+        fitting = [i for i, text in enumerate(labels) if text and lengths[i] < widths[i]]
+        _draw_labels(draw, font_size, [labels[i] for i in fitting], corners[fitting], [inks[i] for i in fitting])
     return picture
 
 
@@ -127,13 +127,15 @@ def _paint(canvas: np.ndarray, mask: RLE, color: np.ndarray, zoom: int) -> None:
 
 
 def _draw_labels(
-    draw: ImageDraw.ImageDraw, font: Font, texts: Sequence[str], boxes: np.ndarray, inks: Sequence[tuple[int, ...]]
+    draw: ImageDraw.ImageDraw, font_size: int, texts: Sequence[str], boxes: np.ndarray, inks: Sequence[tuple[int, ...]]
 ) -> None:
     """Draw each text on a plate of its colour `inks` at its box (N, 4), where it finds a place."""
-    extents = np.array([draw.textbbox((0, 0), text, font=font) for text in texts], float).reshape(-1, 4)
+    fonts = [font_for(text, font_size) for text in texts]
+    bounds = [draw.textbbox((0, 0), text, font=font) for text, font in zip(texts, fonts, strict=True)]
+    extents = np.array(bounds, float).reshape(-1, 4)
     sizes = np.ceil(extents[:, 2:] - extents[:, :2]).astype(np.int64) + 2 * PADDING + 1
     plates = place_labels(boxes.astype(np.int64), sizes, draw.im.size)
-    for text, extent, plate, ink in zip(texts, extents.tolist(), plates, inks, strict=True):
+    for text, font, extent, plate, ink in zip(texts, fonts, extents.tolist(), plates, inks, strict=True):
         if plate is None:
             continue
         x1, y1, x2, y2 = plate

@@ -179,13 +179,18 @@ class Detections:
         ]
 
     def save_overlay(self, path: str | Path) -> None:
-        """Write the image with outlines, boxes, class names and scores. Colours mark classes, or instances of one."""
+        """Write the image with outlines, boxes, class names and scores. Colours mark classes, or instances of one.
+
+        An id in brackets stands for a class name whose letters no font on this machine has.
+        """
         from maskrcnn.drawing import draw_instances
         from maskrcnn.files import write_image
+        from maskrcnn.fonts import legible
 
         if self.pixels is None:
             raise ValueError("these detections do not include their image; predict with keep_pixels=True")
-        labels = [f"{name} {score:.2f}" for name, score in zip(self.class_names, self.scores, strict=True)]
+        names = [legible(name, c) for name, c in zip(self.class_names, self.class_ids, strict=True)]
+        labels = [f"{name} {score:.2f}" for name, score in zip(names, self.scores, strict=True)]
         order = self.vocabulary or sorted(set(self.class_names))
         colors = np.array([order.index(name) for name in self.class_names], int) if len(order) > 1 else None
         write_image(draw_instances(self.pixels, self.rles, self.boxes, labels, colors), path)

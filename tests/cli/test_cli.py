@@ -472,3 +472,14 @@ def test_predict_says_that_a_limit_was_reached(run, shapes, tmp_path, capsys):
     assert "2 of 2 pictures reached the limit of 3 detections (--detections N)" in capsys.readouterr().err
     assert call(*arguments, "--detections", "5000") == 0
     assert "(--detections N)" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("command", "message"), [
+    (["import", "{tmp}/x.pth", "-o", "{tmp}/y.safetensors", "--class-names", "scratch", "dent"], "x.pth: there is no"),
+    (["import", "{tmp}/x.pth", "-o", "{tmp}/y.safetensors", "--anchor-sizes", "8", "16", "32"], "x.pth: there is no"),
+    (["check", "{tmp}/x.csv", "--column", "image=a", "rle=b"], "x.csv: there is no"),
+    (["train", "{tmp}/x.csv", "--swap-on-flip", "a=b", "c=d", "--anchor-ratios", "0.5", "1"], "x.csv: there is no"),
+])  # fmt: skip
+def test_list_options_take_several_values(command, message, tmp_path, capsys):
+    assert call(*(word.format(tmp=tmp_path) for word in command)) == 1
+    assert message in capsys.readouterr().err

@@ -14,7 +14,7 @@ app = App(
     help="Mask R-CNN: images and run-length masks in; a trained, scored model and predicted masks out.",
     version=__version__,
     help_on_error=False,
-    default_parameter=Parameter(negative_iterable=()),
+    default_parameter=Parameter(negative_iterable=(), consume_multiple=True),
     help_format="plaintext",  # Markdown would cost another 0.1 s to import
 )
 COMMANDS = {

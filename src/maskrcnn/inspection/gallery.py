@@ -15,6 +15,7 @@ from maskrcnn.drawing import draw_instances
 from maskrcnn.errors import ImageError
 from maskrcnn.evaluation import Evaluation
 from maskrcnn.evaluation.tide import KINDS, Judgement
+from maskrcnn.fonts import legible
 from maskrcnn.rle import RLE
 
 SIDE = 420
@@ -59,10 +60,12 @@ def picture(evaluation: Evaluation, judgement: Judgement, i: int) -> Picture:
     selected = np.flatnonzero((judgement.images == i) & (judgement.scores >= threshold))
     kinds, rows = judgement.kinds[selected], judgement.rows[selected]
     missed = judgement.found_at[data.instances(i)] < threshold
-    names = [data.class_names[k - 1] for k in data.labels[data.instances(i)]] if len(data.class_names) > 1 else None
+    shown = [legible(name, c) for name, c in zip(data.class_names, data.class_ids, strict=True)]
+    names = [shown[k - 1] for k in data.labels[data.instances(i)]] if len(shown) > 1 else None
     labels = [KINDS[k] if k else "" for k in kinds]
     if names is not None:
-        labels = [" ".join(filter(None, (detections.class_names[r], s))) for r, s in zip(rows, labels, strict=True)]
+        found = [legible(detections.class_names[r], detections.class_ids[r]) for r in rows]
+        labels = [" ".join(filter(None, pair)) for pair in zip(found, labels, strict=True)]
     try:
         pixels = read_pixels(data, i)
     except ImageError:
