@@ -76,3 +76,12 @@ def test_a_lightning_checkpoint_is_imported_like_the_plain_file(tmp_path, suffix
     assert exported.keys() == state.keys()
     assert all(torch.equal(exported[name], tensor) for name, tensor in state.items())
     assert imported.provenance["unused"] == ["metric.total"]
+
+
+def test_dictionaries_that_hold_themselves_or_each_other_are_searched_once():
+    deep = {"weights": NETWORK}
+    for _ in range(60):
+        deep = {"a": deep, "b": deep}
+    deep["itself"] = deep
+    assert locate(deep, TELLTALES).tensors == NETWORK
+    assert locate({"model": NETWORK, "state_dict": NETWORK}, TELLTALES).tensors == NETWORK

@@ -11,7 +11,7 @@ from PIL import Image
 
 import maskrcnn
 from maskrcnn import RLE, Config
-from maskrcnn.cli import main
+from maskrcnn.cli import SOME_UNREADABLE, main
 from maskrcnn.config import ModelConfig, PredictConfig, TrainConfig
 from maskrcnn.data.synthetic import write_shapes
 from scenes import write_scenes
@@ -461,9 +461,10 @@ def test_a_submission_like_a_sample_is_checked_before_predicting(run, shapes, tm
     (tmp_path / "test" / "b" / "images" / "b.png").write_text("damaged")
     sample = tmp_path / "ab.csv"
     sample.write_text("ImageId,EncodedPixels\na,\nb,\n")
-    assert call(*arguments, "--like", sample) == 1
-    assert "1 of the pictures" in capsys.readouterr().err
-    assert not (tmp_path / "out" / "submission.csv").exists()
+    assert call(*arguments, "--like", sample, "--coco") == SOME_UNREADABLE
+    assert "has an empty row for 1 pictures that could not be read, such as b" in capsys.readouterr().err
+    assert (tmp_path / "out" / "submission.csv").read_text().splitlines()[-1] == "b,"
+    assert (tmp_path / "out" / "coco.json").exists()
 
 
 def test_predict_says_that_a_limit_was_reached(run, shapes, tmp_path, capsys):

@@ -99,8 +99,17 @@ def test_names_of_one_side_leave_the_ids_to_decide(model, shapes):
 @pytest.mark.parametrize(("ids", "names", "pairs"), [
     ([0], ["0"], [1]),  # imported, numbered from 0
     ([1], ["nucleus"], [1]),
-    ([0, 1], ["0", "1"], [0, 1]),
+    ([0, 1], ["0", "1"], [0, 0]),  # which of the two is not known
 ])  # fmt: skip
-def test_data_without_a_class_column_has_the_one_class_of_a_model(model, shapes, ids, names, pairs):
+def test_data_without_a_class_column_pairs_with_a_single_class_alone(model, shapes, ids, names, pairs):
     data = data_of(shapes, [1], [UNNAMED_CLASS])
     assert pair_classes(with_classes(model, ids, names), data).tolist() == pairs
+
+
+def test_data_without_classes_is_not_scored_as_the_first_of_several(model, shapes):
+    named = with_classes(model, [1, 2, 3, 4], ["person", "car", "dog", "cat"])
+    unnamed = data_of(shapes, [1], [UNNAMED_CLASS])
+    assert not pair_classes(named, unnamed).any()
+    assert not pair_classes(unnamed, named).any()
+    with pytest.raises(UserError, match="--column class=NAME"):
+        match_classes(named, unnamed)

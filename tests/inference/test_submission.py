@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from maskrcnn import RLE, Detections, UserError
+from maskrcnn.data.table import UNNAMED_CLASS
 from maskrcnn.inference.submission import Sample, SampleSubmission
 from maskrcnn.training.run_folder import _name_style
 
@@ -36,7 +37,7 @@ def submitted(tmp_path, text):
     path = tmp_path / "sample.csv"
     path.write_text(text)
     file = io.StringIO()
-    writer = SampleSubmission(file, Sample.read(path))
+    writer = SampleSubmission(file, Sample.read(path).matched([1, 2], ["kind 1", "kind 2"]))
     for image_id, detections in FOUND.items():
         writer.add(image_id, detections)
     writer.finish()
@@ -63,10 +64,39 @@ def test_a_row_for_each_class_of_an_image(tmp_path):
     assert [row[2] for row in rows[3:]] == [m.to_encoded_pixels() for m in (B, A, C)]
 
 
-def test_a_class_without_rows_is_named(tmp_path):
-    (tmp_path / "s.csv").write_text("Image_Class,EncodedPixels\na_1,\n".replace("Image_Class", "Image_Label"))
-    with pytest.raises(UserError, match="no row for the model's class 2; its classes are 1"):
-        Sample.read(tmp_path / "s.csv").check_classes([1, 2], ["1", "2"])
+def test_rows_of_some_classes_only_show_the_format(tmp_path):
+    """Images with rows of different classes, as in a sample with placeholders: all instances are written."""
+    rows = submitted(tmp_path, "ImageId,EncodedPixels,ClassId\nq.jpg,1 1,1\nq.jpg,1 1,1\np.jpg,1 1,2\n")
+    assert rows[1:] == [
+        *(["q.jpg", m.to_encoded_pixels(), c] for m, c in ((A, "2"), (B, "1"), (C, "2"))),
+        ["p.jpg", "", ""],
+    ]
+
+
+def test_classes_are_written_as_the_sample_writes_them(tmp_path):
+    """By name before id, and without the decimals of pandas."""
+    named = "ImageId,ClassId,EncodedPixels\n" + "".join(f"{i},kind {c},\n" for i in ("p.jpg", "q.jpg") for c in (1, 2))
+    assert [row[1] for row in submitted(tmp_path, named)[1:]] == ["kind 1", "kind 2", "kind 1", "kind 2", "kind 2"]
+    numbers = "ImageId,ClassId,EncodedPixels\n" + "".join(f"{i},{c}.0,\n" for i in ("p.jpg", "q.jpg") for c in (1, 2))
+    assert len(submitted(tmp_path, numbers)) == 1 + 2 + 3
+
+
+def test_a_class_without_a_row_is_named(tmp_path):
+    path = tmp_path / "s.csv"
+    path.write_text("Image_Label,EncodedPixels\na_1,\na_2,\nb_1,\n")
+    with pytest.raises(UserError, match=r"no row for 'b' and the model's class 2; its classes are 1, 2"):
+        Sample.read(path).matched([1, 2], ["1", "2"])
+    path.write_text("Image_Label,EncodedPixels\na_nucleus,\nb_nucleus,\n")
+    assert Sample.read(path).matched([7], [UNNAMED_CLASS]).text_of_class == {"7": "nucleus"}
+
+
+def test_a_sample_of_two_columns_or_none(tmp_path):
+    path = tmp_path / "s.csv"
+    path.write_text("id,predicted\na,\n")
+    assert Sample.read(path).image_ids == ["a"]
+    path.write_text("x,y\n1,2\n")
+    with pytest.raises(UserError, match=r"no sample submission .* its columns are x, y"):
+        Sample.read(path)
 
 
 def test_pictures_are_found_by_the_names_of_the_sample(tmp_path):

@@ -43,7 +43,7 @@ def locate(content: Mapping[str, Any], telltales: Mapping[str, str]) -> Located 
 
     Of a network and its averaged copy, the network is taken. Raise `UserError` for several networks otherwise.
     """
-    places = list(_places(content, telltales, ()))
+    places = sorted(_places(content, telltales), key=str)
     chosen = [place for place in places if not AVERAGED.search(str(place))] or places
     if len(chosen) > 1:
         raise UserError(
@@ -61,14 +61,22 @@ def locate(content: Mapping[str, Any], telltales: Mapping[str, str]) -> Located 
     return Located(place.source, tensors, sorted(set(keys) - set(names)))
 
 
-def _places(content: Mapping[Any, Any], telltales: Mapping[str, str], path: tuple[str, ...]) -> Iterator[_Place]:
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            yield from _places(value, telltales, (*path, str(key)))
-        for source, telltale in telltales.items():
-            prefix = str(key).removesuffix(telltale)
-            if prefix != key and (not prefix or prefix[-1] in "./"):
-                yield _Place(source, path, prefix, content)
+def _places(content: Mapping[Any, Any], telltales: Mapping[str, str]) -> Iterator[_Place]:
+    """Yield every network in nested mappings. A mapping that occurs twice is searched once."""
+    visited: set[int] = set()
+    waiting: list[tuple[Mapping[Any, Any], tuple[str, ...]]] = [(content, ())]
+    while waiting:
+        mapping, path = waiting.pop()
+        if id(mapping) in visited:
+            continue
+        visited.add(id(mapping))
+        for key, value in mapping.items():
+            if isinstance(value, Mapping):
+                waiting.append((value, (*path, str(key))))
+            for source, telltale in telltales.items():
+                prefix = str(key).removesuffix(telltale)
+                if prefix != key and (not prefix or prefix[-1] in "./"):
+                    yield _Place(source, path, prefix, mapping)
 
 
 def _subscripted(path: tuple[str, ...]) -> str:

@@ -75,11 +75,11 @@ def read_torch(path: Path) -> Any:
 
 def _reason(torch_message: str, path: Path) -> str:
     """Say why torch refused a file, and how to save its tensors alone."""
-    target = f"'{path.stem}-weights.pth'"
+    source, target = repr(str(path)), repr(f"{path.stem}-weights.pth")
     if "TorchScript" in torch_message:
         return (
             "it is a TorchScript program. Save its tensors alone: "
-            f"torch.save(torch.jit.load('{path}').state_dict(), {target})"
+            f"torch.save(torch.jit.load({source}).state_dict(), {target})"
         )
     refused = REFUSED_BY_TORCH.search(torch_message)
     if refused is None:
@@ -87,7 +87,7 @@ def _reason(torch_message: str, path: Path) -> str:
     name = refused[1]
     return (
         f"beside tensors it holds {name}, an object that could run code when it is opened. If you trust the file, "
-        f"save its tensors alone: loaded = torch.load('{path}', map_location='cpu', weights_only=False); torch.save("
+        f"save its tensors alone: loaded = torch.load({source}, map_location='cpu', weights_only=False); torch.save("
         f"loaded.state_dict() if hasattr(loaded, 'state_dict') else loaded['state_dict'], {target}). The last key is "
         "the one under which the file keeps its tensors"
     )

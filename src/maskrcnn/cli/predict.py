@@ -93,10 +93,11 @@ def predict(
     sample_ids: Iterator[str] = iter(())
     if like is not None:
         sample, files, listed = Sample.read(like), [*files, *listed], iter(())
-        sample.check_classes(predictor.class_ids, predictor.class_names)
+        sample = sample.matched(predictor.class_ids, predictor.class_names)
         sample_ids = iter(sample.ids_of([path for path, _ in files]))
     style = predictor.provenance.get("data", {}).get("names") if image_ids == "auto" else image_ids
-    without_folders = style == "stem" and len({name.stem for _, name in files}) == len(files)
+    stems = {name.stem for _, name in files}
+    without_folders = style == "stem" and STANDARD_INPUT not in pictures and len(stems) == len(files)
     pending: deque[tuple[Path, PurePosixPath, str]] = deque()
     n_pages_of_name: dict[str, int] = {}
     n_pictures = n_instances = n_skipped = 0
@@ -132,6 +133,9 @@ def predict(
             n_pictures, n_instances = n_pictures + 1, n_instances + len(detections)
             bar.update(task, completed=n_pictures, description=f"predicting {n_pictures:,}")
     say(f"{n_pictures:,} pictures, {n_instances:,} instances" + (f"; {n_skipped:,} skipped" if n_skipped else ""))
+    if writer.left_empty:
+        n_empty, example = len(writer.left_empty), writer.left_empty[0]
+        say(f"submission.csv has an empty row for {n_empty:,} pictures that could not be read, such as {example}")
     for note in filter(None, (limits.sentence(), describe_pages(n_pages_of_name))):
         say(note)
     written = [out / "submission.csv"] * submission + [out / "coco.json"] * coco

@@ -52,9 +52,9 @@ class ClassMatch:
 
 def pair_classes(model: Classes, data: Classes) -> np.ndarray:
     """Return the 1-based label in `data` of each class of `model`, (K,) int64; 0 for none."""
-    single = len(model.class_ids) == len(data.class_ids) == 1
-    if single and UNNAMED_CLASS in (*model.class_names, *data.class_names):
-        return np.ones(1, np.int64)
+    if _is_unnamed(model) or _is_unnamed(data):
+        both_single = len(model.class_ids) == len(data.class_ids) == 1
+        return np.full(len(model.class_ids), int(both_single))
     keys, data_keys = (_keys(side, _names_decide(model, data)) for side in (model, data))
     label_of = {key: label for label, key in enumerate(data_keys, 1)}
     return np.array([label_of.get(key, 0) for key in keys], np.int64)
@@ -72,6 +72,8 @@ def match_classes(model: Classes, data: Dataset) -> ClassMatch:
     only_data = [_label(data, k) for k in range(len(data.class_ids)) if k + 1 not in labels]
     if not labels.any() or (only_model and only_data and not by_name):
         remedy = "name the classes alike" if by_name else "give the data the model's ids, or class names to both"
+        if _is_unnamed(data):
+            remedy = "the data has no column of classes; name it with --column class=NAME"
         disagreement = "do not agree" if labels.any() else "have nothing in common"
         raise UserError(
             f"the classes of the model and of {data.source} {disagreement}: only the model has {_listed(only_model)}; "
@@ -95,11 +97,15 @@ def _names_decide(*sides: Classes) -> bool:
     return all(_has_names(side) for side in sides)
 
 
+def _is_unnamed(side: Classes) -> bool:
+    return list(side.class_names) == [UNNAMED_CLASS]
+
+
 def _has_names(side: Classes) -> bool:
     """Return whether names tell the classes apart and say more than numeric ids."""
     ids, names = [str(c) for c in side.class_ids], list(side.class_names)
     are_ids = names == ids and all(name.isdecimal() for name in names)
-    return len(set(names)) == len(names) and not are_ids and names != [UNNAMED_CLASS]
+    return len(set(names)) == len(names) and not are_ids and not _is_unnamed(side)
 
 
 def _keys(side: Classes, by_name: bool) -> Sequence[str]:

@@ -28,7 +28,8 @@ MAX_PENDING = 4
 class Writer:
     """Write detections image by image in a background thread. CSV and JSON files appear when all are written.
 
-    With a `sample`, the submission has its columns, ids and order of rows.
+    With a `sample`, the submission has its columns, ids and order of rows; `left_empty` has the ids of images that were
+    not added, whose rows are empty.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Writer:
         self.labels = labels
         self.with_class = with_class
         self.sample = sample
+        self.left_empty: list[str] = []
         self._submission, self._results_file = folder / "submission.csv", folder / "coco.json"
         self._rows: PlainSubmission | SampleSubmission | None = None
         self._coco: TextIO | None = None
@@ -62,7 +64,7 @@ class Writer:
             self.wait()
             if self._rows is not None:
                 with named(self._submission):
-                    self._rows.finish()
+                    self.left_empty = self._rows.finish()
             if self._coco is not None:
                 with named(self._results_file):
                     self._coco.write("\n]\n")

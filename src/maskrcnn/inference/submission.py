@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import functools
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any, TextIO
 
 from maskrcnn.data.names import PathIndex
+from maskrcnn.data.table import UNNAMED_CLASS
 from maskrcnn.errors import UserError
 from maskrcnn.rle import RLE, are_disjoint
 from maskrcnn.structures import Detections
@@ -20,7 +21,7 @@ class Sample:
     """A sample submission: its columns, its rows, and for each row the image id and the class text ("" for any).
 
     `image`, `rle` and `class_` are indices of columns. `combined` rows name an image and a class in one cell; each gets
-    one mask, the union of the instances.
+    one mask, the union of the instances. `text_of_class` has the class text of each class id of a model, as text.
     """
 
     path: Path
@@ -32,10 +33,12 @@ class Sample:
     rle: int
     class_: int | None
     combined: bool
+    text_of_class: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> Sample:
         """Read a CSV whose columns are named like those of training data. Raise `UserError`."""
+        from maskrcnn.data.formats.classes import without_decimals
         from maskrcnn.data.formats.columns import find_columns
         from maskrcnn.data.formats.encoded_pixels import split_combined
         from maskrcnn.data.formats.separated import read_table
@@ -43,19 +46,29 @@ class Sample:
         if not path.is_file():
             raise UserError(f"{path}: there is no such sample submission")
         table = read_table(path, ()).table
-        layout = find_columns(table, path, {})
+        try:
+            layout = find_columns(table, path, {})
+        except UserError:
+            raise UserError(
+                f"{path} is no sample submission that is recognised: it needs a column of images, such as ImageId, and "
+                f"one of masks, such as EncodedPixels; its columns are {', '.join(table.columns)}"
+            ) from None
         cells = table[layout.image].fill_null("").str.strip_chars()
         images, classes = split_combined(cells) if layout.combined else (cells, None)
         image_ids = images.to_list()
-        # Rows of one class each, if an image has several; otherwise a row stands for all instances of its image.
-        if classes is None and layout.class_ and len(set(image_ids)) < len(image_ids):
-            classes = table[layout.class_].fill_null("").str.strip_chars()
+        class_texts = [""] * len(image_ids)
+        if classes is not None:
+            class_texts = without_decimals(classes).to_list()
+        elif layout.class_ and len(set(image_ids)) < len(image_ids):
+            texts = without_decimals(table[layout.class_].fill_null("").str.strip_chars()).to_list()
+            if _same_classes(image_ids, texts):
+                class_texts = texts
         return cls(
             path=path,
             columns=table.columns,
             rows=[[cell or "" for cell in row] for row in table.rows()],
             image_ids=image_ids,
-            class_texts=classes.to_list() if classes is not None else [""] * len(image_ids),
+            class_texts=class_texts,
             image=table.columns.index(layout.image),
             rle=table.columns.index(layout.rle),
             class_=table.columns.index(layout.class_) if layout.class_ else None,
@@ -80,15 +93,40 @@ class Sample:
             raise UserError(f"{self.path} names no row for {len(unknown)} pictures, such as {unknown[0]}")
         return [id_of[k] for k in range(len(pictures))]
 
-    def check_classes(self, class_ids: Sequence[Any], class_names: Sequence[str]) -> None:
-        """Raise `UserError` if rows name classes, but none for a class of the model."""
+    def matched(self, class_ids: Sequence[Any], class_names: Sequence[str]) -> Sample:
+        """Return the sample with the class text of each class of a model: its name, else its id.
+
+        Raise `UserError` if rows name classes, but an image has none for a class of the model.
+        """
+        texts_of_image: dict[str, set[str]] = {}
+        for image_id, text in zip(self.image_ids, self.class_texts, strict=True):
+            texts_of_image.setdefault(image_id, set()).add(text)
         known = set(self.class_texts) - {""}
-        lacking = [str(c) for c, name in zip(class_ids, class_names, strict=True) if not {str(c), name} & known]
-        if known and lacking:
-            raise UserError(
-                f"{self.path} has no row for the model's class {lacking[0]}; its classes are "
-                f"{', '.join(sorted(known)[:8])}"
-            )
+        if not known:
+            return self
+        if len(known) == len(class_ids) == 1 and class_names[0] == UNNAMED_CLASS:
+            return replace(self, text_of_class={str(class_ids[0]): next(iter(known))})
+        text_of_class = {}
+        for class_id, name in zip(map(str, class_ids), class_names, strict=True):
+            text = name if name in known else class_id
+            lacking = next((image for image, texts in texts_of_image.items() if text not in texts), None)
+            if lacking is not None:
+                label = name if name == class_id else f"{name} (id {class_id})"
+                raise UserError(
+                    f"{self.path} has no row for {lacking!r} and the model's class {label}; its classes are "
+                    f"{', '.join(sorted(known)[:8])}"
+                )
+            text_of_class[class_id] = text
+        return replace(self, text_of_class=text_of_class)
+
+
+def _same_classes(image_ids: Sequence[str], class_texts: Sequence[str]) -> bool:
+    """Whether every image has a row for each of the same classes. Otherwise the rows only show the format."""
+    of_image: dict[str, set[str]] = {}
+    for image_id, text in zip(image_ids, class_texts, strict=True):
+        of_image.setdefault(image_id, set()).add(text)
+    first, *others = of_image.values()
+    return "" not in first and all(texts == first for texts in others)
 
 
 class PlainSubmission:
@@ -107,8 +145,9 @@ class PlainSubmission:
         if not texts:
             self._csv.writerow([image_id, ""] + ([""] if self._with_class else []))
 
-    def finish(self) -> None:
-        """All rows are written."""
+    def finish(self) -> list[str]:
+        """Do nothing: rows are written as images are added."""
+        return []
 
 
 class SampleSubmission:
@@ -117,36 +156,31 @@ class SampleSubmission:
     def __init__(self, file: TextIO, sample: Sample) -> None:
         self._csv = csv.writer(file, lineterminator="\n")
         self._sample = sample
-        self._instances: dict[str, list[tuple[set[str], Any, str]]] = {}
+        self._instances: dict[str, list[tuple[Any, str]]] = {}
 
     def add(self, image_id: str, detections: Detections) -> None:
         """Keep the encoded masks of an image, which must be disjoint."""
-        masks, classes = detections.rles, list(zip(detections.class_ids, detections.class_names, strict=True))
+        masks, class_ids = detections.rles, list(detections.class_ids)
         if self._sample.combined:
-            unique = list(dict.fromkeys((str(c), name) for c, name in classes))
-            of_class = [[m for m, c in zip(masks, classes, strict=True) if str(c[0]) == key] for key, _ in unique]
-            masks, classes = [functools.reduce(RLE.union, group) for group in of_class], list(unique)
-        texts = encoded(image_id, masks)
-        self._instances[image_id] = [({str(c), name}, c, t) for (c, name), t in zip(classes, texts, strict=True)]
+            unique = list(dict.fromkeys(class_ids))
+            of_class = [[m for m, c in zip(masks, class_ids, strict=True) if c == key] for key in unique]
+            masks, class_ids = [functools.reduce(RLE.union, group) for group in of_class], unique
+        self._instances[image_id] = list(zip(class_ids, encoded(image_id, masks), strict=True))
 
-    def finish(self) -> None:
-        """Write all rows. Raise `UserError` if an image of the sample was not added."""
+    def finish(self) -> list[str]:
+        """Write all rows. Return the ids of images that were not added: their rows are empty."""
         sample = self._sample
-        lacking = [image_id for image_id in dict.fromkeys(sample.image_ids) if image_id not in self._instances]
-        if lacking:
-            raise UserError(
-                f"the submission was not written: {len(lacking)} of the pictures that {sample.path} names could not be "
-                f"predicted, such as {lacking[0]!r}"
-            )
         self._csv.writerow(sample.columns)
         written = set()
         for row, image_id, class_text in zip(sample.rows, sample.image_ids, sample.class_texts, strict=True):
             if (image_id, class_text) in written:  # a sample may show several instances of an image
                 continue
             written.add((image_id, class_text))
-            fitting = [(c, t) for names, c, t in self._instances[image_id] if not class_text or class_text in names]
+            instances = self._instances.get(image_id, [])
+            fitting = [(c, t) for c, t in instances if not class_text or sample.text_of_class[str(c)] == class_text]
             for class_id, text in fitting or [(None, "")]:
                 self._csv.writerow(self._filled(row, class_id, text, class_text))
+        return [image_id for image_id in dict.fromkeys(sample.image_ids) if image_id not in self._instances]
 
     def _filled(self, row: list[str], class_id: Any, text: str, class_text: str) -> list[Any]:
         cells: list[Any] = list(row)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from maskrcnn.errors import UserError
 from maskrcnn.inspection.charts import Axis, Series, line_chart, number, smooth
 from maskrcnn.inspection.page import Section, chart_grid
 
@@ -37,10 +38,14 @@ NO_VALIDATIONS = (
 def read_record(path: Path) -> list[dict[str, Any]]:
     """Return the entries of a run's record, if there is a file, up to a broken line: a killed run may end in one.
 
-    Raise `OSError` if the file cannot be read.
+    Raise `UserError` if the file cannot be read.
     """
     entries: list[dict[str, Any]] = []
-    for line in path.read_bytes().splitlines() if path.exists() else ():
+    try:
+        content = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    for line in content.splitlines():
         try:
             entry = json.loads(line)
         except ValueError:

@@ -128,11 +128,8 @@ class RunFolder:
         """Drop what was recorded after `step`: a resumed run records it again."""
         if not self.metrics.exists():
             return
-        try:
-            entries = read_record(self.metrics)
-        except OSError as error:
-            raise UserError(f"cannot read {self.metrics}: {error.strerror or error}") from None
-        write_text("".join(f"{json.dumps(entry)}\n" for entry in entries if entry["step"] <= step), self.metrics)
+        kept = [entry for entry in read_record(self.metrics) if entry["step"] <= step]
+        write_text("".join(f"{json.dumps(entry)}\n" for entry in kept), self.metrics)
 
 
 def restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:

@@ -25,8 +25,7 @@ def read_classes(
         attributes = table[layout.attributes].fill_null("").gather(rows).str.replace_all(",", " ").to_numpy()
     if class_text is None:
         return np.ones(len(rows), np.int64), [1], attributes
-    # Pandas writes integers in a column with NaN as 3.0, or as 3,0.
-    class_text = class_text.str.replace(r"^(\d+)[.,]0+$", "$1")
+    class_text = without_decimals(class_text)
     if class_text.str.contains(r"^\d+(_\d+)+$").any():
         # iMaterialist 2019: the class, then its attributes.
         attribute_text = class_text.gather(rows).str.extract(r"^\d+_([\d_]+)$").fill_null("").str.replace_all("_", " ")
@@ -39,6 +38,11 @@ def read_classes(
     label_of = {t: ids.index(int(t) if are_integers else t) + 1 for t in class_texts}
     labels = class_text.gather(rows).replace_strict(label_of, default=0, return_dtype=pl.Int64).to_numpy()
     return labels, ids or [1], attributes
+
+
+def without_decimals(class_text: pl.Series) -> pl.Series:
+    """Return integer class ids as such: pandas writes those of a column with NaN as 3.0, or as 3,0."""
+    return class_text.str.replace(r"^(\d+)[.,]0+$", "$1")
 
 
 def find_class_names(ids: list[Any], names: Mapping[Any, str] | str | Path | None, has_classes: bool) -> list[str]:

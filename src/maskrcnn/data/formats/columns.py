@@ -14,7 +14,7 @@ from maskrcnn.errors import UserError
 HEADERS = {
     "image": "imageid image imagename filename imagefile file fileid img imgid name path id",
     "rle": "encodedpixels rle rlemask maskrle mask segmentation annotation pixels encoding runs maskfile maskpath "
-    "maskfilename maskname label labels",
+    "maskfilename maskname predicted prediction label labels",
     "class": "classid categoryid class category classname categoryname labelid labelname celltype label",
     "attributes": "attributesids attributeids attributes",
     "height": "height imageheight imgheight h",
