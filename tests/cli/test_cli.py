@@ -14,7 +14,7 @@ from maskrcnn import RLE, Config
 from maskrcnn.cli import main
 from maskrcnn.config import ModelConfig, PredictConfig, TrainConfig
 from maskrcnn.data.synthetic import write_shapes
-from scenes import write_scenes
+from scenes import save_turned, write_scenes
 
 TINY = ["--backbone", "test_resnet", "--weights", "none", "--image-size", "64", "--channels", "16"]
 TINY += ["--box-channels", "32", "--mask-channels", "16", "--epochs", "1", "--epoch-images", "4"]
@@ -132,6 +132,14 @@ def test_the_worst_overlap_comes_first(tmp_path, capsys):
     assert call("check", csv) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if "the mask shares" in line]
     assert [int(line.split()[1].strip(",:")) for line in lines] == [5, 7, 3]
+
+
+def test_one_turned_picture_does_not_hide_the_order_of_the_others(tmp_path, capsys):
+    csv = write_scenes(tmp_path, 1, drawn_on="stored", order="row", hw=(96, 96), n=6)
+    path = maskrcnn.open_dataset(csv, order="row", say=lambda _: None).files[0]
+    save_turned(np.asarray(Image.open(path)), path, 3)
+    assert call("check", csv) == 1
+    assert "pass --order row" in capsys.readouterr().err
 
 
 def test_check_finds_masks_drawn_on_unturned_pixels(tmp_path, capsys):

@@ -140,3 +140,26 @@ def test_bad_mask_files_are_named_with_their_row(tmp_path, rng):
     data, _ = opened(csv, bad="skip")
     assert data.n_instances == 3
     assert [problem.place.rpartition(" ")[2] for problem in data.problems] == ["3", "5", "6"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+@pytest.mark.parametrize("name", ["nul\0byte.png", "long" * 80 + ".png", "masks/circle.png"])
+def test_names_that_no_file_can_have_are_bad_rows(tmp_path, rng, name):
+    csv = write(tmp_path, blobs(rng, 2))
+    (tmp_path / "masks" / "circle.png").symlink_to(tmp_path / "masks" / "circle.png")
+    csv.write_text(csv.read_text().replace("masks/m1.png", name))
+    with pytest.raises(UserError, match=r"row 3: mask of img_0\.png: the mask file '.* cannot be found") as caught:
+        opened(csv)
+    assert repr(name)[:30] in str(caught.value)
+    assert opened(csv, bad="skip")[0].n_instances == 1
+
+
+def test_a_column_is_one_of_mask_files_or_is_not(tmp_path, rng):
+    """The one text of an image that exists names a file, the other is runs."""
+    mask = blobs(rng, 1)[0]
+    csv = write(tmp_path, [mask], "images")
+    csv.write_text(csv.read_text() + "missing.png,1,cow,1 3\n")
+    data, said = opened(csv, bad="skip", unlisted="empty")
+    assert "mask file" not in said
+    assert data.names == ["img_0.png", "m0.png"]
+    assert data.n_instances == 0

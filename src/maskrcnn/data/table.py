@@ -31,7 +31,9 @@ class Dataset:
     Image i is the file ``files[i]``, has the name ``names[i]`` in the source and the (height, width) ``sizes[i]``.
     Instance k belongs to image ``image_index[k]`` (sorted), has the 1-based label ``labels[k]`` and the runs
     ``masks[k]``, and comes from row ``rows[k]`` of the source (the header is row 1). Label j is the user's class id
-    ``class_ids[j - 1]``. `reading` says how the pictures are read, and so which way up `sizes` and masks are.
+    ``class_ids[j - 1]``. `is_numbered` says whether the masks number pixels in the source, in an order that an option
+    sets; COCO's and mask files do not. `reading` says how the pictures are read, and so which way up `sizes` and masks
+    are.
     """
 
     source: Path
@@ -45,6 +47,7 @@ class Dataset:
     class_ids: list[Any]
     class_names: list[str]
     attributes: np.ndarray | None = None
+    is_numbered: bool = True
     reading: Reading = BY_ITSELF
     notes: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
