@@ -134,6 +134,21 @@ def test_the_worst_overlap_comes_first(tmp_path, capsys):
     assert [int(line.split()[1].strip(",:")) for line in lines] == [5, 7, 3]
 
 
+def test_split_and_train_name_the_classes_that_do_not_train(tmp_path, capsys):
+    (tmp_path / "images").mkdir()
+    lines = ["ImageId,EncodedPixels,ClassId"]
+    for k in range(6):
+        Image.fromarray(np.full((64, 64), 20 * k, np.uint8)).save(tmp_path / "images" / f"{k}.png")
+        lines.append(f"{k}.png,{RLE.from_mask(np.eye(64, dtype=bool)).to_encoded_pixels()},kind {k}")
+    csv = tmp_path / "train.csv"
+    csv.write_text("\n".join(lines) + "\n")
+    message = "the training images hold no object of 2 of 6 classes: kind"
+    assert call("split", csv, "--out", tmp_path / "val.txt", "--val", "0.33") == 0
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert call("train", csv, "--out", tmp_path / "run", "--val", "0.33", *TINY) == 0
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
 def test_one_turned_picture_does_not_hide_the_order_of_the_others(tmp_path, capsys):
     csv = write_scenes(tmp_path, 1, drawn_on="stored", order="row", hw=(96, 96), n=6)
     path = maskrcnn.open_dataset(csv, order="row", say=lambda _: None).files[0]

@@ -110,8 +110,9 @@ class Dataset:
     def split(self, val: float = VALIDATION_SHARE, seed: int = 0) -> tuple[Dataset, Dataset]:
         """Split by image into (train, val), stratified by rarest class, instance count and image size.
 
-        Every class gets a training image and, where it can, a validation image. 0 keeps all images for training: val is
-        empty. Raise `UserError` if `val` is not in [0, 1), or for fewer than two images otherwise.
+        Where a swap allows it, every class gets a training image, and a class on two images or more a validation image.
+        0 keeps all images for training: val is empty. Raise `UserError` if `val` is not in [0, 1), or for fewer than
+        two images otherwise.
         """
         if not 0 <= val < 1:
             raise UserError(f"the share of validation images must be at least 0 and below 1, not {val}")
