@@ -85,6 +85,30 @@ def test_masks_of_the_same_name_as_their_image_are_no_images(tmp_path, rng):
     assert data.rles(0) == [RLE.from_mask(mask)]
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".JPEG", ".webp"])
+@pytest.mark.parametrize("value", [255, 60])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_lossy_masks_do_not_grow_by_their_blur(tmp_path, rng, suffix, value, mode):
+    """The blur has about as many pixels inside of the outline as outside."""
+    masks = blobs(rng, 4)
+    data, _ = opened(
+        write(
+            tmp_path,
+            masks,
+            suffix=suffix,
+            save=lambda mask: Image.fromarray(mask.astype(np.uint8) * value).convert(mode),
+        )
+    )
+    for mask, read in zip(masks, all_masks(data), strict=True):
+        assert (mask != read.to_mask()).sum() <= 0.05 * mask.sum()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_black_mask_file_has_no_object(tmp_path, rng, suffix):
+    masks = [*blobs(rng, 1), np.zeros(HW, bool)]
+    assert opened(write(tmp_path, masks, suffix=suffix))[0].n_instances == 1
+
+
 def test_a_mask_file_without_an_object_is_counted(tmp_path, rng):
     masks = [*blobs(rng, 1), np.zeros(HW, bool)]
     data, said = opened(write(tmp_path, masks))

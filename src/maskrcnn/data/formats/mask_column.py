@@ -54,10 +54,10 @@ def read_mask_column(
         masks, bad = read_mask_files(texts.to_list(), hw, folders, exif)
         n_empty = int((masks.areas == 0).sum()) - len(bad)
         empty = f"; {n_empty:,} of {len(texts):,} have none" if n_empty else ""
-        note = f"is read as the name of a mask file, whose nonzero pixels are the object{empty}"
-        return MaskColumn(masks, bad, note, is_numbered=False)
+        is_read = f"is read as the name of a mask file, whose nonzero pixels are the object{empty}"
+        return MaskColumn(masks, bad, is_read, is_numbered=False)
     mask_texts = MaskTexts(texts, hw)
-    note: str | None = None
+    note = None
     masks, bad = mask_texts.parse(numbering)
     if 0 < len(bad) == len(texts):
         if (coco := read_coco(texts, hw)) is not None:
