@@ -177,3 +177,19 @@ def test_coco_of_the_unturned_picture_names_the_option(tmp_path, rng):
     with pytest.raises(UserError, match="every row is valid with --exif ignore"):
         open_dataset(tmp_path / "turned.csv", say=lambda _: None)
     assert open_dataset(tmp_path / "turned.csv", exif="ignore", say=lambda _: None).n_instances == 4
+
+
+@pytest.mark.parametrize("dialect", ["COCO's counts", "COCO's string", "COCO's RLE as JSON"])
+@pytest.mark.parametrize("text", ["no mask", "[1319.5, 0.5]", "[131.9, 1]"])
+def test_one_row_of_no_form_is_named_alone(tmp_path, rng, dialect, text):
+    """131.9 and 1 would be all 1,320 pixels without the point."""
+    texts = [*(WRITERS[dialect][0](mask) for mask in blobs(rng, 3)), text]
+    with pytest.raises(UserError, match=r"has 1 problem:\n.*row 5: .* is not "):
+        opened(tmp_path, texts)
+
+
+def test_one_row_of_runs_among_objects_is_said(tmp_path, rng):
+    first, *others = blobs(rng)
+    texts = [first.to_encoded_pixels(), *(json.dumps(mask.to_coco()) for mask in others)]
+    with pytest.raises(UserError, match="write all rows alike"):
+        opened(tmp_path, texts)

@@ -27,10 +27,11 @@ NUMBER_DIALECTS = {
 }
 """Texts that become runs without their points, commas and brackets, by what they are called."""
 
+COUNT = re.compile(r"\d{1,18}(?:\.0*)?")
 COMPRESSED_COUNTS = re.compile(r"[0-o]+")
 
-MIN_CONVERTED = 0.5
-"""Share of the texts that must be COCO's counts of their images for a column without objects to be COCO's."""
+MIN_OF_FORM = 0.5
+"""Share of the texts that must be objects, or counts of their images, for a column to be COCO's."""
 
 
 @dataclass(frozen=True)
@@ -46,30 +47,24 @@ def translate_numbers(texts: pl.Series) -> tuple[pl.Series, str] | None:
     """Return `texts` as integers between blanks and what they were, or None if not all are of one dialect."""
     for name, pattern in NUMBER_DIALECTS.items():
         if texts.str.contains(pattern).all():
-            return _plain(texts), name
+            plain = texts.str.replace_all(r"\.0*", "").str.replace_all(BRACKETS + "+", " ").str.strip_chars()
+            return plain, name
     return None
 
 
 def read_coco(texts: pl.Series, hw: np.ndarray) -> CocoColumn | None:
     """Return the masks of texts that are COCO's RLE, or None if the texts have another form.
 
-    `hw` (n, 2) are the (height, width) of the images. Braces tell objects; counts add up to the pixels of the image,
-    in at least `MIN_CONVERTED` of the texts.
+    `hw` (n, 2) are the (height, width) of the images. At least `MIN_OF_FORM` of the texts begin as an object does, or
+    are counts that add up to the pixels of the image.
     """
-    if texts.str.starts_with("{").all():
+    if texts.str.starts_with("{").sum() >= MIN_OF_FORM * len(texts):
         return _converted(texts, hw, _counts_of_object, "COCO's RLE")
-    for name, counts_in, of_form in (
-        ("COCO's counts", _counts_of_list, _plain(texts)),
-        ("COCO's compressed counts", _compressed, texts),
-    ):
-        column = _converted(of_form, hw, counts_in, name)
-        if len(texts) - len(column.bad) >= MIN_CONVERTED * len(texts):
+    for name, counts_in in (("COCO's counts", _counts_of_list), ("COCO's compressed counts", _compressed)):
+        column = _converted(texts, hw, counts_in, name)
+        if len(texts) - len(column.bad) >= MIN_OF_FORM * len(texts):
             return column
     return None
-
-
-def _plain(texts: pl.Series) -> pl.Series:
-    return texts.str.replace_all(r"\.0*", "").str.replace_all(BRACKETS + "+", " ").str.strip_chars()
 
 
 def _converted(texts: pl.Series, hw: np.ndarray, counts_in: Callable[[str, list[int]], Any], name: str) -> CocoColumn:
@@ -85,10 +80,10 @@ def _converted(texts: pl.Series, hw: np.ndarray, counts_in: Callable[[str, list[
 
 
 def _counts_of_list(text: str, hw: list[int]) -> list[int]:
-    try:
-        return [int(word) for word in text.split()]
-    except ValueError:
-        raise RLEError(f"{shortened(text)!r} is not a list of counts") from None
+    words = re.sub(f"{BRACKETS}+", " ", text).split()
+    if not all(COUNT.fullmatch(word) for word in words):
+        raise RLEError(f"{shortened(text)!r} is not a list of counts")
+    return [int(word.partition(".")[0]) for word in words]
 
 
 def _compressed(text: str, hw: list[int]) -> str:

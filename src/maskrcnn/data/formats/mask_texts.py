@@ -18,6 +18,7 @@ from maskrcnn.kernels.runs import count_pieces, transpose_runs
 from maskrcnn.rle import BadRuns, RunTable, parse_column
 
 DIALECTS = (
+    (re.compile(r"^\{"), "Some rows are objects, such as COCO's RLE, and some are not: write all rows alike"),
     (re.compile(r"[][(){}]"), "The runs are lists in brackets: write the numbers alone, with spaces between them"),
     (re.compile(r"\d,\d+\s+\d+,\d"), "The numbers have decimal commas: write integers, such as 1 for 1,0"),
     (re.compile(r"\d,\s*\d"), "Commas separate the numbers: write spaces instead"),
