@@ -14,6 +14,7 @@ from maskrcnn import RLE, Config
 from maskrcnn.cli import main
 from maskrcnn.config import ModelConfig, PredictConfig, TrainConfig
 from maskrcnn.data.synthetic import write_shapes
+from maskrcnn.training import loop
 from scenes import save_turned, write_scenes
 
 TINY = ["--backbone", "test_resnet", "--weights", "none", "--image-size", "64", "--channels", "16"]
@@ -134,7 +135,7 @@ def test_the_worst_overlap_comes_first(tmp_path, capsys):
     assert [int(line.split()[1].strip(",:")) for line in lines] == [5, 7, 3]
 
 
-def test_split_and_train_name_the_classes_that_do_not_train(tmp_path, capsys):
+def test_split_and_train_name_the_classes_that_do_not_train(tmp_path, capsys, monkeypatch):
     (tmp_path / "images").mkdir()
     lines = ["ImageId,EncodedPixels,ClassId"]
     for k in range(6):
@@ -145,7 +146,12 @@ def test_split_and_train_name_the_classes_that_do_not_train(tmp_path, capsys):
     message = "the training images hold no object of 2 of 6 classes: kind"
     assert call("split", csv, "--out", tmp_path / "val.txt", "--val", "0.33") == 0
     assert message in " ".join(capsys.readouterr().err.split())
-    assert call("train", csv, "--out", tmp_path / "run", "--val", "0.33", *TINY) == 0
+
+    def stop(self):
+        raise maskrcnn.UserError("stopped before the first step")
+
+    monkeypatch.setattr(loop._Trainer, "run", stop)
+    assert call("train", csv, "--out", tmp_path / "run", "--val", "0.33", *TINY) != 0
     assert message in " ".join(capsys.readouterr().err.split())
 
 
