@@ -27,7 +27,8 @@ class RLEError(UserError, ValueError):
     """Malformed run-length encoding. The message names the value, its position and the fault."""
 
 
-def _shortened(text: str, max_length: int = 40) -> str:
+def shortened(text: str, max_length: int = 40) -> str:
+    """Return the text, or its start and dots if it is longer than `max_length`."""
     return text if len(text) <= max_length else text[: max_length - 3] + "..."
 
 
@@ -38,7 +39,7 @@ def _describe(problem: np.ndarray, text: str, n_pixels: int, origin: int) -> str
     place = f"value {index + 1} ({word[:40]!r})"
     return {
         texts.NOT_INTEGER: (
-            f'{place} is not an integer in {_shortened(text)!r}; expected "start length start length ...", integers '
+            f'{place} is not an integer in {shortened(text)!r}; expected "start length start length ...", integers '
             "separated by spaces"
         ),
         texts.ODD_COUNT: f"{place} is a start without a length: the number of values, {index + 1}, is odd",
@@ -157,7 +158,10 @@ class RLE:
         """Convert COCO's ``{"size": [h, w], "counts": ...}``, with counts as a list or a compressed string."""
         if not {"size", "counts"} <= set(coco):
             raise RLEError(f'COCO RLE needs "size" and "counts"; its keys are {sorted(coco)}')
-        h, w = (int(v) for v in coco["size"])
+        try:
+            h, w = (int(v) for v in coco["size"])
+        except (TypeError, ValueError):
+            raise RLEError(f"COCO RLE: the size {shortened(str(coco['size']))} is not [height, width]") from None
         counts = coco["counts"]
         if isinstance(counts, str | bytes):
             chars = np.frombuffer(counts.encode() if isinstance(counts, str) else counts, np.uint8)
@@ -165,9 +169,12 @@ class RLE:
             if bad_position >= 0:
                 raise RLEError(f"COCO RLE: character {bad_position + 1} of the counts is invalid")
         else:
-            numbers = np.asarray(counts, np.int64)
-            if not np.array_equal(numbers, counts):
-                raise RLEError("COCO RLE: counts must be integers")
+            try:
+                numbers = np.asarray(counts, np.int64)
+            except (TypeError, ValueError, OverflowError):
+                numbers = None
+            if numbers is None or numbers.ndim != 1 or not np.array_equal(numbers, counts):
+                raise RLEError(f"COCO RLE: the counts {shortened(str(counts))} are not a list of integers")
         if (numbers < 0).any():
             i = int(np.argmax(numbers < 0))
             raise RLEError(f"COCO RLE: count {i + 1} is {numbers[i]}; counts cannot be negative")

@@ -14,7 +14,8 @@ from maskrcnn import RLE, Config
 from maskrcnn.cli import SOME_UNREADABLE, main
 from maskrcnn.config import ModelConfig, PredictConfig, TrainConfig
 from maskrcnn.data.synthetic import write_shapes
-from scenes import write_scenes
+from maskrcnn.training import loop
+from scenes import save_turned, write_scenes
 
 TINY = ["--backbone", "test_resnet", "--weights", "none", "--image-size", "64", "--channels", "16"]
 TINY += ["--box-channels", "32", "--mask-channels", "16", "--epochs", "1", "--epoch-images", "4"]
@@ -132,6 +133,34 @@ def test_the_worst_overlap_comes_first(tmp_path, capsys):
     assert call("check", csv) == 0
     lines = [line for line in capsys.readouterr().err.splitlines() if "the mask shares" in line]
     assert [int(line.split()[1].strip(",:")) for line in lines] == [5, 7, 3]
+
+
+def test_split_and_train_name_the_classes_that_do_not_train(tmp_path, capsys, monkeypatch):
+    (tmp_path / "images").mkdir()
+    lines = ["ImageId,EncodedPixels,ClassId"]
+    for k in range(6):
+        Image.fromarray(np.full((64, 64), 20 * k, np.uint8)).save(tmp_path / "images" / f"{k}.png")
+        lines.append(f"{k}.png,{RLE.from_mask(np.eye(64, dtype=bool)).to_encoded_pixels()},kind {k}")
+    csv = tmp_path / "train.csv"
+    csv.write_text("\n".join(lines) + "\n")
+    message = "the training images hold no object of 2 of 6 classes: kind"
+    assert call("split", csv, "--out", tmp_path / "val.txt", "--val", "0.33") == 0
+    assert message in " ".join(capsys.readouterr().err.split())
+
+    def stop(self):
+        raise maskrcnn.UserError("stopped before the first step")
+
+    monkeypatch.setattr(loop._Trainer, "run", stop)
+    assert call("train", csv, "--out", tmp_path / "run", "--val", "0.33", *TINY) != 0
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_one_turned_picture_does_not_hide_the_order_of_the_others(tmp_path, capsys):
+    csv = write_scenes(tmp_path, 1, drawn_on="stored", order="row", hw=(96, 96), n=6)
+    path = maskrcnn.open_dataset(csv, order="row", say=lambda _: None).files[0]
+    save_turned(np.asarray(Image.open(path)), path, 3)
+    assert call("check", csv) == 1
+    assert "pass --order row" in capsys.readouterr().err
 
 
 def test_check_finds_masks_drawn_on_unturned_pixels(tmp_path, capsys):

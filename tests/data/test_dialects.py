@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from maskrcnn import RLE, UserError, open_dataset
+from scenes import save_turned
 
 HW = (30, 44)
 
@@ -110,3 +111,85 @@ def test_coco_of_another_size_is_an_error(tmp_path, hw):
 
 def test_data_without_a_text_has_no_dialect(tmp_path):
     assert "is read as" not in opened(tmp_path, [])[1]
+
+
+def rows_first(mask):
+    """COCO's counts of the mask, written along the rows by mistake."""
+    return RLE.from_mask(mask.to_mask().T).counts()
+
+
+@pytest.mark.parametrize("write", [str, lambda counts: json.dumps({"size": HW, "counts": counts})])
+def test_no_option_of_numbers_is_advised_for_coco(tmp_path, rng, write):
+    masks = blobs(rng, 9)
+    data, said = opened(tmp_path, [write(rows_first(mask)) for mask in masks])
+    assert data.n_instances == 9
+    assert not data.is_numbered
+    assert data.problems == []
+    assert "--order" not in said
+
+
+BAD_OBJECTS = {
+    "another size": ({"size": [HW[0] + 1, HW[1]], "counts": [0, 1364]}, "the size 31 x 44 is not that of the image"),
+    "no size": ({"size": None, "counts": [0, 1320]}, "the size None is not"),
+    "one number": ({"size": 5, "counts": [0, 1320]}, "the size 5 is not"),
+    "no counts": ({"size": HW, "counts": None}, "the counts None are not a list of integers"),
+    "an object of counts": ({"size": HW, "counts": {}}, "the counts {} are not a list"),
+    "lists of counts": ({"size": HW, "counts": [[0], [1320]]}, "are not a list of integers"),
+    "a text in the counts": ({"size": HW, "counts": [0, "x"]}, "are not a list of integers"),
+    "huge counts": ({"size": HW, "counts": [0, 2**70]}, "are not a list of integers"),
+    "other keys": ({"points": [1, 2]}, "is not an object"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_OBJECTS)
+def test_one_bad_object_of_coco_is_named_with_its_fault(tmp_path, rng, fault):
+    content, message = BAD_OBJECTS[fault]
+    first, *others = [json.dumps(mask.to_coco()) for mask in blobs(rng, 5)]
+    texts = [first, json.dumps(content), *others]
+    with pytest.raises(UserError, match=r"has 1 problem:\n.*row 3: ") as caught:
+        opened(tmp_path, texts)
+    assert message in str(caught.value)
+    assert "brackets" not in str(caught.value)
+    data, _ = opened(tmp_path, texts, bad="skip")
+    assert data.n_instances == 5
+
+
+@pytest.mark.parametrize("dialect", ["COCO's counts", "COCO's string"])
+def test_one_row_of_counts_of_another_size_is_named(tmp_path, rng, dialect):
+    write, masks = WRITERS[dialect][0], blobs(rng, 4)
+    texts = [*(write(mask) for mask in masks), write(RLE.from_mask(np.eye(HW[0] + 1, HW[1], dtype=bool)))]
+    with pytest.raises(UserError, match=r"has 1 problem:\n.*row 6: .* add up to 1364, not to 30 x 44"):
+        opened(tmp_path, texts)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "{'a':" * 100_000, "{1: {[]: 2}}"])
+def test_texts_nested_too_deeply_are_bad_rows(tmp_path, text):
+    with pytest.raises(UserError, match="row 2"):
+        opened(tmp_path, [text])
+
+
+def test_coco_of_the_unturned_picture_names_the_option(tmp_path, rng):
+    (tmp_path / "images").mkdir()
+    save_turned(np.zeros((*HW, 3), np.uint8), tmp_path / "images" / "t.png", 6)
+    with (tmp_path / "turned.csv").open("w", newline="") as file:
+        rows = [["t.png", json.dumps(mask.to_coco())] for mask in blobs(rng)]
+        csv.writer(file).writerows([["ImageId", "EncodedPixels"], *rows])
+    with pytest.raises(UserError, match="every row is valid with --exif ignore"):
+        open_dataset(tmp_path / "turned.csv", say=lambda _: None)
+    assert open_dataset(tmp_path / "turned.csv", exif="ignore", say=lambda _: None).n_instances == 4
+
+
+@pytest.mark.parametrize("dialect", ["COCO's counts", "COCO's string", "COCO's RLE as JSON"])
+@pytest.mark.parametrize("text", ["no mask", "[1319.5, 0.5]", "[131.9, 1]"])
+def test_one_row_of_no_form_is_named_alone(tmp_path, rng, dialect, text):
+    """131.9 and 1 would be all 1,320 pixels without the point."""
+    texts = [*(WRITERS[dialect][0](mask) for mask in blobs(rng, 3)), text]
+    with pytest.raises(UserError, match=r"has 1 problem:\n.*row 5: .* is not "):
+        opened(tmp_path, texts)
+
+
+def test_one_row_of_runs_among_objects_is_said(tmp_path, rng):
+    first, *others = blobs(rng)
+    texts = [first.to_encoded_pixels(), *(json.dumps(mask.to_coco()) for mask in others)]
+    with pytest.raises(UserError, match="write all rows alike"):
+        opened(tmp_path, texts)

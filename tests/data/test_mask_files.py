@@ -85,6 +85,30 @@ def test_masks_of_the_same_name_as_their_image_are_no_images(tmp_path, rng):
     assert data.rles(0) == [RLE.from_mask(mask)]
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".JPEG", ".webp"])
+@pytest.mark.parametrize("value", [255, 60])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_lossy_masks_do_not_grow_by_their_blur(tmp_path, rng, suffix, value, mode):
+    """The blur has about as many pixels inside of the outline as outside."""
+    masks = blobs(rng, 4)
+    data, _ = opened(
+        write(
+            tmp_path,
+            masks,
+            suffix=suffix,
+            save=lambda mask: Image.fromarray(mask.astype(np.uint8) * value).convert(mode),
+        )
+    )
+    for mask, read in zip(masks, all_masks(data), strict=True):
+        assert (mask != read.to_mask()).sum() <= 0.05 * mask.sum()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_black_mask_file_has_no_object(tmp_path, rng, suffix):
+    masks = [*blobs(rng, 1), np.zeros(HW, bool)]
+    assert opened(write(tmp_path, masks, suffix=suffix))[0].n_instances == 1
+
+
 def test_a_mask_file_without_an_object_is_counted(tmp_path, rng):
     masks = [*blobs(rng, 1), np.zeros(HW, bool)]
     data, said = opened(write(tmp_path, masks))
@@ -140,3 +164,26 @@ def test_bad_mask_files_are_named_with_their_row(tmp_path, rng):
     data, _ = opened(csv, bad="skip")
     assert data.n_instances == 3
     assert [problem.place.rpartition(" ")[2] for problem in data.problems] == ["3", "5", "6"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+@pytest.mark.parametrize("name", ["nul\0byte.png", "long" * 80 + ".png", "masks/circle.png"])
+def test_names_that_no_file_can_have_are_bad_rows(tmp_path, rng, name):
+    csv = write(tmp_path, blobs(rng, 2))
+    (tmp_path / "masks" / "circle.png").symlink_to(tmp_path / "masks" / "circle.png")
+    csv.write_text(csv.read_text().replace("masks/m1.png", name))
+    with pytest.raises(UserError, match=r"row 3: mask of img_0\.png: the mask file '.* cannot be found") as caught:
+        opened(csv)
+    assert repr(name)[:30] in str(caught.value)
+    assert opened(csv, bad="skip")[0].n_instances == 1
+
+
+def test_a_column_is_one_of_mask_files_or_is_not(tmp_path, rng):
+    """The one text of an image that exists names a file, the other is runs."""
+    mask = blobs(rng, 1)[0]
+    csv = write(tmp_path, [mask], "images")
+    csv.write_text(csv.read_text() + "missing.png,1,cow,1 3\n")
+    data, said = opened(csv, bad="skip", unlisted="empty")
+    assert "mask file" not in said
+    assert data.names == ["img_0.png", "m0.png"]
+    assert data.n_instances == 0

@@ -1,12 +1,14 @@
 """EXIF orientations: both readings of a picture, and masks that were drawn on the other one."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from maskrcnn import UserError, open_dataset
+from maskrcnn.data import orientation as orientation_module
 from maskrcnn.data.dataset import read_pixels
 from maskrcnn.data.images import SIDEWAYS, read_image
 from maskrcnn.data.orientation import find_wrong_order, find_wrong_orientation, turned_images
@@ -75,6 +77,24 @@ def test_square_pictures_tell_the_order_of_runs(tmp_path, order):
     assert finding.is_problem
     assert f"pass --order {order}" in finding.message
     assert find_wrong_order(wrong.take([0, 1]), order) == []
+
+
+def test_masks_that_number_no_pixels_have_no_order(tmp_path):
+    wrong = opened(write_scenes(tmp_path, 1, drawn_on="stored", order="row", hw=(96, 96), n=4))
+    assert find_wrong_order(wrong, "row")
+    assert find_wrong_order(replace(wrong, is_numbered=False), "row") == []
+
+
+@pytest.mark.parametrize("n", [4, 6, 9, 11])
+def test_only_so_many_square_pictures_are_compared(tmp_path, monkeypatch, n):
+    read = []
+    monkeypatch.setattr(orientation_module, "MAX_SQUARES", 4)
+    monkeypatch.setattr(
+        orientation_module, "read_pixels", lambda data, i: read.append(i) or np.zeros((*data.hw(i), 3), np.uint8)
+    )
+    data = opened(write_scenes(tmp_path, 1, drawn_on="stored", hw=(96, 96), n=n))
+    find_wrong_order(data, "row")
+    assert 2 <= len(read) <= 4
 
 
 def test_square_masks_that_follow_no_edges_tell_no_order(tmp_path, rng):

@@ -70,6 +70,42 @@ def test_bytes_that_the_code_page_leaves_out_are_latin_1(tmp_path):
     assert "read as Latin-1" in notes
 
 
+@pytest.mark.parametrize("letter", ["é", "名", "😀"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_utf_8_table_cut_inside_its_last_letter_is_utf_8(tmp_path, letter, encoding):
+    text = f"ImageId,EncodedPixels,note\n{letter}.png,1 3,\n{letter}.png,20 4,{letter}"
+    _, notes = opened(tmp_path, text, encoding=encoding, picture=f"{letter}.png")
+    path, content = tmp_path / "train.csv", text.encode(encoding)
+    for n_lost in range(1, len(letter.encode())):
+        path.write_bytes(content[:-n_lost])
+        data = open_dataset(path, say=lambda _: None)
+        assert data.files[0].name == f"{letter}.png"
+        assert data.n_instances == 2
+    assert "not UTF-8" not in notes
+
+
+@pytest.mark.parametrize("names", [["déjà", "vélé"], ["cafe", "café"]])
+def test_a_table_in_windows_1252_may_end_in_an_accented_letter(tmp_path, names):
+    text = f"ImageId,EncodedPixels,ClassId\na.png,1 3,{names[0]}\na.png,20 4,{names[1]}"
+    data, notes = opened(tmp_path, text, encoding="cp1252")
+    assert data.class_ids == names
+    assert "read as Windows-1252" in notes
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_archive_is_an_error_and_no_traceback(tmp_path, method, rng):
+    path = tmp_path / "train.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("train.csv", "ImageId,EncodedPixels\n" + "a.png,1 3\n" * 1000)
+    content = np.frombuffer(path.read_bytes(), np.uint8)
+    for start in (43, 45, 50, 60):
+        damaged = content.copy()
+        damaged[start : start + 20] ^= 0xFF
+        path.write_bytes(damaged.tobytes())
+        with pytest.raises(UserError, match=r"train\.zip cannot be read: "):
+            open_dataset(path, say=lambda _: None)
+
+
 def test_a_cut_table_in_utf_16_is_read_up_to_the_cut(tmp_path):
     opened(tmp_path, TABLES["plain"].replace("{s}", ","), encoding="utf-16")
     path = tmp_path / "train.csv"

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskrcnn.data.split import absent_classes
+from maskrcnn.data.split import absent_classes, untrained_classes
 from maskrcnn.data.table import Dataset
 from maskrcnn.rle import RunTable
 
@@ -66,3 +66,14 @@ def test_what_no_split_can_do_is_said():
         assert (len(train), len(val)) == (2, 1)
         assert set(train.labels) == {1, 2, 3}
         assert "1 of 3 classes" in absent_classes(val)
+
+
+@pytest.mark.parametrize("n_classes", [4, 10])
+def test_classes_that_no_swap_lets_train_are_named(n_classes):
+    data = labelled([[c + 1] for c in range(n_classes)], n_classes)
+    train, val = data.split(0.2)
+    lost = [f"class {c}" for c in range(n_classes) if c + 1 not in train.labels]
+    assert len(lost) == len(val) > 0
+    expected = f"the training images hold no object of {len(lost)} of {n_classes} classes: {', '.join(lost)}"
+    assert untrained_classes(train) == expected
+    assert untrained_classes(data) is None

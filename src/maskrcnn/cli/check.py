@@ -62,18 +62,22 @@ def check(
 
 
 def _check_orientation(data: Path, options: ReadOptions, opened: Dataset) -> list[Problem]:
-    """Compare both readings of the pictures with an EXIF orientation, or both orders of runs on square pictures."""
+    """Compare both readings of the pictures with an EXIF orientation, and both orders of runs on other square ones."""
+    import numpy as np
+
     from maskrcnn.data.orientation import find_wrong_order, find_wrong_orientation, turned_images
 
     turned = turned_images(opened)
+    unturned = opened.take(np.setdiff1d(np.arange(len(opened)), turned))
+    findings = find_wrong_order(unturned, "column" if options.order == "row" else "row")
     if not len(turned):
-        return find_wrong_order(opened, "column" if options.order == "row" else "row")
+        return findings
     other = dataclasses.replace(options, exif="turn" if options.exif == "ignore" else "ignore")
     try:
         reopened = other.open_with(data, "skip", lambda line: None)
     except UserError:  # no picture fits the sizes or masks in the other orientation
-        return []
-    return find_wrong_orientation(opened, turned, reopened)
+        return findings
+    return findings + find_wrong_orientation(opened, turned, reopened)
 
 
 def _to_json(finding: Problem) -> dict[str, Any]:

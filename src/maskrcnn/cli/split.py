@@ -26,7 +26,7 @@ def split(
     seed
         Seed of the random choice.
     """
-    from maskrcnn.data.split import absent_classes
+    from maskrcnn.data.split import absent_classes, untrained_classes
 
     if out.exists():
         raise UserError(f"{out} exists; choose another name for the list")
@@ -38,5 +38,5 @@ def split(
         f"{out}: {len(val_part):,} images with {val_part.n_instances:,} instances for validation; "
         f"{len(train_part):,} images with {train_part.n_instances:,} instances remain for training"
     )
-    if absent := absent_classes(val_part):
-        say(absent)
+    for note in filter(None, (untrained_classes(train_part), absent_classes(val_part))):
+        say(note)

@@ -40,6 +40,9 @@ NO_PAGES = {"MPO", "PSD"}
 WITH_ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
 """Pillow's modes whose last channel is alpha."""
 
+LOSSY = {".avif", ".avifs", ".jfif", ".jpe", ".jpeg", ".jpg", ".webp"}
+"""Suffixes of files that may blur their pixels, so that not all beside an object are zero."""
+
 SIDEWAYS = {5, 6, 7, 8}
 """EXIF orientations that swap width and height."""
 
@@ -108,15 +111,17 @@ def read_image(source: str | Path | bytes | Image.Image | np.ndarray, reading: R
 
 
 def read_mask(path: Path, exif: Exif) -> np.ndarray:
-    """Return the nonzero pixels of a mask file, (H, W) bool; alpha does not count. Raise `ImageError`."""
+    """Return the nonzero pixels of a mask file, (H, W) bool; alpha does not count. Raise `ImageError`.
+
+    In a format that may be `LOSSY`, they are those of more than half of the maximum.
+    """
     orient = _stored if exif == "ignore" else _upright
 
     def nonzero(image: Image.Image) -> np.ndarray:
         values = np.asarray(orient(image))
-        if values.ndim == 2:
-            return values != 0
-        colors = values[:, :, :-1] if image.mode in WITH_ALPHA else values
-        return (colors != 0).any(2)
+        colors = values[:, :, :-1] if image.mode in WITH_ALPHA else np.atleast_3d(values)
+        is_object = colors > colors.max() / 2 if path.suffix.lower() in LOSSY else colors != 0
+        return is_object.any(2)
 
     return _decoded(path, nonzero)
 
@@ -168,7 +173,7 @@ def read_size(path: str | Path) -> tuple[int, int]:
 
 
 def read_each(read: Callable[[Path], T], paths: list[Path]) -> list[T | ImageError]:
-    """Call `read_header` or `read_maximum` on many files in parallel. A file that fails yields its error."""
+    """Call `read` on many files in parallel. A file for which it raises `ImageError` yields that error."""
 
     def result_or_error(path: Path) -> T | ImageError:
         try:

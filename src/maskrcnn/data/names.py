@@ -10,7 +10,7 @@ from urllib.parse import unquote
 from maskrcnn.data.images import picture_suffixes
 
 LETTERS, CASE, SUFFIX, QUOTING = range(4)
-"""What a text may have otherwise than the path that it means, from the closest to the loosest."""
+"""How a text may differ from its path, from the closest to the loosest."""
 
 
 class Match(NamedTuple):

@@ -74,11 +74,14 @@ def find_wrong_orientation(data: Dataset, turned: np.ndarray, other: Dataset) ->
 def find_wrong_order(data: Dataset, other_order: str) -> list[Problem]:
     """Return a finding if the masks of square images follow edges clearly better when they are transposed.
 
-    `other_order` is the order of pixels that `data` was not opened with.
+    `other_order` is the order of pixels that `data` was not opened with. Masks without an order, such as COCO's, have
+    no finding.
     """
+    if not data.is_numbered:
+        return []
     squares = np.flatnonzero((data.sizes[:, 0] == data.sizes[:, 1]) & (data.counts > 0))
     log_ratios = []
-    for i in squares[:: max(len(squares) // MAX_SQUARES, 1)].tolist():
+    for i in squares[:: max(-(-len(squares) // MAX_SQUARES), 1)].tolist():
         try:
             pixels = read_pixels(data, i)
         except ImageError:

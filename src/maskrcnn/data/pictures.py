@@ -49,7 +49,7 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def is_picture(name: PurePath) -> bool:
-    """Whether the decoder reads files of this name, and no system put it there."""
+    """Whether Pillow decodes this suffix and the name is not hidden or a system file."""
     return name.suffix.lower() in picture_suffixes() and not is_hidden(name)
 
 

@@ -1,4 +1,4 @@
-"""Which images validate: a stratified choice, then swaps until every class trains and, where it can, validates."""
+"""Which images validate: a stratified choice, then swaps that give every class, if they can, a place on both sides."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def choose_validation(data: Dataset, share: float, seed: int) -> np.ndarray:
     """Return which images of `data` validate, (n_images,) bool; at least one does, and at least one does not.
 
     Images are sorted by stratum, in random order within one, and every ``1 / share``-th is chosen. Then images change
-    places: every class keeps an image for training, and a class on two images or more gets one for validation, where
-    that takes no other class away.
+    places, where a swap takes no other class away: every class keeps an image for training, and a class on two images
+    or more gets one for validation.
     """
     rng = np.random.default_rng(seed)
     order = np.lexsort((rng.random(len(data)), _strata(data)))
@@ -28,14 +28,27 @@ def choose_validation(data: Dataset, share: float, seed: int) -> np.ndarray:
 
 def absent_classes(val: Dataset) -> str | None:
     """Say which classes have no object among the images that validate, or None. Their scores are undefined."""
-    frequency = np.bincount(val.labels, minlength=len(val.class_ids) + 1)[1:]
-    absent = [name for name, n in zip(val.class_names, frequency, strict=True) if n == 0]
+    absent = _absent(val)
     if len(absent) == len(val.class_names):
         return "the validation images hold no objects, so their scores are undefined"
-    if not absent:
-        return None
+    return _describe_absent(absent, val, "validation") if absent else None
+
+
+def untrained_classes(train: Dataset) -> str | None:
+    """Say which classes have no object among the images that train, or None. A model cannot learn them."""
+    absent = _absent(train)
+    return _describe_absent(absent, train, "training") if absent else None
+
+
+def _absent(part: Dataset) -> list[str]:
+    """Return the names of the classes without an object."""
+    frequency = np.bincount(part.labels, minlength=len(part.class_ids) + 1)[1:]
+    return [name for name, n in zip(part.class_names, frequency, strict=True) if n == 0]
+
+
+def _describe_absent(absent: list[str], part: Dataset, use: str) -> str:
     names = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
-    return f"the validation images hold no object of {len(absent)} of {len(val.class_names)} classes: {names}"
+    return f"the {use} images hold no object of {len(absent)} of {len(part.class_names)} classes: {names}"
 
 
 def _strata(data: Dataset) -> np.ndarray:

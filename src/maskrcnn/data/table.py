@@ -31,7 +31,9 @@ class Dataset:
     Image i is the file ``files[i]``, has the name ``names[i]`` in the source and the (height, width) ``sizes[i]``.
     Instance k belongs to image ``image_index[k]`` (sorted), has the 1-based label ``labels[k]`` and the runs
     ``masks[k]``, and comes from row ``rows[k]`` of the source (the header is row 1). Label j is the user's class id
-    ``class_ids[j - 1]``. `reading` says how the pictures are read, and so which way up `sizes` and masks are.
+    ``class_ids[j - 1]``. `is_numbered` says whether the masks number pixels in the source, in an order that an option
+    sets; COCO's and mask files do not. `reading` says how the pictures are read, and so which way up `sizes` and masks
+    are.
     """
 
     source: Path
@@ -45,6 +47,7 @@ class Dataset:
     class_ids: list[Any]
     class_names: list[str]
     attributes: np.ndarray | None = None
+    is_numbered: bool = True
     reading: Reading = BY_ITSELF
     notes: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -107,8 +110,9 @@ class Dataset:
     def split(self, val: float = VALIDATION_SHARE, seed: int = 0) -> tuple[Dataset, Dataset]:
         """Split by image into (train, val), stratified by rarest class, instance count and image size.
 
-        Every class gets a training image and, where it can, a validation image. 0 keeps all images for training: val is
-        empty. Raise `UserError` if `val` is not in [0, 1), or for fewer than two images otherwise.
+        Where a swap allows it, every class gets a training image, and a class on two images or more a validation image.
+        0 keeps all images for training: val is empty. Raise `UserError` if `val` is not in [0, 1), or for fewer than
+        two images otherwise.
         """
         if not 0 <= val < 1:
             raise UserError(f"the share of validation images must be at least 0 and below 1, not {val}")

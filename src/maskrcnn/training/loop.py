@@ -19,7 +19,7 @@ from maskrcnn.checkpoints.native import Checkpoint, write_model
 from maskrcnn.config import Config, seconds
 from maskrcnn.data.batch import Batch, Shard, batches, images_per_pass
 from maskrcnn.data.dataset import swapped_labels
-from maskrcnn.data.split import absent_classes
+from maskrcnn.data.split import absent_classes, untrained_classes
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation import Evaluation, differing_range, find, judge_found
@@ -153,6 +153,8 @@ class _Trainer:
             self._save_state()
         if world.size > 1:
             display.say(f"{world.size} processes, {self.state.step_images} images in each step")
+        if untrained := untrained_classes(train_data):
+            display.say(untrained)
         self._say_how_it_validates()
         self.validator = build(config, train_data, model.conventions).to(self.device)
         self.evaluation: Evaluation | None = None

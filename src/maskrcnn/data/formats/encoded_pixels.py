@@ -63,7 +63,8 @@ def read(
     texts = table[layout.rle].fill_null("").str.strip_chars()
     is_object = (~texts.str.to_lowercase().is_in(NO_OBJECT)).to_numpy()
     paths, mask_folders = image_files(folder), (source.parent, folder)
-    if name_files(objects := texts.filter(pl.Series(is_object)).to_list()):
+    objects = texts.filter(pl.Series(is_object)).to_list()
+    if are_files := name_files(objects):
         mask_files = existing_files(objects, mask_folders)
         paths = [path for path in paths if path.resolve() not in mask_files]
     files, problems, name_notes = locate(names, first_rows, paths, folder, source)
@@ -88,6 +89,7 @@ def read(
         texts.gather(rows),
         hw,
         Numbering(order, origin, relative),
+        are_files=are_files,
         hw_of_option={} if np.array_equal(hw, other_hw) else {f"--exif {other_exif}": other_hw},
         folders=mask_folders,
         exif=exif,
@@ -99,10 +101,10 @@ def read(
     for item in column.bad:
         row = int(rows[item.index])
         message = f"{layout.rle} of {names[row_image[row]]}: {item.message}"
-        if row in fault_of_cut_row:
-            message += f"; {fault_of_cut_row[row]}"
+        if cut := fault_of_cut_row.pop(row, None):
+            message += f"; {cut}"
         problems.append(Problem(Kind.BAD_ROW, f"{source}, row {row + 2}", message))
-    if order == "row" and column.note is None:
+    if order == "row" and column.is_numbered:
         notes.append("runs are read along the rows")
 
     labels, class_ids, attributes = read_classes(class_text, table, layout, rows)
@@ -144,6 +146,7 @@ def read(
         class_ids=class_ids,
         class_names=find_class_names(class_ids, class_names, layout.class_ is not None or layout.combined),
         attributes=None if attributes is None else attributes[selected],
+        is_numbered=column.is_numbered,
         reading=reading,
         notes=notes,
         problems=[*problems, *unreadable, *warnings],

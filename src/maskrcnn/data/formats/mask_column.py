@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from maskrcnn.data.formats.dialects import translate
-from maskrcnn.data.formats.mask_files import name_files, read_mask_files
-from maskrcnn.data.formats.mask_texts import MaskTexts, Numbering
+from maskrcnn.data.formats.dialects import CocoColumn, read_coco, translate_numbers
+from maskrcnn.data.formats.mask_files import read_mask_files
+from maskrcnn.data.formats.mask_texts import MaskTexts, Numbering, find_better_option
 from maskrcnn.data.reading import Exif
+from maskrcnn.kernels.runs import count_pieces
 from maskrcnn.rle import BadRuns, RunTable
 
 
@@ -21,7 +22,8 @@ class MaskColumn:
     """Masks, one for each text, and what was found about them.
 
     `note` says how the column was read if not as runs, `hint` what all `bad` texts share, as the end of a message, and
-    `advice` which option makes masks whole that lie in pieces.
+    `advice` which option makes masks whole that lie in pieces. `is_numbered` says whether the texts number pixels, so
+    that the options of `Numbering` hold.
     """
 
     masks: RunTable
@@ -29,6 +31,7 @@ class MaskColumn:
     note: str | None = None
     hint: str = ""
     advice: str | None = None
+    is_numbered: bool = True
 
 
 def read_mask_column(
@@ -36,24 +39,45 @@ def read_mask_column(
     hw: np.ndarray,
     numbering: Numbering,
     *,
+    are_files: bool,
     hw_of_option: dict[str, np.ndarray],
     folders: Sequence[Path],
     exif: Exif,
 ) -> MaskColumn:
     """Read the texts of a mask column. Raise nothing: a bad text gives an empty mask and a `BadRuns`.
 
-    `hw` (n, 2) are the (height, width) of the images, ``hw_of_option[option]`` those that another option gives. Mask
-    files are looked for in `folders`, and turned by their EXIF orientation as `exif` says.
+    `hw` (n, 2) are the (height, width) of the images, ``hw_of_option[option]`` those that another option gives. With
+    `are_files`, the texts name mask files, which lie in `folders` and are turned by their EXIF orientation as `exif`
+    says.
     """
-    if name_files(cells := texts.to_list()):
-        masks, bad = read_mask_files(cells, hw, folders, exif)
+    if are_files:
+        masks, bad = read_mask_files(texts.to_list(), hw, folders, exif)
         n_empty = int((masks.areas == 0).sum()) - len(bad)
         empty = f"; {n_empty:,} of {len(texts):,} have none" if n_empty else ""
-        return MaskColumn(masks, bad, f"is read as the name of a mask file, whose nonzero pixels are the object{empty}")
-    mask_texts, note = MaskTexts(texts, hw), None
+        is_read = f"is read as the name of a mask file, whose nonzero pixels are the object{empty}"
+        return MaskColumn(masks, bad, is_read, is_numbered=False)
+    mask_texts = MaskTexts(texts, hw)
+    note = None
     masks, bad = mask_texts.parse(numbering)
-    if 0 < len(bad) == len(texts) and (translation := translate(texts, hw, numbering)):
-        mask_texts, note = MaskTexts(translation[0], hw), f"is read as {translation[1]}"
-        masks, bad = mask_texts.parse(numbering)
+    if 0 < len(bad) == len(texts):
+        if (coco := read_coco(texts, hw)) is not None:
+            return _of_coco(coco, texts, hw, hw_of_option)
+        if (translation := translate_numbers(texts)) is not None:
+            mask_texts, note = MaskTexts(translation[0], hw), f"is read as {translation[1]}"
+            masks, bad = mask_texts.parse(numbering)
     hint, advice = mask_texts.fault_of_all(numbering, bad), mask_texts.better_reading(numbering, hw_of_option)
     return MaskColumn(masks, bad, note, hint, advice)
+
+
+def _of_coco(coco: CocoColumn, texts: pl.Series, hw: np.ndarray, hw_of_option: dict[str, np.ndarray]) -> MaskColumn:
+    """Return the masks of a COCO column, with the option that makes bad texts valid or broken masks whole, if any."""
+    others = [(option, other, read_coco(texts, other)) for option, other in hw_of_option.items()]
+    fitting = [(option, other) for option, other, column in others if column and len(column.bad) <= len(coco.bad)]
+    whole = [option for option, _, column in others if column and not column.bad]
+    hint = f"; every row is valid with {whole[0]}" if coco.bad and whole else ""
+
+    def pieces(sizes: np.ndarray) -> np.ndarray:
+        return count_pieces(coco.masks.runs, coco.masks.offsets, sizes[:, 0].copy())
+
+    advice = find_better_option(pieces(hw), ((option, pieces(other)) for option, other in fitting))
+    return MaskColumn(coco.masks, coco.bad, f"is read as {coco.name}", hint, advice, is_numbered=False)

@@ -13,7 +13,7 @@ from maskrcnn.data.images import read_each, read_mask
 from maskrcnn.data.pictures import is_picture
 from maskrcnn.data.reading import Exif
 from maskrcnn.errors import ImageError
-from maskrcnn.rle import RLE, BadRuns, RunTable
+from maskrcnn.rle import RLE, BadRuns, RunTable, shortened
 
 
 def name_files(texts: Sequence[str]) -> bool:
@@ -63,10 +63,14 @@ def _file_name(text: str) -> str:
 
 
 def _find(text: str, folders: Sequence[Path]) -> Path:
-    """Return the file that `text` names. Raise `ImageError` if it is missing or lies outside of `folders`."""
+    """Return the file that `text` names. Raise `ImageError` if it is missing, no name, or outside of `folders`."""
     inside = [folder.resolve() for folder in folders]
-    candidates = [Path(folder, text.replace("\\", "/")).resolve() for folder in inside]
-    existing = [path for path in candidates if path.is_file()]
+    try:
+        candidates = [Path(folder, text.replace("\\", "/")).resolve() for folder in inside]
+        existing = [path for path in candidates if path.is_file()]
+    except (OSError, ValueError, RuntimeError) as error:  # a name that is too long, one with a NUL, a circle of links
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"the mask file {shortened(repr(text))} cannot be found: {reason}") from None
     is_inside = [any(path.is_relative_to(folder) for folder in inside) for path in existing or candidates]
     places = " and ".join(dict.fromkeys(map(str, folders)))
     if not any(is_inside):

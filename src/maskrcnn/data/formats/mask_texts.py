@@ -1,12 +1,13 @@
 """The texts of a mask column: texts -> runs, malformed texts, and which other reading the texts suggest.
 
-One text rarely shows that it is read wrongly: runs along rows are valid runs along columns, in crumbs. All masks of a
-table together show it.
+One text rarely shows that it is read wrongly. Row-wise runs usually parse as column-wise runs too, but each mask falls
+into many fragments. All masks of a table together show it.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,6 +18,7 @@ from maskrcnn.kernels.runs import count_pieces, transpose_runs
 from maskrcnn.rle import BadRuns, RunTable, parse_column
 
 DIALECTS = (
+    (re.compile(r"^\{"), "Some rows are objects, such as COCO's RLE, and some are not: write all rows alike"),
     (re.compile(r"[][(){}]"), "The runs are lists in brackets: write the numbers alone, with spaces between them"),
     (re.compile(r"\d,\d+\s+\d+,\d"), "The numbers have decimal commas: write integers, such as 1 for 1,0"),
     (re.compile(r"\d,\s*\d"), "Commas separate the numbers: write spaces instead"),
@@ -67,6 +69,30 @@ def find_cut_cells(cells: pl.Series) -> dict[int, str]:
     }
 
 
+def find_better_option(pieces: np.ndarray, readings: Iterable[tuple[str, np.ndarray]]) -> str | None:
+    """Say which option makes nearly all masks whole that lie in pieces, or None.
+
+    `pieces` (n,) are the pieces of each mask; `readings` are those with each other option, asked for only if needed.
+    """
+    surplus = int((pieces - 1).clip(0).sum())
+    if surplus < MIN_CHANGED:
+        return None
+    pieces_of_option = {}
+    for option, other_pieces in readings:
+        n_joined, n_changed = int((other_pieces < pieces).sum()), int((other_pieces != pieces).sum())
+        decides = n_joined >= MIN_CHANGED or surplus >= MIN_SURPLUS
+        left = int((other_pieces - 1).clip(0).sum())
+        if decides and n_joined >= MIN_AGREEING * n_changed and left <= MAX_PIECES_LEFT * surplus:
+            pieces_of_option[option] = int(other_pieces.sum())
+    if not pieces_of_option:
+        return None
+    options, n_after = " or ".join(pieces_of_option), min(pieces_of_option.values())
+    return (
+        f"{int((pieces > 1).sum()):,} of {len(pieces):,} masks lie in pieces, and all masks have {pieces.sum():,}; "
+        f"with {options} they have {n_after:,}: pass {options}"
+    )
+
+
 class MaskTexts:
     """A column of start/length texts, each with the (height, width) of its image in `hw` (n, 2)."""
 
@@ -101,28 +127,16 @@ class MaskTexts:
 
         ``hw_of_option[option]`` (n, 2) are the sizes of the images that another option gives.
         """
-        pieces, n_bad = self._pieces(numbering), len(self._parse(numbering)[1])
-        surplus = int((pieces - 1).clip(0).sum())
-        if surplus < MIN_CHANGED:
-            return None
-        readings = {option: (MaskTexts(self.texts, hw), numbering) for option, hw in hw_of_option.items()}
-        readings |= {option: (self, other) for option, other in numbering.alternatives().items()}
-        pieces_of_option = {}
-        for option, (texts, other) in readings.items():
-            if len(texts._parse(other)[1]) > n_bad:
-                continue
-            other_pieces = texts._pieces(other)
-            n_joined, n_changed = int((other_pieces < pieces).sum()), int((other_pieces != pieces).sum())
-            decides = n_joined >= MIN_CHANGED or surplus >= MIN_SURPLUS
-            left = int((other_pieces - 1).clip(0).sum())
-            if decides and n_joined >= MIN_AGREEING * n_changed and left <= MAX_PIECES_LEFT * surplus:
-                pieces_of_option[option] = int(other_pieces.sum())
-        if not pieces_of_option:
-            return None
-        options, n_after = " or ".join(pieces_of_option), min(pieces_of_option.values())
-        return (
-            f"{int((pieces > 1).sum()):,} of {len(pieces):,} masks lie in pieces, and all masks have {pieces.sum():,}; "
-            f"with {options} they have {n_after:,}: pass {options}"
+        n_bad = len(self._parse(numbering)[1])
+        readings = [(option, MaskTexts(self.texts, hw), numbering) for option, hw in hw_of_option.items()]
+        readings += [(option, self, other) for option, other in numbering.alternatives().items()]
+        return find_better_option(
+            self._pieces(numbering),
+            (
+                (option, texts._pieces(other))
+                for option, texts, other in readings
+                if len(texts._parse(other)[1]) <= n_bad
+            ),
         )
 
     def _parse(self, numbering: Numbering, sizes_known: bool = True) -> tuple[RunTable, list[BadRuns]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import gzip
+import lzma
 import re
 import zipfile
 import zlib
@@ -32,6 +33,9 @@ MARKS = {
 
 UTF_8 = ("UTF-8", "UTF-8-SIG")
 GZIP_MARK, ZIP_MARK = b"\x1f\x8b", b"PK\x03\x04"
+
+PACKING_ERRORS = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+"""What a damaged archive raises, beside `OSError` of gzip and bz2."""
 
 SAMPLE_BYTES, SAMPLE_LINES, MAX_HEADER = 1_000_000, 200, 100_000
 """What separators are sought in: bytes of the file, lines of these, and characters of the header."""
@@ -85,7 +89,7 @@ def _content(source: Path) -> bytes:
             with zipfile.ZipFile(source) as archive:
                 return archive.read(_only_member(archive, source))
         return source.read_bytes()
-    except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+    except (*PACKING_ERRORS, OSError, RuntimeError, NotImplementedError) as error:
         raise UserError(f"{source} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
@@ -100,21 +104,25 @@ def _only_member(archive: zipfile.ZipFile, source: Path) -> str:
 def _decoded(content: bytes) -> tuple[bytes, str]:
     """Return the content as UTF-8 without a mark, and its encoding.
 
-    The mark at the start decides; without one, zeros betray UTF-16. What is no UTF-8 is taken for Windows' code page of
-    Western Europe, or for Latin-1 if it has bytes that the code page leaves out.
+    The mark at the start decides; without one, NUL bytes indicate UTF-16. Other bytes are decoded as Windows-1252, or
+    as Latin-1 if they include some that Windows-1252 leaves out. A file that was cut may end in a part of a letter.
     """
     encoding = next((encoding for mark, encoding in MARKS.items() if content.startswith(mark)), "UTF-8")
     if encoding == "UTF-8" and b"\0" in content[:4]:
         encoding = "UTF-16-BE" if content.startswith(b"\0") else "UTF-16-LE"
     if encoding not in UTF_8:
-        return content.decode(encoding, "replace").encode(), encoding  # a file that was cut may end in half a letter
-    for candidate in (encoding, "Windows-1252", "Latin-1"):
-        try:
-            text = content.decode(candidate)
-        except UnicodeDecodeError:
-            continue
-        return (content if candidate == "UTF-8" else text.encode()), candidate
-    raise AssertionError("Latin-1 decodes any bytes")
+        return content.decode(encoding, "replace").encode(), encoding
+    try:
+        text = content.decode(encoding)
+        return (content if encoding == "UTF-8" else text.encode()), encoding
+    except UnicodeDecodeError as error:
+        is_certain = encoding == "UTF-8-SIG" or not content[: error.start].isascii()
+        if error.reason == "unexpected end of data" and is_certain:  # only the last letter is at fault
+            return content.decode(encoding, "replace").encode(), encoding
+    try:
+        return content.decode("Windows-1252").encode(), "Windows-1252"
+    except UnicodeDecodeError:
+        return content.decode("Latin-1").encode(), "Latin-1"
 
 
 def _find_separator(sample: str, column_names: Collection[str]) -> str:
