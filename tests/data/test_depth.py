@@ -138,8 +138,8 @@ def test_a_model_file_of_before_scales_each_picture_by_its_own_maximum(twelve_bi
 
 
 def test_evaluation_takes_the_depth_of_the_model_and_says_so(twelve_bits, tmp_path):
-    data, _ = opened(write_pictures(tmp_path, [ramp(900), ramp(60_000)]))
-    twelve_bits.class_ids = [1, 2, 3, 4]
+    csv, names = write_pictures(tmp_path, [ramp(900), ramp(60_000)]), {1: twelve_bits.class_names[0]}
+    data, _ = opened(csv, class_names=names)
     lines = []
 
     def say(line):
@@ -151,7 +151,7 @@ def test_evaluation_takes_the_depth_of_the_model_and_says_so(twelve_bits, tmp_pa
     assert "the model's range, 0 to 4,095 (12 bits)" in lines[0]
     assert "has 0 to 65,535 (16 bits)" in lines[0]
     lines.clear()
-    maskrcnn.evaluate(twelve_bits, opened(tmp_path / "train.csv", depth=12)[0], say=say)
+    maskrcnn.evaluate(twelve_bits, opened(csv, class_names=names, depth=12)[0], say=say)
     assert lines == []
     twelve_bits.reading = BY_ITSELF
     maskrcnn.evaluate(twelve_bits, data, say=say)
