@@ -19,10 +19,9 @@ from maskrcnn.checkpoints.native import Checkpoint, write_model
 from maskrcnn.config import Config, seconds
 from maskrcnn.data.batch import Batch, Shard, batches, images_per_pass
 from maskrcnn.data.dataset import swapped_labels
-from maskrcnn.data.split import absent_classes, untrained_classes
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError
-from maskrcnn.evaluation import Evaluation, differing_range, find, judge_found
+from maskrcnn.evaluation import Evaluation, find, judge_found
 from maskrcnn.evaluation.classes import match_classes
 from maskrcnn.files import write_text
 from maskrcnn.inference.predictor import Predictor
@@ -45,7 +44,7 @@ from maskrcnn.training.numerics import deterministic, validation_type
 from maskrcnn.training.progress import ProgressDisplay
 from maskrcnn.training.record import Record, read_validation
 from maskrcnn.training.run_folder import RunFolder, RunState, provenance, require_space, restore_optimizer
-from maskrcnn.training.start import build, restart, start
+from maskrcnn.training.start import build, data_notes, restart, start
 from maskrcnn.training.stopping import stop_on_signals
 
 MAX_SKIPPED_IN_A_ROW = 5
@@ -153,28 +152,10 @@ class _Trainer:
             self._save_state()
         if world.size > 1:
             display.say(f"{world.size} processes, {self.state.step_images} images in each step")
-        if untrained := untrained_classes(train_data):
-            display.say(untrained)
-        self._say_how_it_validates()
+        for note in data_notes(train_data, val_data, config.train.patience, self.folder.last.name):
+            display.say(note)
         self.validator = build(config, train_data, model.conventions).to(self.device)
         self.evaluation: Evaluation | None = None
-
-    def _say_how_it_validates(self) -> None:
-        if self.val_data is not None:
-            notes = (
-                match_classes(self.data, self.val_data).note,
-                differing_range(self.data.reading, self.val_data),
-                absent_classes(self.val_data),
-            )
-            for note in filter(None, notes):
-                self.display.say(note)
-            if self.val_data.n_instances:
-                return
-            self.display.say(f"no validation is better than another: the model is {self.folder.last.name}")
-        else:
-            self.display.say(f"no validation images: nothing is scored, and the model is {self.folder.last.name}")
-        if self.config.train.patience:
-            self.display.say(f"patience {self.config.train.patience} is not used: it counts validations with a score")
 
     @property
     def steps_per_epoch(self) -> int:

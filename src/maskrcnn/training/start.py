@@ -7,9 +7,12 @@ from collections.abc import Callable
 import torch
 
 from maskrcnn.config import Config
+from maskrcnn.data.split import absent_classes, untrained_classes
 from maskrcnn.data.table import Dataset
 from maskrcnn.detection.conventions import NATIVE, Conventions
 from maskrcnn.errors import UserError
+from maskrcnn.evaluation import differing_range
+from maskrcnn.evaluation.classes import match_classes
 from maskrcnn.model.layers import norms
 from maskrcnn.model.mask_rcnn import MaskRCNN, build_model
 from maskrcnn.settings import Settings
@@ -67,3 +70,18 @@ def build(config: Config, data: Dataset, conventions: Conventions) -> MaskRCNN:
                 layer.requires_grad_()
     model.backbone.freeze_below(FIRST_TRAINED_STAGE[config.train.freeze])
     return model
+
+
+def data_notes(data: Dataset, val_data: Dataset | None, patience: int, last_name: str) -> list[str]:
+    """Sentences about the data of a run: missing classes, differences, and which model the run ends with."""
+    notes = [untrained_classes(data)]
+    if val_data is None:
+        notes.append(f"no validation images: nothing is scored, and the model is {last_name}")
+    else:
+        differences = differing_range(data.reading, val_data), absent_classes(val_data)
+        notes += [match_classes(data, val_data).note, *differences]
+        if not val_data.n_instances:
+            notes.append(f"no validation is better than another: the model is {last_name}")
+    if patience and (val_data is None or not val_data.n_instances):
+        notes.append(f"patience {patience} is not used: it counts validations with a score")
+    return [note for note in notes if note]

@@ -73,8 +73,8 @@ def _of_coco(coco: CocoColumn, texts: pl.Series, hw: np.ndarray, hw_of_option: d
     """Return the masks of a COCO column, with the option that makes bad texts valid or broken masks whole, if any."""
     others = [(option, other, read_coco(texts, other)) for option, other in hw_of_option.items()]
     fitting = [(option, other) for option, other, column in others if column and len(column.bad) <= len(coco.bad)]
-    whole = [option for option, _, column in others if column and not column.bad]
-    hint = f"; every row is valid with {whole[0]}" if coco.bad and whole else ""
+    valid_options = [option for option, _, column in others if column and not column.bad]
+    hint = f"; every row is valid with {valid_options[0]}" if coco.bad and valid_options else ""
 
     def pieces(sizes: np.ndarray) -> np.ndarray:
         return count_pieces(coco.masks.runs, coco.masks.offsets, sizes[:, 0].copy())
