@@ -132,7 +132,8 @@ def predict(
                 print_json(_to_json(detections))
             n_pictures, n_instances = n_pictures + 1, n_instances + len(detections)
             bar.update(task, completed=n_pictures, description=f"predicting {n_pictures:,}")
-    say(f"{n_pictures:,} pictures, {n_instances:,} instances" + (f"; {n_skipped:,} skipped" if n_skipped else ""))
+    counts = f"{n_pictures:,} picture{'s' * (n_pictures != 1)}, {n_instances:,} instance{'s' * (n_instances != 1)}"
+    say(counts + (f"; {n_skipped:,} skipped" if n_skipped else ""))
     if writer.left_empty:
         n_empty, example = len(writer.left_empty), writer.left_empty[0]
         say(f"submission.csv has an empty row for {n_empty:,} pictures that could not be read, such as {example}")
