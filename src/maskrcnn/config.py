@@ -21,6 +21,9 @@ from maskrcnn.errors import UserError
 
 T = TypeVar("T")
 
+Exif = Literal["turn", "ignore"]
+"""Pictures with an EXIF orientation: turn them upright, or leave them as they are stored."""
+
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]

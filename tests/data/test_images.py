@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from maskrcnn.data import images
-from maskrcnn.data.images import read_image, read_size
+from maskrcnn.data.images import read_header, read_image
 from maskrcnn.detection.fit import resize
 from maskrcnn.errors import ImageError
 
@@ -35,14 +35,14 @@ def test_exif_orientation_is_applied(tmp_path, rng, orientation):
     exif[images.ORIENTATION] = orientation
     path = saved(stored, tmp_path / "a.png", exif=exif)
     assert np.array_equal(read_image(path), upright)
-    assert read_size(path) == (6, 10)
+    assert read_header(path).upright_hw == (6, 10)
 
 
 def test_tiff_orientation_applies_to_image_and_size(tmp_path, rng):
     exif = Image.Exif()
     exif[images.ORIENTATION] = 6
     path = saved(Image.fromarray(rng.integers(0, 255, (6, 10, 3), np.uint8)), tmp_path / "a.tif", exif=exif)
-    assert read_image(path).shape[:2] == read_size(path) == (10, 6)
+    assert read_image(path).shape[:2] == read_header(path).upright_hw == (10, 6)
 
 
 def test_sixteen_bit_images_are_scaled_to_eight_bits(tmp_path):
@@ -108,7 +108,7 @@ def test_truncated_corrupt_and_missing_files_are_named(tmp_path, rng):
 def test_decompression_bombs_are_refused_before_decoding(tmp_path, monkeypatch):
     path = saved(Image.new("1", (4000, 3000)), tmp_path / "bomb.png")
     monkeypatch.setattr(images, "PIXEL_LIMIT", 1_000_000)
-    for read in (read_image, read_size):
+    for read in (read_image, read_header):
         with pytest.raises(ImageError, match="4000 x 3000 pixels are more than the limit"):
             read(path)
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from maskrcnn.config import Exif
 from maskrcnn.errors import UserError
 
 if TYPE_CHECKING:
@@ -79,9 +80,9 @@ class ReadOptions:
     """Each start is an offset from the end of the previous run."""
     unlisted: Literal["ignore", "empty"] = "ignore"
     """Images that the CSV does not list: ignore them, or keep them as images without objects."""
-    depth: Annotated[int | None, Parameter(validator=Number(gte=1, lte=32))] = None
+    depth: int | None = None
     """Bits that pictures of more than 8 bits use. Default: the smallest usual depth that holds all of them."""
-    exif: Literal["turn", "ignore"] = "turn"
+    exif: Exif = "turn"
     """Pictures with an EXIF orientation: turn them upright, or leave them as stored because masks were drawn so."""
 
     def open_with(self, source: Path, bad: Literal["error", "skip"], say: Callable[[str], None] = say) -> Dataset:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from maskrcnn.config import Exif
 from maskrcnn.data.images import is_deep, read_each, read_maximum
-from maskrcnn.data.reading import BIT_DEPTHS, MAX_DEPTH, Exif, Reading, full_scale
+from maskrcnn.data.reading import BIT_DEPTHS, MAX_DEPTH, Reading, full_scale
 from maskrcnn.errors import ImageError, UserError
 
 

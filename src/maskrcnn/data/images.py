@@ -20,7 +20,8 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
-from maskrcnn.data.reading import BY_ITSELF, Exif, Reading
+from maskrcnn.config import Exif
+from maskrcnn.data.reading import BY_ITSELF, Reading
 from maskrcnn.errors import ImageError
 
 T = TypeVar("T")
@@ -165,11 +166,6 @@ def _count_pages(image: Image.Image) -> int:
         return int(getattr(image, "n_frames", 1))
     except Exception:  # as in `_decoded`, a damaged file raises anything; its first page may be whole
         return 1
-
-
-def read_size(path: str | Path) -> tuple[int, int]:
-    """Read (height, width), upright, from the file's header alone. Raise `ImageError`."""
-    return read_header(path).upright_hw
 
 
 def read_each(read: Callable[[Path], T], paths: list[Path]) -> list[T | ImageError]:

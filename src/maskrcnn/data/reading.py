@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import ConfigDict, Field
 
+from maskrcnn.config import Exif
 from maskrcnn.errors import ImageError
 
-Exif = Literal["turn", "ignore"]
 FinitePositive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 BIT_DEPTHS = (8, 10, 12, 14, 16)

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from maskrcnn.config import Config
+from maskrcnn.config import Config, Exif
 from maskrcnn.data.images import read_image
-from maskrcnn.data.reading import BY_ITSELF, Exif, Reading
+from maskrcnn.data.reading import BY_ITSELF, Reading
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.detection.finish import finish
 from maskrcnn.detection.fit import fit_picture, padded_hw, stack

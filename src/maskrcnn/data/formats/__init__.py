@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from maskrcnn.config import Exif
 from maskrcnn.data.formats import encoded_pixels
-from maskrcnn.data.reading import Exif
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError, say
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 
+from maskrcnn.config import Exif
 from maskrcnn.data.depth import find_reading
 from maskrcnn.data.formats.classes import find_class_names, read_classes
 from maskrcnn.data.formats.columns import NO_OBJECT, Columns, find_columns
@@ -24,7 +25,6 @@ from maskrcnn.data.formats.separated import read_table
 from maskrcnn.data.images import Header, read_each, read_header
 from maskrcnn.data.pictures import describe_pages, find_folder, image_files, locate
 from maskrcnn.data.problem import Kind, Problem
-from maskrcnn.data.reading import Exif
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import ImageError, UserError
 from maskrcnn.files import atomic

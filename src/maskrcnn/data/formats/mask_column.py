@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from maskrcnn.config import Exif
 from maskrcnn.data.formats.dialects import CocoColumn, read_coco, translate_numbers
 from maskrcnn.data.formats.mask_files import read_mask_files
 from maskrcnn.data.formats.mask_texts import MaskTexts, Numbering, find_better_option
-from maskrcnn.data.reading import Exif
 from maskrcnn.kernels.runs import count_pieces
 from maskrcnn.rle import BadRuns, RunTable
 

@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from maskrcnn.config import Exif
 from maskrcnn.data.images import read_each, read_mask
 from maskrcnn.data.pictures import is_picture
-from maskrcnn.data.reading import Exif
 from maskrcnn.errors import ImageError
 from maskrcnn.rle import RLE, BadRuns, RunTable, shortened
 
