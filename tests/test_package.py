@@ -13,7 +13,7 @@ ROOT = Path(maskrcnn.__file__).parent
 FLOORS = [
     {"kernels", "config", "settings", "errors", "files"},
     {"rle"},
-    {"fonts", "drawing"},
+    {"fonts", "drawing", "compact_masks"},
     {"structures"},
     {"detection"},
     {"model", "data"},
@@ -24,7 +24,7 @@ FLOORS = [
     {"training"},
     {"cli"},
 ]
-HEAVY = {"torch", "torchvision", "timm", "numba", "polars", "faster_coco_eval", "PIL", "numpy"}
+HEAVY = {"torch", "torchvision", "timm", "numba", "polars", "supervision", "faster_coco_eval", "PIL", "numpy"}
 
 
 def modules_after(code: str) -> set[str]:
@@ -63,6 +63,7 @@ def test_masks_need_no_torch():
         "torch",
         "torchvision",
         "timm",
+        "supervision",
     }
 
 

@@ -20,9 +20,6 @@ from maskrcnn.data.split import choose_validation
 from maskrcnn.errors import UserError
 from maskrcnn.rle import RLE, RunTable
 
-UNNAMED_CLASS = "object"
-"""Name of the one class of data without classes."""
-
 
 @dataclass(frozen=True)
 class Dataset:
