@@ -64,8 +64,10 @@ Proposals = Annotated[
 @Parameter(name="*", group="Data")
 @dataclass(frozen=True)
 class ReadOptions:
-    """How to read a CSV of masks. Columns, class names and the image folder are detected unless given."""
+    """How to read annotations. Format, columns, class names and the image folder are detected unless given."""
 
+    format: str | None = None
+    """Format of the annotations, such as coco or csv. Default: what their content shows."""
     images: Path | None = None
     """Image folder. Default: images/, train/ or NAME/ beside NAME.csv, or the CSV's own folder."""
     column: tuple[str, ...] = ()
@@ -98,6 +100,7 @@ class ReadOptions:
         return open_dataset(
             source,
             self.images,
+            format=self.format,
             columns=columns,
             class_names=self.class_names,
             order=self.order,

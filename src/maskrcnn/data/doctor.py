@@ -45,26 +45,26 @@ def find_problems(
 
 
 def _check_masks(data: Dataset, i: int) -> list[Problem]:
-    masks, rows = data.runs(i), data.rows[data.instances(i)]
+    masks, first = data.runs(i), data.instances(i).start
     labels, areas, boxes = data.labels[data.instances(i)], masks.areas, masks.boxes(data.hw(i)[0])
     name, max_area = data.names[i], MAX_MASK_FRACTION * int(data.sizes[i].prod())
 
     def problem(kind: Kind, k: int, message: str, share: float | None = None) -> Problem:
-        return Problem(kind, f"{data.source}, row {rows[k]}", f"image {name}: {message}", share)
+        return Problem(kind, data.place(first + k), f"image {name}: {message}", share)
 
     tiny, full = (np.flatnonzero(found).tolist() for found in (areas < MIN_MASK_AREA, areas > max_area))
     problems = [problem(Kind.TINY, k, f"the mask has {areas[k]} pixel{'s' if areas[k] > 1 else ''}") for k in tiny]
     problems += [problem(Kind.FULL, k, "the mask covers the whole image") for k in full]
     intersections = intersection_areas(masks.runs, masks.offsets, boxes, masks.runs, masks.offsets, boxes)
-    first, second = np.nonzero(np.triu(intersections, 1))
-    for a, b in zip(first.tolist(), second.tolist(), strict=True):
+    for a, b in np.argwhere(np.triu(intersections, 1)).tolist():
         same_class, shared = bool(labels[a] == labels[b]), int(intersections[a, b])
         share = shared / int(min(areas[a], areas[b]))
+        other = f"that of {data.row_noun} {data.rows[first + a]}"
         if shared == areas[a] == areas[b]:
             verb = "repeats" if same_class else "repeats, with another class,"
-            problems.append(problem(Kind.REPEATED, b, f"the mask {verb} that of row {rows[a]}", share))
+            problems.append(problem(Kind.REPEATED, b, f"the mask {verb} {other}", share))
             continue
         kind = Kind.COVERED if same_class and share > MAX_SHARED else Kind.OVERLAP
-        message = f"the mask shares {shared:,} pixels with that of row {rows[a]}, {share:.1%} of the smaller one"
+        message = f"the mask shares {shared:,} pixels with {other}, {share:.1%} of the smaller one"
         problems.append(problem(kind, b, message, share))
     return problems

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
-
-import numpy as np
 
 from maskrcnn.data.images import picture_suffixes
 from maskrcnn.data.names import PathIndex
@@ -30,7 +28,12 @@ def find_folder(source: Path, folder: Path | None) -> Path:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the pictures in a folder and its subfolders, sorted: what the decoder reads, without hidden files.
+    """Return the pictures in a folder and its subfolders, sorted: what the decoder reads, without hidden files."""
+    return [path for path in files_below(folder) if is_picture(PurePath(path.name))]
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return the files in a folder and its subfolders that are not hidden, sorted.
 
     Links are followed. A folder that several links lead to, also in a circle, is listed once.
     """
@@ -44,7 +47,7 @@ def image_files(folder: Path) -> list[Path]:
             listed.add(real)
             subfolders[:] = sorted(name for name in subfolders if not is_hidden(PurePath(name)))
             folders += [path for name in subfolders if os.path.islink(path := os.path.join(directory, name))]
-            files += [Path(directory, name) for name in names if is_picture(PurePath(name))]
+            files += [Path(directory, name) for name in names if not is_hidden(PurePath(name))]
     return sorted(path for path in files if path.is_file())
 
 
@@ -69,12 +72,12 @@ def describe_pages(n_pages_of_name: Mapping[str, int]) -> str | None:
 
 
 def locate(
-    names: list[str], first_rows: np.ndarray, paths: list[Path], folder: Path, source: Path
+    names: list[str], places: Sequence[str], paths: list[Path], folder: Path
 ) -> tuple[list[Path | None], list[Problem], list[str]]:
     """Return the one of `paths`, in `folder`, that each name means, the names that have none, and notes for people.
 
-    ``first_rows[k]`` is the first row of `source` with name k, for the message; the header is row 1. The closest names
-    choose first, so an exact path always gets its file. Two names of one file are a problem of the second.
+    ``places[k]`` says where name k stands first, for the message. The closest names choose first, so an exact path
+    always gets its file. Two names of one file are a problem of the second.
     """
     relative = [path.relative_to(folder).as_posix() for path in paths]
     index = PathIndex(relative)
@@ -88,13 +91,13 @@ def locate(
             fault = "has no name" if not names[k] else "is not in the folder"
             faults[k] = Kind.NO_FILE, f"matches several files: {matching}" if indices else fault
         elif (other := name_of_file.setdefault(indices[0], k)) != k:
-            fault = f"is the file {relative[indices[0]]}, which row {first_rows[other]} names {names[other]!r}"
+            fault = f"is the file {relative[indices[0]]}, which {names[other]!r} names too ({places[other]})"
             faults[k] = Kind.BAD_ROW, fault
     files: list[Path | None] = [None] * len(names)
     for i, k in name_of_file.items():
         files[k] = paths[i]
     problems = [
-        Problem(kind, f"{source}, row {first_rows[k]}", f"image {names[k]!r} {fault} ({folder})")
+        Problem(kind, places[k], f"image {names[k]!r} {fault} ({folder})")
         for k, (kind, fault) in sorted(faults.items())
     ]
     loose = [(i, k) for i, k in name_of_file.items() if matches[k].is_loose]

@@ -17,6 +17,7 @@ class Kind(StrEnum):
     IN_PIECES = "masks in pieces that another option makes whole"
     TURNED = "masks drawn in the other EXIF orientation"
     TRANSPOSED = "transposed masks"
+    EMPTY = "mask without pixels"
     CUT = "mask cut by a spreadsheet"
     REPEATED = "repeated mask"
     COVERED = "mask mostly inside another of its class"
@@ -25,8 +26,8 @@ class Kind(StrEnum):
     OVERLAP = "masks that share pixels"
 
 
-NOTES = frozenset({Kind.TINY, Kind.OVERLAP})
-"""Kinds that training can live with. Masks may overlap, and one of a few pixels costs nothing but itself."""
+NOTES = frozenset({Kind.EMPTY, Kind.TINY, Kind.OVERLAP})
+"""Kinds that training can live with. Masks may overlap, and one of few pixels or none costs nothing but itself."""
 
 
 @dataclass(frozen=True)

@@ -30,10 +30,15 @@ class Dataset:
 
     Image i is the file ``files[i]``, has the name ``names[i]`` in the source and the (height, width) ``sizes[i]``.
     Instance k belongs to image ``image_index[k]`` (sorted), has the 1-based label ``labels[k]`` and the runs
-    ``masks[k]``, and comes from row ``rows[k]`` of the source (the header is row 1). Label j is the user's class id
-    ``class_ids[j - 1]``. `is_numbered` says whether the masks number pixels in the source, in an order that an option
-    sets; COCO's and mask files do not. `reading` says how the pictures are read, and so which way up `sizes` and masks
-    are.
+    ``masks[k]``, and comes from row ``rows[k]`` of the source (the header of a table is row 1); other formats have
+    another `row_noun` ("annotation", "shape"), and may have a file for each image, ``sources[i]``. Label j is the
+    user's class id ``class_ids[j - 1]``. `is_numbered` says whether the masks number pixels in the source, in an order
+    that an option sets; COCO's and mask files do not. `reading` says how the pictures are read, and so which way up
+    `sizes` and masks are.
+
+    What only some formats hold is None where nothing has it: `attributes` (N,) texts, `crowd` (N,) bool for regions of
+    many objects that nobody outlined one by one, `scores` (N,) float64, NaN without one, and `parts`, the part of each
+    image in the source's own division ("train", "val", ...), "" without one.
     """
 
     source: Path
@@ -47,6 +52,11 @@ class Dataset:
     class_ids: list[Any]
     class_names: list[str]
     attributes: np.ndarray | None = None
+    crowd: np.ndarray | None = None
+    scores: np.ndarray | None = None
+    parts: list[str] | None = None
+    sources: list[Path] | None = None
+    row_noun: str = "row"
     is_numbered: bool = True
     reading: Reading = BY_ITSELF
     notes: list[str] = field(default_factory=list)
@@ -67,6 +77,11 @@ class Dataset:
     def hw(self, i: int) -> tuple[int, int]:
         """Return (height, width) of image i."""
         return int(self.sizes[i, 0]), int(self.sizes[i, 1])
+
+    def place(self, k: int) -> str:
+        """Return where instance k stands in the source: its file and row."""
+        file = self.source if self.sources is None else self.sources[int(self.image_index[k])]
+        return f"{file}, {self.row_noun} {self.rows[k]}"
 
     def rles(self, i: int) -> list[RLE]:
         """Return the masks of image i."""
@@ -105,7 +120,19 @@ class Dataset:
             masks=self.masks.take(selected),
             rows=self.rows[selected],
             attributes=None if self.attributes is None else self.attributes[selected],
+            crowd=None if self.crowd is None else self.crowd[selected],
+            scores=None if self.scores is None else self.scores[selected],
+            parts=None if self.parts is None else [self.parts[i] for i in images],
+            sources=None if self.sources is None else [self.sources[i] for i in images],
         )
+
+    def part(self, name: str) -> Dataset:
+        """Return the images of one part of the source's own division. Raise `UserError` if it has no such part."""
+        present = sorted({part for part in self.parts or [] if part})
+        if name not in present:
+            has = f"its parts are {', '.join(present)}" if present else "it is not divided"
+            raise UserError(f"{self.source} has no part {name!r}; {has}")
+        return self.take([i for i, part in enumerate(self.parts or []) if part == name])
 
     def split(self, val: float = VALIDATION_SHARE, seed: int = 0) -> tuple[Dataset, Dataset]:
         """Split by image into (train, val), stratified by rarest class, instance count and image size.

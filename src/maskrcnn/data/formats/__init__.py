@@ -1,21 +1,64 @@
-"""Dataset formats, one module each with `read` and `write`. `open_dataset` detects the format."""
+"""Formats of data sets, one module each. `open_dataset` recognises the format, `write_dataset` writes one.
+
+The module of a format has
+
+    NAME                                   what people call it
+    HOLDS                                  the traits of a data set that it keeps (`formats.traits`)
+    SUFFIXES                               those of a file to write; none for a format that is a folder
+    recognizes(source) -> bool             whether a file or a folder is of the format, by its content
+    read(source) -> Annotations            what it lists (`encoded_pixels` has columns and gives a `Dataset` itself)
+    write(data, target)                    the annotations in this format, image by image
+    picture_path(data, i) -> PurePath      where the layout has the picture of image i; only if it demands a place
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 from maskrcnn.config import Exif
 from maskrcnn.data.formats import encoded_pixels
+from maskrcnn.data.formats.annotations import to_dataset
+from maskrcnn.data.formats.assemble import OpenOptions
+from maskrcnn.data.formats.mask_texts import Numbering
+from maskrcnn.data.formats.source import Source
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError, say
+
+MODULES = {
+    "csv": "encoded_pixels",
+    "coco": "coco",
+}
+"""Module of each format by the name that the command line has for it, in the order in which they are tried."""
+
+
+def format_module(name: str) -> ModuleType:
+    """Return the module of a format. Raise `UserError` for an unknown name."""
+    if name not in MODULES:
+        raise UserError(f"there is no format {name!r}; the formats are {', '.join(MODULES)}")
+    return import_module(f"maskrcnn.data.formats.{MODULES[name]}")
+
+
+def recognized(source: Source) -> str:
+    """Return the name of the format of `source`. Raise `UserError` if no format recognises it."""
+    for name in MODULES:
+        if format_module(name).recognizes(source):
+            return name
+    kind = "folder" if source.path.is_dir() else "file"
+    raise UserError(
+        f"{source.path}: the format of this {kind} was not recognised. Formats that can be read: {', '.join(MODULES)}. "
+        "Name it with --format if it is one of them"
+    )
 
 
 def open_dataset(
     source: str | Path,
     images: str | Path | None = None,
     *,
+    format: str | None = None,
     columns: Mapping[str, str] | None = None,
     class_names: Mapping[Any, str] | str | Path | None = None,
     order: Literal["column", "row"] = "column",
@@ -27,39 +70,40 @@ def open_dataset(
     exif: Exif = "turn",
     say: Callable[[str], None] = say,
 ) -> Dataset:
-    """Open a CSV of run-length masks and its image folder. Raise `UserError`. `say` gets each line of a short summary.
+    """Open annotations and their image folder. Raise `UserError`. `say` gets each line of a short summary.
 
-    `images` is the folder, by default the first that has images: ``images``, ``train`` or the CSV's stem beside the
-    CSV, or the CSV's own folder. `columns` names columns that are not recognised: ``{"image": ..., "rle": ..., "class":
-    ..., "attributes": ..., "height": ..., "width": ...}``. `class_names` maps ids to names, or is a JSON file that
-    does. `order`, `origin` (number of the first pixel) and `relative` (each start is an offset from the end of the
-    previous run) describe the runs. `unlisted` images are in the folder but not in the CSV: they are ignored or kept as
-    empty. `bad` rows raise an error that lists them, or are skipped and listed in ``problems``. Unreadable images are
-    always skipped and listed there. `depth` is the number of bits that pictures of more than 8 bits use, by default the
-    smallest usual one that holds the largest value of all of them. `exif` "turn" turns pictures upright by their EXIF
-    orientation; "ignore" is for masks that were drawn on the pixels as the file stores them.
+    `format` is a key of `MODULES`; by default, the content of `source` decides. `images` is the folder, by default the
+    first that has images: ``images``, ``train`` or the source's stem beside the source, or the source's own folder.
+    `class_names` maps ids to names, or is a JSON file that does. `unlisted` images are in the folder but not in the
+    annotations: they are ignored or kept as empty. `bad` annotations raise an error that lists them, or are skipped and
+    listed in ``problems``. Unreadable images are always skipped and listed there. `depth` is the number of bits that
+    pictures of more than 8 bits use, by default the smallest usual one that holds the largest value of all of them.
+    `exif` "turn" turns pictures upright by their EXIF orientation; "ignore" is for masks that were drawn on the pixels
+    as the file stores them.
+
+    Of tables alone: `columns` names columns that are not recognised: ``{"image": ..., "rle": ..., "class": ...,
+    "attributes": ..., "height": ..., "width": ...}``. `order`, `origin` (number of the first pixel) and `relative`
+    (each start is an offset from the end of the previous run) describe the runs.
     """
-    source = Path(source)
-    if not source.exists():
-        raise UserError(f"{source}: there is no such file")
-    if source.is_dir() or source.suffix.lower() not in (".csv", ".tsv", ".txt", ".gz", ".zip"):
-        raise UserError(
-            f"{source} is not a CSV file (.csv, .tsv, .txt, .gz or .zip) of run-length masks with columns like "
-            "ImageId,EncodedPixels; no other format is supported"
-        )
-    data = encoded_pixels.read(
-        source,
-        Path(images) if images is not None else None,
+    opened = Source(Path(source))
+    options = OpenOptions(
+        images=Path(images) if images is not None else None,
         columns=dict(columns or {}),
         class_names=class_names,
-        order=order,
-        origin=origin,
-        relative=relative,
+        numbering=Numbering(order, origin, relative),
         unlisted=unlisted,
         bad=bad,
         depth=depth,
         exif=exif,
     )
+    name = format or recognized(opened)
+    module = format_module(name)
+    data = encoded_pixels.read(opened.path, options) if name == "csv" else to_dataset(module.read(opened), options)
     for note in data.notes:
         say(note)
     return data
+
+
+def write_dataset(data: Dataset, target: str | Path, format: str) -> None:
+    """Write the annotations of `data` to `target`, a file or a folder as the format has it. Raise `UserError`."""
+    format_module(format).write(data, Path(target))

@@ -1,0 +1,282 @@
+"""From what a source lists to a `Dataset`, the same for every format.
+
+names -> pictures: files, headers, sizes -> masks in pixels -> problems said -> `Dataset`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from maskrcnn.config import Exif
+from maskrcnn.data.depth import find_reading
+from maskrcnn.data.formats.mask_texts import Numbering
+from maskrcnn.data.images import Header, read_each, read_header
+from maskrcnn.data.pictures import describe_pages, image_files, locate
+from maskrcnn.data.problem import Kind, Problem
+from maskrcnn.data.table import Dataset
+from maskrcnn.errors import ImageError, UserError
+from maskrcnn.rle import RunTable
+
+MAX_SHOWN_PROBLEMS, MAX_EXAMPLES, MAX_NAMES = 8, 3, 12
+
+
+@dataclass(frozen=True)
+class OpenOptions:
+    """How to open a source; `open_dataset` explains each."""
+
+    images: Path | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    class_names: Mapping[Any, str] | str | Path | None = None
+    numbering: Numbering = field(default_factory=Numbering)
+    unlisted: Literal["ignore", "empty"] = "ignore"
+    bad: Literal["error", "skip"] = "error"
+    depth: int | None = None
+    exif: Exif = "turn"
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures that a source names: for each its file and header, None without one, and (height, width) in `sizes`.
+
+    A size of 0 0 marks a picture that cannot be used; `problems` or `unreadable` say why.
+    """
+
+    folder: Path
+    names: list[str]
+    files: list[Path | None]
+    headers: list[Header | None]
+    sizes: np.ndarray
+    problems: list[Problem]
+    unreadable: list[Problem]
+    notes: list[str]
+
+    @property
+    def usable(self) -> np.ndarray:
+        """Which pictures can be used, (n,) bool."""
+        return self.sizes[:, 0] > 0
+
+    def sizes_of(self, exif: Exif) -> np.ndarray:
+        """Return the (height, width) of each picture as `exif` turns it, (n, 2) int64; 0 0 without a header."""
+        return np.array([(0, 0) if h is None else h.hw(exif) for h in self.headers], np.int64).reshape(-1, 2)
+
+
+@dataclass(frozen=True)
+class Instances:
+    """Columns of instances: image k of the pictures, label (0: none), mask, row of the source.
+
+    `valid` (N,) bool leaves out what some problem is about. Optional columns are those of `Dataset`.
+    """
+
+    image: np.ndarray
+    labels: np.ndarray
+    masks: RunTable
+    rows: np.ndarray
+    valid: np.ndarray
+    attributes: np.ndarray | None = None
+    crowd: np.ndarray | None = None
+    scores: np.ndarray | None = None
+
+
+def find_pictures(
+    names: list[str],
+    places: Sequence[str],
+    folder: Path,
+    options: OpenOptions,
+    *,
+    known_files: Sequence[Path | None] = (),
+    no_pictures: AbstractSet[Path] = frozenset(),
+) -> Pictures:
+    """Find and open the picture that each name means.
+
+    ``places[k]`` says where name k stands, ``known_files[k]`` is its file where the source itself says so. Files in
+    `no_pictures` (resolved) are masks.
+    """
+    known = list(known_files) or [None] * len(names)
+    unknown = [k for k, file in enumerate(known) if file is None]
+    paths = [path for path in image_files(folder) if not no_pictures or path.resolve() not in no_pictures]
+    files, problems, notes = locate([names[k] for k in unknown], [places[k] for k in unknown], paths, folder)
+    for k, file in zip(unknown, files, strict=True):
+        known[k] = file
+    unlisted = sorted(set(paths) - {file for file in known if file is not None})
+    if unlisted and options.unlisted == "empty":
+        names = [*names, *(str(file.relative_to(folder)) for file in unlisted)]
+        known += unlisted
+    if unlisted:
+        action = "kept as images without objects" if options.unlisted == "empty" else "left out"
+        notes.append(f"{folder}: images that the annotations do not list ({len(unlisted):,}) are {action}")
+    headers, unreadable = _read_headers(known)
+    sizes = np.array([(0, 0) if h is None else h.hw(options.exif) for h in headers], np.int64).reshape(-1, 2)
+    return Pictures(folder, names, known, headers, sizes, problems, unreadable, notes)
+
+
+def _read_headers(files: list[Path | None]) -> tuple[list[Header | None], list[Problem]]:
+    """Return the header of each file, None if unusable, and the unreadable images."""
+    located = [i for i, f in enumerate(files) if f is not None]
+    headers: list[Header | None] = [None] * len(files)
+    unreadable = []
+    for i, header in zip(located, read_each(read_header, [f for f in files if f is not None]), strict=True):
+        if isinstance(header, ImageError):
+            unreadable.append(Problem(Kind.UNREADABLE, "unreadable image", str(header)))
+        else:
+            headers[i] = header
+    return headers, unreadable
+
+
+def other_exif(exif: Exif) -> Exif:
+    """Return the other value of the option."""
+    return "ignore" if exif == "turn" else "turn"
+
+
+def check_sizes(
+    pictures: Pictures,
+    image: np.ndarray,
+    stated: np.ndarray,
+    exif: Exif,
+    *,
+    place: Callable[[int], str],
+    text: Callable[[int], str],
+    swap_advice: str,
+) -> None:
+    """Compare ``stated[j]``, (height, width) of picture ``image[j]``, with the picture; NaN is not compared.
+
+    Each picture that differs becomes a problem and unusable. ``place(j)`` and ``text(j)`` say where the size stands and
+    how; `swap_advice` says what to do about a size whose numbers are swapped.
+    """
+    different = (stated != pictures.sizes[image]) & ~np.isnan(stated)
+    mismatched = np.flatnonzero(pictures.usable[image] & different.any(1))
+    _, first_of_image = np.unique(image[mismatched], return_index=True)
+    upright_or_not = pictures.sizes_of(other_exif(exif))
+    for j in mismatched[np.sort(first_of_image)].tolist():
+        i = int(image[j])
+        h, w = pictures.sizes[i].tolist()
+        message = f"{text(j)}, but the image {pictures.files[i]} is {h} high and {w} wide"
+        header = pictures.headers[i]
+        if header is not None and header.is_turned and (stated[j] == upright_or_not[i]).all():
+            state = "as its EXIF orientation turns it" if exif == "turn" else "without its EXIF orientation"
+            message += f" {state}. If masks were drawn on the other reading, pass --exif {other_exif(exif)}"
+        elif h != w and (stated[j] == (w, h)).all():
+            message += f". The two are swapped: {swap_advice}"
+        pictures.problems.append(Problem(Kind.SIZE, place(j), message))
+    pictures.sizes[np.unique(image[mismatched])] = 0
+
+
+def build_dataset(
+    source: Path,
+    pictures: Pictures,
+    instances: Instances,
+    class_ids: list[Any],
+    class_names: list[str],
+    options: OpenOptions,
+    *,
+    notes: Sequence[str] = (),
+    warnings: Sequence[Problem] = (),
+    hint: str = "",
+    **columns: Any,
+) -> Dataset:
+    """Return the data set of the usable pictures and valid instances. Raise `UserError` for problems or no images.
+
+    `notes` are lines for the user, `warnings` what makes the data as a whole implausible, and `hint` the end of the
+    message about problems. `columns` are further fields of `Dataset`; `parts` and `sources` are lists over all
+    pictures.
+    """
+    problems, unreadable, usable = pictures.problems, pictures.unreadable, pictures.usable
+    valid = instances.valid & (instances.labels > 0) & (instances.masks.areas > 0) & usable[instances.image]
+    lines = [*notes, *pictures.notes, *_report_problems(problems, unreadable, options.bad, hint, source)]
+    images = np.flatnonzero(usable)
+    if len(images) == 0:
+        reasons = "".join(f"\n  {problem}" for problem in [*problems, *unreadable][:MAX_EXAMPLES])
+        raise UserError(
+            f"{source}: none of its {len(pictures.names)} images can be read from {pictures.folder}{reasons}"
+        )
+    image_index = (np.cumsum(usable) - 1)[instances.image]
+    selected = np.flatnonzero(valid)
+    selected = selected[np.argsort(image_index[selected], kind="stable")]
+    warnings = list(warnings)
+    if not valid.any():
+        message = "no image has an object, so there is nothing to learn or to score"
+        warnings.insert(0, Problem(Kind.NO_OBJECTS, str(source), message))
+    lines += _describe_warnings(warnings)
+    files = [f for i in images if (f := pictures.files[i]) is not None]
+    headers = [h for i in images if (h := pictures.headers[i]) is not None]
+    reading, reading_notes = find_reading(files, [h.mode for h in headers], options.depth, options.exif)
+    lines += reading_notes
+    names = [pictures.names[i] for i in images]
+    if page_note := describe_pages({name: h.n_pages for name, h in zip(names, headers, strict=True)}):
+        lines.append(page_note)
+    for key in ("parts", "sources"):
+        if columns.get(key) is not None:
+            columns[key] = [columns[key][i] for i in images]
+
+    def column(values: np.ndarray | None) -> np.ndarray | None:
+        return None if values is None else values[selected]
+
+    is_complete = np.array_equal(selected, np.arange(len(instances.masks)))
+    data = Dataset(
+        source=source,
+        names=names,
+        files=files,
+        sizes=pictures.sizes[images],
+        image_index=image_index[selected],
+        labels=instances.labels[selected],
+        masks=instances.masks if is_complete else instances.masks.take(selected),
+        rows=instances.rows[selected],
+        class_ids=class_ids,
+        class_names=class_names,
+        attributes=column(instances.attributes),
+        crowd=column(instances.crowd),
+        scores=column(instances.scores),
+        reading=reading,
+        notes=lines,
+        problems=[*problems, *unreadable, *warnings],
+        **columns,
+    )
+    empty = int((data.counts == 0).sum())
+    lines.append(
+        f"{len(data):,} images ({empty:,} without objects), {data.n_instances:,} instances, "
+        f"{len(class_ids)} class{'es' if len(class_ids) != 1 else ''}: {_join_names(data.class_names)}"
+    )
+    return data
+
+
+def _report_problems(
+    problems: list[Problem], unreadable: list[Problem], bad: str, hint: str, source: Path
+) -> list[str]:
+    """Raise `UserError` for problems if `bad` is "error". Otherwise return lines about them and unreadable images.
+
+    `hint`, the end of a message, is about all problems.
+    """
+    if problems and bad == "error":
+        listing = "\n".join(f"  {p}" for p in problems[:MAX_SHOWN_PROBLEMS])
+        n_hidden = len(problems) - MAX_SHOWN_PROBLEMS
+        more = f"\n  ... and {n_hidden:,} more" if n_hidden > 0 else ""
+        raise UserError(
+            f"{source} has {len(problems):,} problem{'s' if len(problems) > 1 else ''}:\n{listing}{more}\n"
+            f"`maskrcnn check --all-problems` lists them all; --bad skip leaves them out{hint}"
+        )
+    lines = []
+    for kind, items, end in (("problem", problems, hint), ("unreadable image", unreadable, "")):
+        if items:
+            lines.append(f"skipped {len(items):,} {kind}{'s' if len(items) > 1 else ''}, such as {items[0]}{end}")
+    return lines
+
+
+def _describe_warnings(warnings: list[Problem]) -> list[str]:
+    """Return a line for each kind of warning, with its first place."""
+    of_kind: dict[Kind, list[Problem]] = {}
+    for warning in warnings:
+        of_kind.setdefault(warning.kind, []).append(warning)
+    lines = []
+    for first, *others in of_kind.values():
+        more = f"; {len(others):,} more like it" if others else ""
+        lines.append(f"warning: {first}{more}")
+    return lines
+
+
+def _join_names(names: Sequence[str]) -> str:
+    return ", ".join(names[:MAX_NAMES]) + (f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else "")

@@ -1,0 +1,93 @@
+"""What a user gave as data: a file or a folder, opened once for all formats that look at it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from maskrcnn.data.pictures import files_below
+from maskrcnn.data.problem import Kind, Problem
+from maskrcnn.errors import UserError
+
+Entry = TypeVar("Entry")
+
+Fields = dict[str, msgspec.Raw]
+"""A JSON object whose values are not decoded yet."""
+
+
+class Source:
+    """A file or a folder. Raise `UserError` if there is none."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.exists():
+            raise UserError(f"{path}: there is no such file or folder")
+
+    @property
+    def root(self) -> Path:
+        """The folder itself, or the one of the file."""
+        return self.path if self.path.is_dir() else self.path.parent
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """All files of the folder and its subfolders that are not hidden, sorted; of a file, itself alone."""
+        return files_below(self.path) if self.path.is_dir() else [self.path]
+
+    def having_suffix(self, *suffixes: str) -> list[Path]:
+        """Return those of `files` with one of `suffixes`, in lower case and with a dot."""
+        return [file for file in self.files if file.suffix.lower() in suffixes]
+
+    @cached_property
+    def fields(self) -> Fields:
+        """The fields of a JSON file that holds an object, else none."""
+        return json_fields(self.path) if self.path.suffix.lower() == ".json" else {}
+
+
+def json_fields(path: Path) -> Fields:
+    """Return the fields of a JSON object, not decoded; none if it holds something else. Raise `UserError`."""
+    content = read_bytes(path)
+    if not content.lstrip().startswith(b"{"):
+        return {}
+    return decoded(content, Fields, path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the bytes of a file, without a byte order mark. Raise `UserError`."""
+    try:
+        return path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def decoded(content: bytes | msgspec.Raw, type_: Any, path: Path, where: str = "") -> Any:
+    """Decode JSON into `type_`, which msgspec checks. Raise `UserError` that names the file, the entry and the fault.
+
+    Some programs write NaN, which JSON does not have; it becomes null.
+    """
+    try:
+        return msgspec.json.decode(content, type=type_)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        fault = error
+    try:
+        return msgspec.convert(json.loads(bytes(content), parse_constant=lambda name: None), type_)
+    except msgspec.ValidationError as error:
+        fault = error
+    except (ValueError, RecursionError, TypeError):
+        pass
+    raise UserError(f"{path}{where and ', '}{where} cannot be read: {fault or 'nested too deeply'}")
+
+
+def each(
+    array: msgspec.Raw, type_: type[Entry], path: Path, noun: str, problems: list[Problem]
+) -> Iterator[tuple[int, Entry]]:
+    """Yield the entries of a JSON array with their number, from 1. A malformed entry becomes a problem."""
+    for number, raw in enumerate(decoded(array, list[msgspec.Raw], path), 1):
+        try:
+            yield number, decoded(raw, type_, path, f"{noun} {number}")
+        except UserError as error:
+            problems.append(Problem(Kind.BAD_ROW, f"{path}, {noun} {number}", str(error).partition("read: ")[2]))
