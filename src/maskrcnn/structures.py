@@ -174,13 +174,18 @@ class Detections:
         return [r.to_encoded_pixels() for r in rles]
 
     def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
-        """Return COCO results: image_id, category_id, bbox (x, y, width, height), score and segmentation."""
+        """Return COCO results: image_id, category_id, bbox (x, y, width, height), score and segmentation.
+
+        The bbox is the detection's box, not that of its mask. Numbers are exact: rounded scores would tie, and ties
+        change what an evaluation matches. The segmentation is RLE with text counts. There is no area: pycocotools sets
+        it, to the bbox's where an entry has one.
+        """
         return [
             {
                 "image_id": image_id,
                 "category_id": _plain(self.class_ids[i]),
-                "bbox": [round(float(v), 3) for v in (box[0], box[1], box[2] - box[0], box[3] - box[1])],
-                "score": round(float(self.scores[i]), 6),
+                "bbox": [_decimal(v) for v in (box[0], box[1], box[2] - box[0], box[3] - box[1])],
+                "score": _decimal(self.scores[i]),
                 "segmentation": self.rles[i].to_coco(),
             }
             for i, box in enumerate(self.boxes)
@@ -273,3 +278,8 @@ def _name_of(class_id: int, names: Mapping[int, str] | Sequence[str]) -> str:
 
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _decimal(value: Any) -> float:
+    """Return the shortest decimal number that float32 reads as `value`."""
+    return float(str(np.float32(value)))

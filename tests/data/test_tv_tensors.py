@@ -1,5 +1,6 @@
 """Data sets as torchvision takes them: tv_tensors, transforms v2, its Mask R-CNN, and workers that are spawned."""
 
+import dataclasses
 import pickle
 import sys
 
@@ -48,6 +49,12 @@ def test_items_hold_what_the_data_holds(data):
     assert items[-1][1]["image_id"] == 5
     with pytest.raises(IndexError):
         items[6]
+
+
+def test_crowds_are_marked(data):
+    crowd = np.arange(data.n_instances) % 3 == 0
+    items = dataclasses.replace(data, crowd=crowd).to_torchvision()
+    assert np.array_equal(np.concatenate([target["iscrowd"] for _, target in items]), crowd)
 
 
 def test_transforms_move_masks_and_boxes_with_the_image(data):

@@ -187,8 +187,8 @@ class Dataset:
 
         The image is an `Image` (3, H, W) uint8. The target has ``boxes``, `BoundingBoxes` (N, 4) float32 xyxy;
         ``masks``, a `Mask` (N, H, W) uint8; ``labels`` (N,) int64 and 1-based; ``image_id``, the image's index;
-        ``area`` (N,) float32, in pixels of the masks; and ``iscrowd`` (N,) int64, all 0. `transforms` gets both and
-        returns the item. Raise `UserError` if torchvision is missing.
+        ``area`` (N,) float32, in pixels of the masks; and ``iscrowd`` (N,) int64. `transforms` gets both and returns
+        the item. Raise `UserError` if torchvision is missing.
         """
         try:
             from maskrcnn.data.torchvision import TorchvisionDataset

@@ -35,7 +35,8 @@ class TorchvisionDataset(torch.utils.data.Dataset):
 
 
 def _target(data: Dataset, i: int) -> dict[str, Any]:
-    hw, runs = data.hw(i), data.runs(i)
+    hw, runs, instances = data.hw(i), data.runs(i), data.instances(i)
+    crowd = np.zeros(len(runs), bool) if data.crowd is None else data.crowd[instances]
     masks = np.zeros((len(runs), *hw), np.uint8)
     for mask, rle in zip(masks, data.rles(i), strict=True):
         mask[:] = rle.to_mask()
@@ -43,8 +44,8 @@ def _target(data: Dataset, i: int) -> dict[str, Any]:
     return {
         "boxes": BoundingBoxes(boxes, format=BoundingBoxFormat.XYXY, canvas_size=hw),
         "masks": Mask(torch.from_numpy(masks)),
-        "labels": torch.from_numpy(data.labels[data.instances(i)].astype(np.int64)),
+        "labels": torch.from_numpy(data.labels[instances].astype(np.int64)),
         "image_id": i,
         "area": torch.from_numpy(runs.areas.astype(np.float32)),
-        "iscrowd": torch.zeros(len(runs), dtype=torch.int64),
+        "iscrowd": torch.from_numpy(crowd.astype(np.int64)),
     }
