@@ -92,6 +92,13 @@ class RunTable:
         offsets = np.concatenate([[0], np.cumsum([len(p) for p in parts])]).astype(np.int64)
         return cls(np.concatenate(parts) if parts else np.empty((0, 2), np.int64), offsets)
 
+    @classmethod
+    def concatenate(cls, tables: Sequence[RunTable]) -> RunTable:
+        """Return the masks of all tables, in order."""
+        runs = np.concatenate([table.runs for table in tables] or [np.empty((0, 2), np.int64)])
+        lengths = [np.diff(table.offsets) for table in tables]
+        return cls(runs, np.concatenate([[0], np.cumsum(np.concatenate(lengths or [[]]))]).astype(np.int64))
+
 
 @dataclass(frozen=True)
 class BadRuns:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -29,6 +30,7 @@ STEM, NAME, PATH_WITHOUT_SUFFIX, PATH = range(1, 5)
 NO_MATCH = Match((-QUOTING - 1, 0, 0), [])
 
 Parts = tuple[str, ...]
+ByKey = dict[tuple[int, Parts], list[int]]
 
 
 class PathIndex:
@@ -44,12 +46,21 @@ class PathIndex:
     """
 
     def __init__(self, paths: Sequence[str]) -> None:
-        parts_of_paths = [_parts(path) for path in paths]
-        self._by_key = _keyed(parts_of_paths)
-        self._by_folded_key = _keyed([_folded(parts) for parts in parts_of_paths])
+        self._paths = paths
+        self._by_path = {path: i for i, path in enumerate(paths)}
+
+    @cached_property
+    def _by_key(self) -> ByKey:
+        return _keyed([_parts(path) for path in self._paths])
+
+    @cached_property
+    def _by_folded_key(self) -> ByKey:
+        return _keyed([_folded(_parts(path)) for path in self._paths])
 
     def find(self, text: str) -> Match:
         """Return the paths that `text` means."""
+        if text in self._by_path:
+            return Match((LETTERS, PATH, text.count("/") + 1), [self._by_path[text]])
         parts, decoded = _parts(text), _parts(unquote(text))
         match, folded = self._find(LETTERS, parts), self._find(CASE, _folded(parts))
         if not match or (folded and len(match.indices) > len(folded.indices)):  # folders of another case
@@ -80,9 +91,9 @@ def _without_suffix(parts: Parts) -> Parts:
     return (*parts[:-1], *(without_suffix(name) for name in parts[-1:]))
 
 
-def _keyed(paths: list[Parts]) -> dict[tuple[int, Parts], list[int]]:
+def _keyed(paths: list[Parts]) -> ByKey:
     """Return the index of each path under each rank and key by which it can be found: itself and its endings."""
-    by_key: dict[tuple[int, Parts], list[int]] = {}
+    by_key: ByKey = {}
     for i, parts in enumerate(paths):
         stemmed = _without_suffix(parts)
         keys = [(PATH, parts), (PATH_WITHOUT_SUFFIX, stemmed)]

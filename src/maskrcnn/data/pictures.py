@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 
 from maskrcnn.data.images import picture_suffixes
@@ -22,22 +22,21 @@ def find_folder(source: Path, folder: Path | None) -> Path:
             raise UserError(f"{folder}: there is no such folder of images")
         return folder
     for guess in (source.parent / "images", source.parent / "train", source.parent / source.stem, source.parent):
-        if guess.is_dir() and image_files(guess):
+        if guess.is_dir() and any(is_picture(path) for path in walk(guess)):
             return guess
     raise UserError(f"no folder of images was found beside {source}; pass --images FOLDER")
 
 
 def image_files(folder: Path) -> list[Path]:
     """Return the pictures in a folder and its subfolders, sorted: what the decoder reads, without hidden files."""
-    return [path for path in files_below(folder) if is_picture(PurePath(path.name))]
+    return sorted(path for path in walk(folder) if is_picture(path))
 
 
-def files_below(folder: Path) -> list[Path]:
-    """Return the files in a folder and its subfolders that are not hidden, sorted.
+def walk(folder: Path) -> Iterator[Path]:
+    """Yield the files in a folder and its subfolders that are not hidden, in any order.
 
     Links are followed. A folder that several links lead to, also in a circle, is listed once.
     """
-    files: list[Path] = []
     folders, listed = [str(folder)], set()
     while folders:  # links are followed after all real folders, so that a file has its real path if it has one
         for directory, subfolders, names in os.walk(folders.pop(0)):
@@ -45,20 +44,25 @@ def files_below(folder: Path) -> list[Path]:
                 subfolders.clear()
                 continue
             listed.add(real)
-            subfolders[:] = sorted(name for name in subfolders if not is_hidden(PurePath(name)))
+            subfolders[:] = sorted(name for name in subfolders if not _is_hidden_name(name))
             folders += [path for name in subfolders if os.path.islink(path := os.path.join(directory, name))]
-            files += [Path(directory, name) for name in names if not is_hidden(PurePath(name))]
-    return sorted(path for path in files if path.is_file())
+            for name in names:
+                if not _is_hidden_name(name) and os.path.isfile(path := os.path.join(directory, name)):
+                    yield Path(path)
 
 
 def is_picture(name: PurePath) -> bool:
     """Whether Pillow decodes this suffix and the name is not hidden or a system file."""
-    return name.suffix.lower() in picture_suffixes() and not is_hidden(name)
+    return name.suffix.lower() in picture_suffixes() and not _is_hidden_name(name.name)
 
 
 def is_hidden(path: PurePath) -> bool:
     """Whether a system put a file there, or hides it: ``._a.png``, ``__MACOSX/a.png``, ``.git/a.png``."""
-    return any(part.startswith(".") or part in SYSTEM_NAMES for part in path.parts)
+    return any(_is_hidden_name(part) for part in path.parts)
+
+
+def _is_hidden_name(name: str) -> bool:
+    return name.startswith(".") or name in SYSTEM_NAMES
 
 
 def describe_pages(n_pages_of_name: Mapping[str, int]) -> str | None:

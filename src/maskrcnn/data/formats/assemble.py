@@ -16,7 +16,7 @@ import numpy as np
 from maskrcnn.config import Exif
 from maskrcnn.data.depth import find_reading
 from maskrcnn.data.formats.mask_texts import Numbering
-from maskrcnn.data.images import Header, read_each, read_header
+from maskrcnn.data.images import Header, read_headers
 from maskrcnn.data.pictures import describe_pages, image_files, locate
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.data.table import Dataset
@@ -120,7 +120,7 @@ def _read_headers(files: list[Path | None]) -> tuple[list[Header | None], list[P
     located = [i for i, f in enumerate(files) if f is not None]
     headers: list[Header | None] = [None] * len(files)
     unreadable = []
-    for i, header in zip(located, read_each(read_header, [f for f in files if f is not None]), strict=True):
+    for i, header in zip(located, read_headers([f for f in files if f is not None]), strict=True):
         if isinstance(header, ImageError):
             unreadable.append(Problem(Kind.UNREADABLE, "unreadable image", str(header)))
         else:

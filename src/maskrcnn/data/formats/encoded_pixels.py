@@ -63,7 +63,7 @@ def read(source: Path, options: OpenOptions) -> Dataset:
     texts = table[layout.rle].fill_null("").str.strip_chars()
     is_object = (~texts.str.to_lowercase().is_in(NO_OBJECT)).to_numpy()
     mask_folders = (source.parent, folder)
-    objects = texts.filter(pl.Series(is_object)).to_list()
+    objects = texts.filter(pl.Series(is_object))
     are_files = name_files(objects)
 
     def place(row: int) -> str:

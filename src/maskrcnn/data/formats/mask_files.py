@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -16,12 +16,16 @@ from maskrcnn.errors import ImageError
 from maskrcnn.rle import RLE, BadRuns, RunTable, shortened
 
 
-def name_files(texts: Sequence[str]) -> bool:
+def name_files(texts: Iterable[str]) -> bool:
     """Whether there are texts and all are names of pictures."""
-    return len(texts) > 0 and all(is_picture(PurePosixPath(_file_name(text))) for text in texts)
+    is_name = False
+    for text in texts:
+        if not (is_name := is_picture(PurePosixPath(_file_name(text)))):
+            break
+    return is_name
 
 
-def existing_files(texts: Sequence[str], folders: Sequence[Path]) -> set[Path]:
+def existing_files(texts: Iterable[str], folders: Sequence[Path]) -> set[Path]:
     """Return the files that `texts` name and that exist, without links."""
     files = set()
     for text in texts:

@@ -36,6 +36,9 @@ leaves none; masks of several objects have about as many pieces in every reading
 MIN_AGREEING = 0.9
 """Share of the masks, of those that another reading changes, that it puts together."""
 
+CHUNK = 50_000
+"""Texts that are parsed at once."""
+
 MIN_CHANGED, MIN_SURPLUS = 3, 10
 """Masks that another reading must change, or surplus pieces that a single mask must have, to decide anything."""
 
@@ -98,8 +101,7 @@ class MaskTexts:
 
     def __init__(self, texts: pl.Series, hw: np.ndarray) -> None:
         self.texts, self.hw = texts, hw
-        self._bytes = np.frombuffer(texts.str.join("").item().encode() if len(texts) else b"", np.uint8)
-        self._offsets = np.concatenate([[0], np.cumsum(texts.str.len_bytes().to_numpy(), dtype=np.int64)])
+        self._last: tuple[Numbering, tuple[RunTable, list[BadRuns]]] | None = None
 
     def parse(self, numbering: Numbering) -> tuple[RunTable, list[BadRuns]]:
         """Return the masks, column-major, and the malformed texts, whose masks are empty."""
@@ -140,8 +142,26 @@ class MaskTexts:
         )
 
     def _parse(self, numbering: Numbering, sizes_known: bool = True) -> tuple[RunTable, list[BadRuns]]:
+        """Parse chunk by chunk: the texts of a large table take more memory than their runs. Keep the last result."""
+        if self._last is not None and self._last[0] == numbering and sizes_known:
+            return self._last[1]
         n_pixels = self.hw.prod(1) if sizes_known else np.full(len(self.hw), -1)
-        return parse_column(self._bytes, self._offsets, n_pixels, origin=numbering.origin, relative=numbering.relative)
+        tables, bad = [], []
+        for start in range(0, len(self.texts), CHUNK):
+            texts = self.texts[start : start + CHUNK]
+            table, bad_here = parse_column(
+                np.frombuffer(texts.str.join("").item().encode(), np.uint8),
+                np.concatenate([[0], np.cumsum(texts.str.len_bytes().to_numpy(), dtype=np.int64)]),
+                n_pixels[start : start + CHUNK],
+                origin=numbering.origin,
+                relative=numbering.relative,
+            )
+            tables.append(table)
+            bad += [BadRuns(start + item.index, item.message) for item in bad_here]
+        result = RunTable.concatenate(tables), bad
+        if sizes_known:
+            self._last = numbering, result
+        return result
 
     def _pieces(self, numbering: Numbering) -> np.ndarray:
         """Return the number of connected pieces of each mask, (n,) int64."""
