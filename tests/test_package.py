@@ -14,7 +14,7 @@ FLOORS = [
     {"kernels", "config", "settings", "errors", "files"},
     {"runs", "polygons", "labels"},
     {"rle", "shapes"},
-    {"fonts", "drawing"},
+    {"fonts", "drawing", "compact_masks"},
     {"structures"},
     {"detection"},
     {"model", "data"},
@@ -25,7 +25,7 @@ FLOORS = [
     {"training"},
     {"cli"},
 ]
-HEAVY = {"torch", "torchvision", "timm", "numba", "polars", "faster_coco_eval", "PIL", "numpy"}
+HEAVY = {"torch", "torchvision", "timm", "numba", "polars", "supervision", "faster_coco_eval", "PIL", "numpy"}
 
 
 def modules_after(code: str) -> set[str]:
@@ -64,6 +64,7 @@ def test_masks_need_no_torch():
         "torch",
         "torchvision",
         "timm",
+        "supervision",
     }
 
 

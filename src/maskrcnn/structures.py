@@ -8,13 +8,21 @@ N instances, H x W pixels, M mask cells along a side
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskrcnn.errors import UserError
 from maskrcnn.rle import RLE, RunTable, remove_overlaps
+
+if TYPE_CHECKING:
+    import supervision
+
+UNNAMED_CLASS = "object"
+"""Name of the one class of data without classes."""
 
 MIN_VISIBLE_FRACTION = 0.5
 """Minimum fraction of its mask that a detection keeps when overlaps are removed. Below it, the detection is dropped."""
@@ -166,17 +174,80 @@ class Detections:
         return [r.to_encoded_pixels() for r in rles]
 
     def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
-        """Return COCO results: image_id, category_id, bbox (x, y, width, height), score and segmentation."""
+        """Return COCO results: image_id, category_id, bbox (x, y, width, height), score and segmentation.
+
+        The bbox is the detection's box, not that of its mask. Numbers are exact: rounded scores would tie, and ties
+        change what an evaluation matches. The segmentation is RLE with text counts. There is no area: pycocotools sets
+        it, to the bbox's where an entry has one.
+        """
         return [
             {
                 "image_id": image_id,
                 "category_id": _plain(self.class_ids[i]),
-                "bbox": [round(float(v), 3) for v in (box[0], box[1], box[2] - box[0], box[3] - box[1])],
-                "score": round(float(self.scores[i]), 6),
+                "bbox": [_decimal(v) for v in (box[0], box[1], box[2] - box[0], box[3] - box[1])],
+                "score": _decimal(self.scores[i]),
                 "segmentation": self.rles[i].to_coco(),
             }
             for i, box in enumerate(self.boxes)
         ]
+
+    def to_supervision(self) -> supervision.Detections:
+        """Convert to the package supervision, for its annotators, trackers and metrics. No mask becomes dense.
+
+        `xyxy`, `confidence`, `class_id` and ``data["class_name"]`` are the fields here, `mask` is a `CompactMask`.
+        supervision's ids are integers: where those of the data are texts, ``data["class_id"]`` holds them, and
+        `class_id` counts the classes of the model from 0. Raise `UserError` if the package is missing.
+        """
+        from maskrcnn.compact_masks import import_supervision, to_compact_mask
+
+        data = {"class_name": np.array(self.class_names, str)}
+        class_ids = np.asarray(self.class_ids)
+        if len(self) and class_ids.dtype.kind not in "iu":
+            data["class_id"] = class_ids
+            order = self.vocabulary or sorted(set(self.class_names))
+            class_ids = np.array([order.index(name) for name in self.class_names])
+        return import_supervision().Detections(
+            xyxy=self.boxes,
+            mask=to_compact_mask(self.rles, self.hw),
+            confidence=self.scores,
+            class_id=class_ids.astype(np.int64),
+            data=data,
+        )
+
+    @classmethod
+    def from_supervision(
+        cls,
+        detections: supervision.Detections,
+        hw: tuple[int, int] | None = None,
+        class_names: Mapping[int, str] | Sequence[str] | None = None,
+    ) -> Detections:
+        """Convert from the package supervision, in the same order. `CompactMask` stays runs; dense masks are encoded.
+
+        `hw` is needed where there are neither detections nor masks, which have it. `class_names` gives the name of
+        each class id, by default ``data["class_name"]``, else the id as text. Without class ids, all are of one class;
+        without confidences, scores are 1. Raise `UserError` for boxes without masks, masks of another size than `hw`,
+        and a class id without a name.
+        """
+        from maskrcnn.compact_masks import from_masks
+
+        n = len(detections)
+        rles, hw = from_masks(detections.mask, n, hw)
+        ids = np.ones(n, np.int64) if detections.class_id is None else detections.class_id
+        if class_names is not None:
+            names = [_name_of(c, class_names) for c in ids.tolist()]
+        elif "class_name" in detections.data:
+            names = [str(name) for name in detections.data["class_name"]]
+        else:
+            names = [UNNAMED_CLASS] * n if detections.class_id is None else [str(c) for c in ids]
+        scores = np.ones(n) if detections.confidence is None else detections.confidence
+        return cls(
+            boxes=np.asarray(detections.xyxy, np.float32).reshape(n, 4),
+            scores=np.asarray(scores, np.float32),
+            class_ids=np.asarray(detections.data.get("class_id", ids)),
+            class_names=names,
+            rles=rles,
+            hw=hw,
+        )
 
     def save_overlay(self, path: str | Path) -> None:
         """Write the image with outlines, boxes, class names and scores. Colours mark classes, or instances of one.
@@ -196,5 +267,19 @@ class Detections:
         write_image(draw_instances(self.pixels, self.rles, self.boxes, labels, colors), path)
 
 
+def _name_of(class_id: int, names: Mapping[int, str] | Sequence[str]) -> str:
+    try:
+        if class_id >= 0 or isinstance(names, Mapping):
+            return str(names[class_id])
+    except LookupError:
+        pass
+    raise UserError(f"class_names has no name for the class id {class_id}")
+
+
 def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _decimal(value: Any) -> float:
+    """Return the shortest decimal number that float32 reads as `value`."""
+    return float(str(np.float32(value)))

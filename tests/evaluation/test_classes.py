@@ -8,10 +8,10 @@ import pytest
 import maskrcnn
 from lively import predictor
 from maskrcnn import UserError
-from maskrcnn.data.table import UNNAMED_CLASS
 from maskrcnn.evaluation import evaluate, find
 from maskrcnn.evaluation.classes import match_classes, pair_classes
 from maskrcnn.inference.predictor import Predictor
+from maskrcnn.structures import UNNAMED_CLASS
 
 
 def with_classes(model, ids, names) -> Predictor:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from maskrcnn import RLE, Detections, UserError
-from maskrcnn.data.table import UNNAMED_CLASS
 from maskrcnn.inference.submission import Sample, SampleSubmission
+from maskrcnn.structures import UNNAMED_CLASS
 from maskrcnn.training.run_folder import _name_style
 
 HW = (8, 40)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,8 +20,8 @@ from maskrcnn.data.split import choose_validation
 from maskrcnn.errors import UserError
 from maskrcnn.rle import RLE, RunTable
 
-UNNAMED_CLASS = "object"
-"""Name of the one class of data without classes."""
+if TYPE_CHECKING:
+    from maskrcnn.data.torchvision import TorchvisionDataset
 
 
 @dataclass(frozen=True)
@@ -181,6 +181,20 @@ class Dataset:
         if unknown:
             raise UserError(f"{len(unknown)} of {len(names)} names are not in {self.source}: {', '.join(unknown[:3])}")
         return selected
+
+    def to_torchvision(self, transforms: Callable[[Any, Any], Any] | None = None) -> TorchvisionDataset:
+        """Return a map-style dataset of (image, target) for torchvision's models, transforms v2 and reference scripts.
+
+        The image is an `Image` (3, H, W) uint8. The target has ``boxes``, `BoundingBoxes` (N, 4) float32 xyxy;
+        ``masks``, a `Mask` (N, H, W) uint8; ``labels`` (N,) int64 and 1-based; ``image_id``, the image's index;
+        ``area`` (N,) float32, in pixels of the masks; and ``iscrowd`` (N,) int64. `transforms` gets both and returns
+        the item. Raise `UserError` if torchvision is missing.
+        """
+        try:
+            from maskrcnn.data.torchvision import TorchvisionDataset
+        except ModuleNotFoundError as error:
+            raise UserError(f"to_torchvision needs torchvision ({error}): pip install 'maskrcnn[train]'") from None
+        return TorchvisionDataset(self, transforms)
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of names, sizes, labels, masks and how pictures are read; it identifies a model's data."""

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from maskrcnn.data.table import UNNAMED_CLASS, Dataset
+from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError
-from maskrcnn.structures import Detections
+from maskrcnn.structures import UNNAMED_CLASS, Detections
 
 
 class Classes(Protocol):

@@ -60,12 +60,10 @@ def _results(data: Dataset, detections: list[Detections]) -> list[dict[str, Any]
     label_of = {str(cid): k + 1 for k, cid in enumerate(data.class_ids)}
     results = []
     for i, dets in enumerate(detections):
-        for k, entry in enumerate(dets.to_coco(i)):
+        for entry in dets.to_coco(i):
             label = label_of.get(str(entry["category_id"]))
             if label is not None:
-                box = dets.boxes[k].astype(float)
-                bbox = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
-                results.append({**entry, "bbox": bbox, "score": float(dets.scores[k]), "category_id": label})
+                results.append({**entry, "category_id": label})
     return results
 
 

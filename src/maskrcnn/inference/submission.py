@@ -10,10 +10,9 @@ from pathlib import Path, PurePath
 from typing import Any, TextIO
 
 from maskrcnn.data.names import PathIndex
-from maskrcnn.data.table import UNNAMED_CLASS
 from maskrcnn.errors import UserError
 from maskrcnn.rle import RLE, are_disjoint
-from maskrcnn.structures import Detections
+from maskrcnn.structures import UNNAMED_CLASS, Detections
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError, say
 
 MODULES = {
+    "parquet": "parquet",
     "csv": "encoded_pixels",
     "coco": "coco",
 }

@@ -12,8 +12,8 @@ import numpy as np
 import polars as pl
 
 from maskrcnn.data.formats.columns import NO_OBJECT, Columns
-from maskrcnn.data.table import UNNAMED_CLASS
 from maskrcnn.errors import UserError
+from maskrcnn.structures import UNNAMED_CLASS
 
 
 def read_classes(

@@ -29,7 +29,7 @@ from maskrcnn.data.formats.columns import NO_OBJECT, Columns, find_columns
 from maskrcnn.data.formats.mask_column import read_mask_column
 from maskrcnn.data.formats.mask_files import existing_files, name_files
 from maskrcnn.data.formats.mask_texts import find_cut_cells
-from maskrcnn.data.formats.separated import read_table
+from maskrcnn.data.formats.separated import PARQUET_SUFFIXES, read_table
 from maskrcnn.data.formats.source import Source
 from maskrcnn.data.pictures import find_folder
 from maskrcnn.data.problem import Kind, Problem
@@ -43,7 +43,7 @@ SUFFIXES = (".csv", ".tsv", ".txt", ".gz", ".zip")
 
 def recognizes(source: Source) -> bool:
     """Whether the suffix is that of a table, compressed or not."""
-    return source.path.is_file() and source.path.suffix.lower() in SUFFIXES
+    return source.path.is_file() and source.path.suffix.lower() in (*SUFFIXES, *PARQUET_SUFFIXES)
 
 
 def read(source: Path, options: OpenOptions) -> Dataset:
@@ -59,7 +59,7 @@ def read(source: Path, options: OpenOptions) -> Dataset:
         image_text, class_text = split_combined(image_text)
 
     names, row_image = _unique(image_text)
-    first_rows = np.unique(row_image, return_index=True)[1] + 2
+    first_rows = np.unique(row_image, return_index=True)[1]
     texts = table[layout.rle].fill_null("").str.strip_chars()
     is_object = (~texts.str.to_lowercase().is_in(NO_OBJECT)).to_numpy()
     mask_folders = (source.parent, folder)
@@ -67,11 +67,11 @@ def read(source: Path, options: OpenOptions) -> Dataset:
     are_files = name_files(objects)
 
     def place(row: int) -> str:
-        return f"{source}, row {row + 2}"
+        return f"{source}, row {row + separated.first_row}"
 
     pictures = find_pictures(
         names,
-        [place(row - 2) for row in first_rows],
+        [place(row) for row in first_rows],
         folder,
         options,
         no_pictures=existing_files(objects, mask_folders) if are_files else frozenset(),
@@ -107,11 +107,12 @@ def read(source: Path, options: OpenOptions) -> Dataset:
     warnings = [] if column.advice is None else [Problem(Kind.IN_PIECES, str(source), column.advice)]
     for row, fault in fault_of_cut_row.items():
         warnings.append(Problem(Kind.CUT, place(row), f"{layout.rle} of {names[row_image[row]]}: {fault}"))
+    is_valid = np.ones(len(rows), bool)
     has_classes = layout.class_ is not None or layout.combined
     return build_dataset(
         source,
         pictures,
-        Instances(row_image[rows], labels, column.masks, rows + 2, np.ones(len(rows), bool), attributes),
+        Instances(row_image[rows], labels, column.masks, rows + separated.first_row, is_valid, attributes),
         class_ids,
         find_class_names(class_ids, options.class_names, has_classes),
         options,

@@ -1,10 +1,14 @@
-"""Read a table of texts, whatever packs it, encodes it and separates its columns: file -> bytes -> UTF-8 -> table."""
+"""Read a table of texts, whatever packs it, encodes it and separates its columns: file -> bytes -> UTF-8 -> table.
+
+Parquet is one more container: its columns become texts.
+"""
 
 from __future__ import annotations
 
 import codecs
 import csv
 import gzip
+import io
 import lzma
 import re
 import zipfile
@@ -12,6 +16,7 @@ import zlib
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 import polars as pl
 
@@ -32,10 +37,14 @@ MARKS = {
 """Encoding of a text by its first bytes."""
 
 UTF_8 = ("UTF-8", "UTF-8-SIG")
-GZIP_MARK, ZIP_MARK = b"\x1f\x8b", b"PK\x03\x04"
+GZIP_MARK, ZIP_MARK, PARQUET_MARK = b"\x1f\x8b", b"PK\x03\x04", b"PAR1"
+PARQUET_SUFFIXES = (".parquet",)
 
 PACKING_ERRORS = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 """What a damaged archive raises, beside `OSError` of gzip and bz2."""
+
+PARQUET_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
+"""What polars raises for a damaged file."""
 
 SAMPLE_BYTES, SAMPLE_LINES, MAX_HEADER = 1_000_000, 200, 100_000
 """What separators are sought in: bytes of the file, lines of these, and characters of the header."""
@@ -45,11 +54,15 @@ QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 @dataclass(frozen=True)
 class Separated:
-    """A table of texts, and what its file was like: the separator of its columns and its encoding."""
+    """A table of texts, and what its file was like: the separator of its columns and its encoding.
+
+    People count its rows from `first_row`: 2 below a header.
+    """
 
     table: pl.DataFrame
-    separator: str
-    encoding: str
+    separator: str = ","
+    encoding: str = "UTF-8"
+    first_row: int = 2
 
     def __str__(self) -> str:
         """Describe what is unusual, as the end of a sentence."""
@@ -63,7 +76,11 @@ def read_table(source: Path, column_names: Collection[str]) -> Separated:
 
     `column_names` are columns that the user named.
     """
-    content, encoding = _decoded(_content(source))
+    content = _content(source)
+    if content.startswith(PARQUET_MARK) or source.suffix.lower() in PARQUET_SUFFIXES:
+        texts = map(_as_texts, read_parquet(io.BytesIO(content), source))
+        return Separated(pl.DataFrame([text for text in texts if text is not None]), first_row=1)
+    content, encoding = _decoded(content)
     sample = content[:SAMPLE_BYTES].decode(errors="replace")
     separator = _find_separator(sample, column_names)
     try:
@@ -75,6 +92,27 @@ def read_table(source: Path, column_names: Collection[str]) -> Separated:
     if table.height == 0:
         raise UserError(f"{source} has a header but no rows")
     return Separated(table, separator, encoding)
+
+
+def read_parquet(file: Path | IO[bytes], source: Path) -> pl.DataFrame:
+    """Return the table in `file`, which people know as `source`. Raise `UserError`."""
+    try:
+        table = pl.read_parquet(file)
+    except PARQUET_ERRORS as error:
+        raise UserError(f"{source} cannot be read as a Parquet file: {str(error).splitlines()[0]}") from None
+    if table.height == 0:
+        raise UserError(f"{source} has no rows")
+    return table
+
+
+def _as_texts(column: pl.Series) -> pl.Series | None:
+    """Return numbers as digits, lists with blanks between their items, and structures as JSON; None for other types."""
+    try:
+        if isinstance(column.dtype, pl.List | pl.Array):
+            return column.cast(pl.List(pl.String)).list.join(" ")
+        return column.struct.json_encode() if isinstance(column.dtype, pl.Struct) else column.cast(pl.String)
+    except pl.exceptions.PolarsError:
+        return None
 
 
 def _content(source: Path) -> bytes:
