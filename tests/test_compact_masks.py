@@ -103,6 +103,16 @@ def test_ids_that_are_texts_come_back(rng):
     assert_equal(Detections.from_supervision(theirs[:2]), dets[:2])
 
 
+def test_neither_side_changes_with_the_other(rng):
+    dets = detections_of(CASES["noise"](rng), rng)
+    boxes, theirs = dets.boxes.copy(), dets.to_supervision()
+    back = Detections.from_supervision(theirs)
+    for array in (theirs.xyxy, theirs.confidence, theirs.class_id):
+        array += 1
+    assert_equal(back, dets)
+    assert np.array_equal(dets.boxes, boxes)
+
+
 def test_what_supervision_leaves_out_has_a_default(rng):
     masks = np.stack([noise(rng, 0.5)])
     dets = Detections.from_supervision(supervision.Detections(np.array([[0, 0, 5, 5]]), masks), hw=HW)

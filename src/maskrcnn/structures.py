@@ -195,7 +195,7 @@ class Detections:
         """Convert to the package supervision, for its annotators, trackers and metrics. No mask becomes dense.
 
         `xyxy`, `confidence`, `class_id` and ``data["class_name"]`` are the fields here, `mask` is a `CompactMask`.
-        supervision's ids are integers: where those of the data are texts, ``data["class_id"]`` holds them, and
+        supervision's ids are integers: where those of the data are texts, ``data["original_class_id"]`` holds them, and
         `class_id` counts the classes of the model from 0. Raise `UserError` if the package is missing.
         """
         from maskrcnn.compact_masks import import_supervision, to_compact_mask
@@ -203,13 +203,13 @@ class Detections:
         data = {"class_name": np.array(self.class_names, str)}
         class_ids = np.asarray(self.class_ids)
         if len(self) and class_ids.dtype.kind not in "iu":
-            data["class_id"] = class_ids
+            data["original_class_id"] = class_ids
             order = self.vocabulary or sorted(set(self.class_names))
             class_ids = np.array([order.index(name) for name in self.class_names])
         return import_supervision().Detections(
-            xyxy=self.boxes,
+            xyxy=self.boxes.copy(),
             mask=to_compact_mask(self.rles, self.hw),
-            confidence=self.scores,
+            confidence=self.scores.copy(),
             class_id=class_ids.astype(np.int64),
             data=data,
         )
@@ -241,9 +241,9 @@ class Detections:
             names = [UNNAMED_CLASS] * n if detections.class_id is None else [str(c) for c in ids]
         scores = np.ones(n) if detections.confidence is None else detections.confidence
         return cls(
-            boxes=np.asarray(detections.xyxy, np.float32).reshape(n, 4),
-            scores=np.asarray(scores, np.float32),
-            class_ids=np.asarray(detections.data.get("class_id", ids)),
+            boxes=np.array(detections.xyxy, np.float32).reshape(n, 4),
+            scores=np.array(scores, np.float32),
+            class_ids=np.array(detections.data.get("original_class_id", ids)),
             class_names=names,
             rles=rles,
             hw=hw,
