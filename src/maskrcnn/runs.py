@@ -65,7 +65,9 @@ class RunTable:
         """Return the masks of all tables, in order."""
         runs = np.concatenate([table.runs for table in tables] or [np.empty((0, 2), np.int64)])
         lengths = [np.diff(table.offsets) for table in tables]
-        return cls(runs, np.concatenate([[0], np.cumsum(np.concatenate(lengths or [[]]))]).astype(np.int64))
+        return cls(
+            runs, np.concatenate([[0], np.cumsum(np.concatenate(lengths or [np.empty(0, np.int64)]))]).astype(np.int64)
+        )
 
 
 @dataclass(frozen=True)
