@@ -87,7 +87,13 @@ class ReadOptions:
     exif: Exif = "turn"
     """Pictures with an EXIF orientation: turn them upright, or leave them as stored because masks were drawn so."""
 
-    def open_with(self, source: Path, bad: Literal["error", "skip"], say: Callable[[str], None] = say) -> Dataset:
+    def open_with(
+        self,
+        source: Path,
+        bad: Literal["error", "skip"],
+        say: Callable[[str], None] = say,
+        known_headers: Path | None = None,
+    ) -> Dataset:
         """Open the data set; `say` gets its summary. Raises `UserError`."""
         from maskrcnn.data.formats import open_dataset
 
@@ -110,6 +116,7 @@ class ReadOptions:
             bad=bad,
             depth=self.depth,
             exif=self.exif,
+            known_headers=known_headers,
             say=say,
         )
 
@@ -122,9 +129,9 @@ class DataOptions(ReadOptions):
     bad: Literal["error", "skip"] = "error"
     """Bad rows: stop with an error that lists them, or skip them."""
 
-    def open(self, source: Path) -> Dataset:
+    def open(self, source: Path, known_headers: Path | None = None) -> Dataset:
         """Open the data set and print its summary. Raises `UserError`."""
-        return self.open_with(source, self.bad)
+        return self.open_with(source, self.bad, known_headers=known_headers)
 
     def absolute(self) -> DataOptions:
         """Return the same options with absolute paths."""

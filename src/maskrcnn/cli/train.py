@@ -30,11 +30,11 @@ class Source:
     val_ids: list[str] | None
     val_data: Path | None
 
-    def open(self, seed: int) -> tuple[Dataset, Dataset]:
+    def open(self, seed: int, known_headers: Path) -> tuple[Dataset, Dataset]:
         """Open the images to train on and those to validate on. Raises `UserError`."""
-        opened = self.options.open(self.data)
+        opened = self.options.open(self.data, known_headers)
         if self.val_data is not None:
-            return opened, self.options.open(self.val_data)
+            return opened, self.options.open(self.val_data, known_headers)
         if self.val_ids is not None:
             return opened.split_by_names(self.val_ids)
         return opened.split(self.val, seed)
@@ -100,7 +100,7 @@ def train(
             options=(options or DataOptions()).absolute(),
         )
         out = out or Path("runs") / (data.absolute().parent.name or data.stem)
-    parts = source.open(settings.config.train.seed)
+    parts = source.open(settings.config.train.seed, out / "state" / "headers.json")
     images = f"{len(parts[0]):,} image{'s' if len(parts[0]) > 1 else ''} to train on"
     say(f"{images}, {len(parts[1]):,} to validate; run folder {out}")
     from maskrcnn.training.loop import train as run_training

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from time import perf_counter, thread_time
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,10 +25,6 @@ from maskrcnn.data.reading import BY_ITSELF, Reading
 from maskrcnn.errors import ImageError
 
 T = TypeVar("T")
-
-PROBED_HEADERS, MAX_LATENCY, REMOTE_THREADS = 200, 3.0, 32
-"""Headers that show whether files are far away: they take more than so many times the processor's time. Then so many
-threads wait for the others."""
 
 PIXEL_LIMIT = 178_956_970
 """Pillow's own limit. Larger pictures are refused before decoding: a few kilobytes can claim terabytes."""
@@ -173,28 +168,14 @@ def _count_pages(image: Image.Image) -> int:
         return 1
 
 
-def read_headers(paths: list[Path]) -> list[Header | ImageError]:
-    """Read many headers; a file that cannot be read yields its error.
-
-    Reading a header is a tenth of a millisecond of Python, which threads only slow down. They pay where the files are
-    far away, which the first files show.
-    """
-    headers: list[Header | ImageError] = []
-    wall, cpu = perf_counter(), thread_time()
-    for path in paths:
-        if len(headers) == PROBED_HEADERS and perf_counter() - wall > MAX_LATENCY * (thread_time() - cpu):
-            return headers + read_each(read_header, paths[PROBED_HEADERS:], n_threads=REMOTE_THREADS)
-        headers.append(_result_or_error(read_header, path))
-    return headers
-
-
 def read_each(read: Callable[[Path], T], paths: list[Path], n_threads: int = 4) -> list[T | ImageError]:
     """Call `read` on many files in parallel. A file for which it raises `ImageError` yields that error."""
     with ThreadPoolExecutor(n_threads) as pool:
-        return list(pool.map(partial(_result_or_error, read), paths))
+        return list(pool.map(partial(result_or_error, read), paths))
 
 
-def _result_or_error(read: Callable[[Path], T], path: Path) -> T | ImageError:
+def result_or_error(read: Callable[[Path], T], path: Path) -> T | ImageError:
+    """Return what `read` returns, or the `ImageError` that it raises."""
     try:
         return read(path)
     except ImageError as error:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maskrcnn.config import VALIDATION_SHARE
+from maskrcnn.data.images import Header
 from maskrcnn.data.names import PathIndex
 from maskrcnn.data.problem import Problem
 from maskrcnn.data.reading import BY_ITSELF, Reading
@@ -38,7 +39,8 @@ class Dataset:
 
     What only some formats hold is None where nothing has it: `attributes` (N,) texts, `crowd` (N,) bool for regions of
     many objects that nobody outlined one by one, `scores` (N,) float64, NaN without one, and `parts`, the part of each
-    image in the source's own division ("train", "val", ...), "" without one.
+    image in the source's own division ("train", "val", ...), "" without one. `headers` are those of the files, where
+    they were read.
     """
 
     source: Path
@@ -56,6 +58,7 @@ class Dataset:
     scores: np.ndarray | None = None
     parts: list[str] | None = None
     sources: list[Path] | None = None
+    headers: list[Header] | None = None
     row_noun: str = "row"
     is_numbered: bool = True
     reading: Reading = BY_ITSELF
@@ -124,6 +127,7 @@ class Dataset:
             scores=None if self.scores is None else self.scores[selected],
             parts=None if self.parts is None else [self.parts[i] for i in images],
             sources=None if self.sources is None else [self.sources[i] for i in images],
+            headers=None if self.headers is None else [self.headers[i] for i in images],
         )
 
     def part(self, name: str) -> Dataset:

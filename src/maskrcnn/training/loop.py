@@ -19,6 +19,7 @@ from maskrcnn.checkpoints.native import Checkpoint, write_model
 from maskrcnn.config import Config, seconds
 from maskrcnn.data.batch import Batch, Shard, batches, images_per_pass
 from maskrcnn.data.dataset import swapped_labels
+from maskrcnn.data.headers import save_headers
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError
 from maskrcnn.evaluation import Evaluation, find, judge_found
@@ -106,6 +107,7 @@ def train(
             held.enter_context(folder.locked())
             if source is not None and not resumes:
                 write_text(json.dumps(source), folder.data)
+                save_headers(filter(None, (train_data, val_data)), folder.headers)
             world.remember(began)
             return resumes
 

@@ -67,6 +67,7 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.state = path / "state" / "state.safetensors"
         self.data = path / "state" / "data.json"
+        self.headers = path / "state" / "headers.json"
         self.conventions = path / "state" / "conventions.json"
 
     @contextmanager

@@ -25,6 +25,7 @@ from maskrcnn.data.formats.annotations import to_dataset
 from maskrcnn.data.formats.assemble import OpenOptions
 from maskrcnn.data.formats.mask_texts import Numbering
 from maskrcnn.data.formats.source import Source
+from maskrcnn.data.headers import load_headers
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError, say
 
@@ -69,6 +70,7 @@ def open_dataset(
     bad: Literal["error", "skip"] = "error",
     depth: int | None = None,
     exif: Exif = "turn",
+    known_headers: Path | None = None,
     say: Callable[[str], None] = say,
 ) -> Dataset:
     """Open annotations and their image folder. Raise `UserError`. `say` gets each line of a short summary.
@@ -80,7 +82,7 @@ def open_dataset(
     listed in ``problems``. Unreadable images are always skipped and listed there. `depth` is the number of bits that
     pictures of more than 8 bits use, by default the smallest usual one that holds the largest value of all of them.
     `exif` "turn" turns pictures upright by their EXIF orientation; "ignore" is for masks that were drawn on the pixels
-    as the file stores them.
+    as the file stores them. `known_headers` is the ``state/headers.json`` of a run with the same pictures.
 
     Of tables alone: `columns` names columns that are not recognised: ``{"image": ..., "rle": ..., "class": ...,
     "attributes": ..., "height": ..., "width": ...}``. `order`, `origin` (number of the first pixel) and `relative`
@@ -96,6 +98,7 @@ def open_dataset(
         bad=bad,
         depth=depth,
         exif=exif,
+        known_headers=load_headers(known_headers) if known_headers else {},
     )
     name = format or recognized(opened)
     module = format_module(name)

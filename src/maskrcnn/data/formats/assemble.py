@@ -16,7 +16,8 @@ import numpy as np
 from maskrcnn.config import Exif
 from maskrcnn.data.depth import find_reading
 from maskrcnn.data.formats.mask_texts import Numbering
-from maskrcnn.data.images import Header, read_headers
+from maskrcnn.data.headers import KnownHeaders, read_headers
+from maskrcnn.data.images import Header
 from maskrcnn.data.pictures import describe_pages, image_files, locate
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.data.table import Dataset
@@ -38,6 +39,7 @@ class OpenOptions:
     bad: Literal["error", "skip"] = "error"
     depth: int | None = None
     exif: Exif = "turn"
+    known_headers: KnownHeaders = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,17 +112,17 @@ def find_pictures(
     if unlisted:
         action = "kept as images without objects" if options.unlisted == "empty" else "left out"
         notes.append(f"{folder}: images that the annotations do not list ({len(unlisted):,}) are {action}")
-    headers, unreadable = _read_headers(known)
+    headers, unreadable = _read_headers(known, options.known_headers)
     sizes = np.array([(0, 0) if h is None else h.hw(options.exif) for h in headers], np.int64).reshape(-1, 2)
     return Pictures(folder, names, known, headers, sizes, problems, unreadable, notes)
 
 
-def _read_headers(files: list[Path | None]) -> tuple[list[Header | None], list[Problem]]:
+def _read_headers(files: list[Path | None], known: KnownHeaders) -> tuple[list[Header | None], list[Problem]]:
     """Return the header of each file, None if unusable, and the unreadable images."""
     located = [i for i, f in enumerate(files) if f is not None]
     headers: list[Header | None] = [None] * len(files)
     unreadable = []
-    for i, header in zip(located, read_headers([f for f in files if f is not None]), strict=True):
+    for i, header in zip(located, read_headers([f for f in files if f is not None], known), strict=True):
         if isinstance(header, ImageError):
             unreadable.append(Problem(Kind.UNREADABLE, "unreadable image", str(header)))
         else:
@@ -231,6 +233,7 @@ def build_dataset(
         attributes=column(instances.attributes),
         crowd=column(instances.crowd),
         scores=column(instances.scores),
+        headers=headers,
         reading=reading,
         notes=lines,
         problems=[*problems, *unreadable, *warnings],
