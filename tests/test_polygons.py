@@ -8,7 +8,8 @@ import pytest
 from pycocotools import mask as oracle
 
 from maskrcnn import RLE, RLEError
-from maskrcnn.polygons import MIN_CROSSINGS, join_rings, rasterize_polygons
+from maskrcnn.kernels.polygons import MIN_CROSSINGS
+from maskrcnn.polygons import join_rings, rasterize_polygons
 
 SQUARE = [2, 2, 8, 2, 8, 8, 2, 8]
 
@@ -58,6 +59,7 @@ def test_malformed_polygons_are_named(polygon, message):
 def test_a_table_keeps_the_masks_beside_a_malformed_one():
     square = np.reshape(SQUARE, (4, 2)).astype(float)
     points = np.concatenate([square, square[:2], square, square * np.nan, square])
+    points.setflags(write=False)
     offsets = np.array([0, 4, 6, 10, 14, 18])
     table, bad = rasterize_polygons(points, offsets, np.array([0, 1, 2, 4, 5]), (10, 10))
     assert [b.index for b in bad] == [1, 2]
@@ -82,6 +84,12 @@ def test_a_polygon_outside_the_picture_has_no_pixels():
     for dx, dy in ((-100, 0), (100, 0), (0, -100), (0, 100), (-100, 100)):
         moved = np.reshape(SQUARE, (4, 2)) + np.array([dx, dy])
         assert RLE.from_polygons([moved], (20, 24)).area == 0
+
+
+@pytest.mark.parametrize("hw", [(-1, 5), (5, 10**10)])
+def test_absurd_pictures_are_refused(hw):
+    with pytest.raises(RLEError, match=f"the picture is {hw[0]}x{hw[1]}"):
+        RLE.from_polygons([SQUARE], hw)
 
 
 @pytest.mark.parametrize("hw", [(0, 0), (0, 5), (5, 0)])

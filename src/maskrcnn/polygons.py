@@ -9,14 +9,9 @@ import numpy as np
 
 from maskrcnn.kernels import outlines
 from maskrcnn.kernels import polygons as kernel
-from maskrcnn.kernels.texts import compact_runs
 from maskrcnn.runs import BadRuns, RLEError, RunTable, shortened
 
 Fill = Literal["union", "even-odd"]
-
-MAX_REPETITIONS, MIN_CROSSINGS = 4, 2**20
-"""An outline may cross the edges of all pixels this many times, and this many crossings are always allowed. It bounds
-the memory of a mask: a crossing takes 8 bytes."""
 
 
 def rasterize_polygons(
@@ -27,7 +22,7 @@ def rasterize_polygons(
     *,
     fill: Fill = "union",
 ) -> tuple[RunTable, list[BadRuns]]:
-    """Rasterise the polygons of n masks. Raise nothing: a malformed polygon gives an empty mask and a `BadRuns`.
+    """Rasterise the polygons of n masks. A malformed polygon raises nothing: it gives an empty mask and a `BadRuns`.
 
     `points` (P, 2) float are x and y in pixels. Polygon k is ``points[polygon_offsets[k]:polygon_offsets[k + 1]]``,
     closed implicitly, and mask i has the polygons from ``mask_offsets[i]`` to ``mask_offsets[i + 1]``. `hw` holds the
@@ -40,36 +35,36 @@ def rasterize_polygons(
     The masks equal those of ``pycocotools.mask.frPyObjects`` bit for bit. They differ where pycocotools' 32-bit numbers
     overflow, at coordinates of more than 429 million pixels: here such polygons are cut off like any other.
     """
-    points = np.ascontiguousarray(points, np.float64)
-    polygon_offsets = np.ascontiguousarray(polygon_offsets, np.int64)
-    mask_offsets = np.ascontiguousarray(mask_offsets, np.int64)
-    sizes = np.ascontiguousarray(np.broadcast_to(np.asarray(hw, np.int64), (len(mask_offsets) - 1, 2)))
-    counts, faulty_polygons = kernel.count_crossings(points, polygon_offsets, mask_offsets, sizes)
-    limits = MAX_REPETITIONS * (sizes[:, 0] + 1) * sizes[:, 1] + MIN_CROSSINGS
-    bad = []
-    for i in np.flatnonzero((counts < 0) | (counts > limits)).tolist():
-        if counts[i] < 0:
-            k = int(faulty_polygons[i])
-            polygon = points[polygon_offsets[k] : polygon_offsets[k + 1]]
-            fault = f"polygon {k - mask_offsets[i] + 1} {_describe(int(counts[i]), polygon)}"
-        else:
-            h, w = sizes[i].tolist()
-            fault = f"the polygons cross the columns of a {h}x{w} (height x width) picture {counts[i]:,} times"
-        bad.append(BadRuns(i, fault))
-        counts[i] = 0
-    run_offsets = np.concatenate([[0], np.cumsum(counts // 2)])
+    # Kernels are compiled for writable arrays in C order alone.
+    points = np.require(points, np.float64, "CW")
+    polygon_offsets, mask_offsets = (np.require(o, np.int64, "CW") for o in (polygon_offsets, mask_offsets))
+    sizes = np.empty((len(mask_offsets) - 1, 2), np.int64)
+    sizes[:] = hw
+    run_offsets, problems = kernel.plan_runs(points, polygon_offsets, mask_offsets, sizes)
     runs = np.empty((run_offsets[-1], 2), np.int64)
-    n_runs = kernel.rasterize(points, polygon_offsets, mask_offsets, sizes, fill == "even-odd", run_offsets, runs)
-    offsets = compact_runs(runs, run_offsets, n_runs)
+    offsets = kernel.rasterize(points, polygon_offsets, mask_offsets, sizes, fill == "even-odd", run_offsets, runs)
+    bad = []
+    for i in np.flatnonzero(problems[:, 0]).tolist():
+        code, detail = problems[i].tolist()
+        if code in (kernel.TOO_FEW_POINTS, kernel.BAD_COORDINATE):
+            polygon = points[polygon_offsets[detail] : polygon_offsets[detail + 1]]
+            fault = f"polygon {detail - mask_offsets[i] + 1} {_describe(code, polygon)}"
+        elif code == kernel.BAD_SIZE:
+            fault = f"the picture is {sizes[i, 0]}x{sizes[i, 1]} (height x width) pixels"
+        else:
+            fault = (
+                f"the polygons cross the columns of a {sizes[i, 0]}x{sizes[i, 1]} (height x width) picture {detail:,} "
+                "times, more than any outline of pixels"
+            )
+        bad.append(BadRuns(i, fault))
     return RunTable(runs[: offsets[-1]], offsets), bad
 
 
 def _describe(code: int, polygon: np.ndarray) -> str:
-    """Say what `code` of `kernels.polygons.count_crossings` found in a polygon (P, 2)."""
+    """Say what `code` of `kernels.polygons.plan_runs` means for a polygon (P, 2)."""
     if code == kernel.TOO_FEW_POINTS:
         return f"has {len(polygon)} points; it needs at least 3"
-    valid = np.abs(polygon) <= kernel.MAX_COORDINATE
-    k, axis = np.argwhere(~valid)[0].tolist()
+    k, axis = np.argwhere(~(np.abs(polygon) <= kernel.MAX_COORDINATE))[0].tolist()
     return (
         f"has the {'xy'[axis]} coordinate {polygon[k, axis]:g} at point {k + 1}; coordinates are finite and at most "
         f"{kernel.MAX_COORDINATE:,.0f} pixels"

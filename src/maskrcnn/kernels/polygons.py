@@ -12,60 +12,76 @@ COCO's masks are drawn so: the cut moves a vertex outside the picture by less th
 import numpy as np
 from numba import njit
 
+from maskrcnn.kernels.texts import compact_runs
+
 MAX_COORDINATE = 1e9
 """Coordinates up to this size, in pixels, are exact on the lattice in float64."""
 
 SCALE = 5
 """Lattice points to a pixel."""
 
-# Codes of `count_crossings`, in place of a count.
-TOO_FEW_POINTS, BAD_COORDINATE = -1, -2
+MAX_REPETITIONS, MIN_CROSSINGS = 4, 2**20
+"""A mask may cross the edges of all pixels this many times, and this many crossings are always allowed. It bounds the
+memory of a mask: a crossing takes 8 bytes."""
+
+# Codes of `plan_runs`.
+OK, TOO_FEW_POINTS, BAD_COORDINATE, BAD_SIZE, TOO_MANY_CROSSINGS = range(5)
 
 
 @njit(cache=True, nogil=True)
-def count_crossings(points, polygon_offsets, mask_offsets, hw):
-    """Return counts (n,) of column crossings of each mask, or a code, and the index of the polygon that caused it.
+def plan_runs(points, polygon_offsets, mask_offsets, hw):
+    """Return where the runs of each mask go, offsets (n + 1,), and problems (n, 2): a code and the polygon or a count.
 
     `points` (P, 2) float64 are x and y; `polygon_offsets` delimits polygons in them, `mask_offsets` (n + 1,) delimits
-    masks in the polygons, and `hw` (n, 2) holds the pictures' heights and widths.
+    masks in the polygons, and `hw` (n, 2) holds the pictures' heights and widths. Two crossings bound a run. A mask
+    with a problem gets no space.
     """
     n = len(mask_offsets) - 1
-    counts = np.zeros(n, np.int64)
-    faulty_polygons = np.zeros(n, np.int64)
+    run_offsets = np.zeros(n + 1, np.int64)
+    problems = np.zeros((n, 2), np.int64)
     for i in range(n):
-        for polygon in range(mask_offsets[i], mask_offsets[i + 1]):
-            count = _count_of_polygon(points[polygon_offsets[polygon] : polygon_offsets[polygon + 1]], hw[i, 1])
-            if count < 0:
-                counts[i], faulty_polygons[i] = count, polygon
-                break
-            counts[i] += count
-    return counts, faulty_polygons
+        height, width = hw[i, 0], hw[i, 1]
+        code, detail, n_crossings = OK, 0, 0
+        if not (0 <= height <= MAX_COORDINATE and 0 <= width <= MAX_COORDINATE):
+            code = BAD_SIZE
+        else:
+            for polygon in range(mask_offsets[i], mask_offsets[i + 1]):
+                code, count = _count_crossings(points[polygon_offsets[polygon] : polygon_offsets[polygon + 1]], width)
+                n_crossings += count
+                if code != OK:
+                    detail = polygon
+                    break
+            if code == OK and n_crossings > MIN_CROSSINGS + MAX_REPETITIONS * (height + 1) * width:
+                code, detail = TOO_MANY_CROSSINGS, n_crossings
+        problems[i, 0], problems[i, 1] = code, detail
+        run_offsets[i + 1] = run_offsets[i] + (n_crossings // 2 if code == OK else 0)
+    return run_offsets, problems
 
 
 @njit(cache=True, nogil=True)
-def _count_of_polygon(points, width):
-    """Return the number of column crossings of a polygon in a picture of `width` pixels, or a code."""
+def _count_crossings(points, width):
+    """Return a code and the number of column crossings of a polygon in a picture of `width` pixels."""
     if len(points) < 3:
-        return TOO_FEW_POINTS
+        return TOO_FEW_POINTS, 0
     count = 0
     for k in range(len(points)):
         if not (abs(points[k, 0]) <= MAX_COORDINATE and abs(points[k, 1]) <= MAX_COORDINATE):
-            return BAD_COORDINATE
+            return BAD_COORDINATE, 0
     previous = _to_lattice(points[-1, 0])
     for k in range(len(points)):
         current = _to_lattice(points[k, 0])
         first, end = _to_pixel(min(previous, current)), _to_pixel(max(previous, current))
         count += max(0, min(end, width) - max(first, 0))
         previous = current
-    return count
+    return OK, count
 
 
 @njit(cache=True, nogil=True)
 def rasterize(points, polygon_offsets, mask_offsets, hw, even_odd, run_offsets, runs):
-    """Write the runs of each mask into `runs` from ``run_offsets[i]`` on. Return the run counts (n,).
+    """Write the runs of each mask into `runs`, one after the other, and return their offsets (n + 1,).
 
     With `even_odd`, a pixel is in a mask if an odd number of the mask's polygons contain it; otherwise if any does.
-    A mask has space for half of its `count_crossings`; without space it is skipped.
+    `run_offsets` are those of `plan_runs`, and `runs` has space for as many.
     """
     n = len(mask_offsets) - 1
     counts = np.zeros(n, np.int64)
@@ -75,24 +91,17 @@ def rasterize(points, polygon_offsets, mask_offsets, hw, even_odd, run_offsets, 
             continue
         height, width = hw[i, 0], hw[i, 1]
         crossings = np.empty(2 * space, np.int64)
-        n_crossings = 0
-        for polygon in range(mask_offsets[i], mask_offsets[i + 1]):
-            first = n_crossings
-            n_crossings = _append_polygon(
-                points[polygon_offsets[polygon] : polygon_offsets[polygon + 1]], height, width, crossings, n_crossings
-            )
-            if not even_odd:
-                crossings[first:n_crossings].sort()
-        if even_odd:
-            crossings[:n_crossings].sort()
-        elif mask_offsets[i + 1] - mask_offsets[i] > 1:
-            starts, ends = np.sort(crossings[:n_crossings:2]), np.sort(crossings[1:n_crossings:2])
-            counts[i] = join_intervals(starts, ends, runs[run_offsets[i] : run_offsets[i + 1]])
-            continue
-        counts[i] = join_intervals(
-            crossings[:n_crossings:2], crossings[1:n_crossings:2], runs[run_offsets[i] : run_offsets[i + 1]]
-        )
-    return counts
+        first, end = mask_offsets[i], mask_offsets[i + 1]
+        out = runs[run_offsets[i] : run_offsets[i + 1]]
+        if even_odd or end - first == 1:
+            _write_crossings(points, polygon_offsets[first : end + 1], height, width, crossings)
+            counts[i] = join_intervals(crossings[::2], crossings[1::2], out)
+        else:
+            n = 0
+            for polygon in range(first, end):
+                n += _write_crossings(points, polygon_offsets[polygon : polygon + 2], height, width, crossings[n:])
+            counts[i] = join_intervals(np.sort(crossings[::2]), np.sort(crossings[1::2]), out)
+    return compact_runs(runs, run_offsets, counts)
 
 
 @njit(cache=True, nogil=True)
@@ -125,23 +134,62 @@ def _to_pixel(lattice):
 
 
 @njit(cache=True, nogil=True)
-def _append_polygon(points, height, width, crossings, n):
-    """Append the crossings of a polygon, as pixel indices ``column * height + row``. Return their number."""
-    previous_x, previous_y = _to_lattice(points[-1, 0]), _to_lattice(points[-1, 1])
-    for k in range(len(points)):
-        x, y = _to_lattice(points[k, 0]), _to_lattice(points[k, 1])
-        n = _append_edge(previous_x, previous_y, x, y, height, width, crossings, n)
-        previous_x, previous_y = x, y
+def _write_crossings(points, polygon_offsets, height, width, crossings):
+    """Write the sorted crossings of polygons, pixel indices ``column * height + row``, and return their number.
+
+    Counting sort by column: the edges show how many crossings each column has before any is computed.
+    """
+    left, right = width, 0  # the columns of the polygons
+    for k in range(polygon_offsets[0], polygon_offsets[-1]):
+        column = _to_pixel(_to_lattice(points[k, 0]))
+        left, right = min(left, max(column, 0)), max(right, min(column, width))
+    if right <= left:
+        return 0
+    next_crossing = np.zeros(right - left + 1, np.int64)  # first the changes of the count from column to column
+    for polygon in range(len(polygon_offsets) - 1):
+        previous = polygon_offsets[polygon + 1] - 1
+        for k in range(polygon_offsets[polygon], polygon_offsets[polygon + 1]):
+            a, b = _to_pixel(_to_lattice(points[previous, 0])), _to_pixel(_to_lattice(points[k, 0]))
+            next_crossing[min(max(min(a, b), left), right) - left] += 1
+            next_crossing[min(max(max(a, b), left), right) - left] -= 1
+            previous = k
+    count = n = 0
+    for column in range(right - left + 1):
+        count += next_crossing[column]
+        next_crossing[column] = n
+        n += count
+    for polygon in range(len(polygon_offsets) - 1):
+        previous = polygon_offsets[polygon + 1] - 1
+        for k in range(polygon_offsets[polygon], polygon_offsets[polygon + 1]):
+            _write_edge(
+                _to_lattice(points[previous, 0]),
+                _to_lattice(points[previous, 1]),
+                _to_lattice(points[k, 0]),
+                _to_lattice(points[k, 1]),
+                height,
+                left,
+                right,
+                next_crossing,
+                crossings,
+            )
+            previous = k
+    begin = 0
+    for column in range(right - left):
+        _sort_few(crossings[begin : next_crossing[column]])
+        begin = next_crossing[column]
     return n
 
 
 @njit(cache=True, nogil=True)
-def _append_edge(x1, y1, x2, y2, height, width, crossings, n):
-    """Append the crossings of an edge between lattice points. An edge and its reverse have the same crossings."""
-    first = max(_to_pixel(min(x1, x2)), 0)
-    end = min(_to_pixel(max(x1, x2)), width)
+def _write_edge(x1, y1, x2, y2, height, left, right, next_crossing, crossings):
+    """Write the crossings of an edge between lattice points with columns ``left`` to ``right`` at `next_crossing`.
+
+    An edge and its reverse have the same crossings.
+    """
+    first = max(_to_pixel(min(x1, x2)), left)
+    end = min(_to_pixel(max(x1, x2)), right)
     if end <= first:
-        return n
+        return
     dx, dy = abs(x2 - x1), abs(y2 - y1)
     shallow = dx >= dy
     if (shallow and x1 > x2) or (not shallow and y1 > y2):
@@ -160,6 +208,19 @@ def _append_edge(x1, y1, x2, y2, height, width, crossings, n):
             while (x1 + slope * (step + 1) + 0.5 >= middle) != (slope > 0):
                 step += 1
             y = y1 + step
-        crossings[n] = column * height + min(max(_to_pixel(y), 0), height)
-        n += 1
-    return n
+        crossings[next_crossing[column - left]] = column * height + min(max(_to_pixel(y), 0), height)
+        next_crossing[column - left] += 1
+
+
+@njit(cache=True, nogil=True)
+def _sort_few(values):
+    """Sort in place: by insertion, unless there are many."""
+    if len(values) > 32:
+        values.sort()
+        return
+    for k in range(1, len(values)):
+        value, place = values[k], k
+        while place > 0 and values[place - 1] > value:
+            values[place] = values[place - 1]
+            place -= 1
+        values[place] = value
