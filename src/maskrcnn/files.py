@@ -40,6 +40,21 @@ def atomic(path: str | Path) -> Iterator[Path]:
         part_file.unlink(missing_ok=True)
 
 
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a new folder next to `path`, which does not exist. Rename it to `path` on success, else remove it."""
+    path = Path(path)
+    part_folder = unfinished(path)
+    with named(path):
+        part_folder.mkdir(parents=True)
+    try:
+        yield part_folder
+        with named(path):
+            part_folder.rename(path)
+    finally:
+        shutil.rmtree(part_folder, ignore_errors=True)
+
+
 def unfinished(path: Path) -> Path:
     """Return a hidden name next to `path` that no other thread, process or host writes to. It keeps the suffix."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part{path.suffix}")

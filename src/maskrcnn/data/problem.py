@@ -15,6 +15,7 @@ class Kind(StrEnum):
     SIZE = "size that differs from the image"
     NO_OBJECTS = "data without objects"
     IN_PIECES = "masks in pieces that another option makes whole"
+    CLASSES_AS_OBJECTS = "label pictures whose values may be classes"
     TURNED = "masks drawn in the other EXIF orientation"
     TRANSPOSED = "transposed masks"
     EMPTY = "mask without pixels"

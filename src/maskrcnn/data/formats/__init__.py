@@ -31,6 +31,8 @@ from maskrcnn.errors import UserError, say
 MODULES = {
     "csv": "encoded_pixels",
     "coco": "coco",
+    "label-images": "label_images",
+    "mask-folders": "mask_folders",
 }
 """Module of each format by the name that the command line has for it, in the order in which they are tried."""
 

@@ -66,7 +66,8 @@ class Annotations:
     """What a source lists. `format` is the format's name for people, `row_noun` what it calls an instance.
 
     `class_names` maps class ids to names in the order of the source; None means that the ids are the names. `notes` say
-    what the reader left out, and `problems` what it could not read.
+    what the reader left out, `problems` what it could not read, and `warnings` what makes the data as a whole
+    implausible. `mask_files` are pictures that are masks.
     """
 
     source: Path
@@ -76,6 +77,8 @@ class Annotations:
     row_noun: str = "annotation"
     notes: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+    mask_files: frozenset[Path] = frozenset()
 
     def place(self, image: AnnotatedImage, instance: Instance | None = None) -> str:
         """Say where an image or an instance stands."""
@@ -91,7 +94,12 @@ def to_dataset(annotations: Annotations, options: OpenOptions) -> Dataset:
     names = [image.name for image in images]
     folder = options.images or _common_folder(images) or _find_root(source, [i.name for i in images if i.file is None])
     pictures = find_pictures(
-        names, [annotations.place(image) for image in images], folder, options, known_files=[i.file for i in images]
+        names,
+        [annotations.place(image) for image in images],
+        folder,
+        options,
+        known_files=[image.file for image in images],
+        no_pictures={file.resolve() for file in annotations.mask_files},
     )
     pictures.problems[:0] = annotations.problems
     stated = np.array([image.hw for image in images], np.float64)  # None becomes NaN
@@ -116,7 +124,7 @@ def to_dataset(annotations: Annotations, options: OpenOptions) -> Dataset:
         class_names,
         options,
         notes=[f"{source}: {annotations.format}", *annotations.notes],
-        warnings=warnings,
+        warnings=[*annotations.warnings, *warnings],
         parts=parts + [""] * n_unlisted if any(parts) else None,
         sources=[i.source or source for i in images] + [source] * n_unlisted if any(i.source for i in images) else None,
         row_noun=annotations.row_noun,

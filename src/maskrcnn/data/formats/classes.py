@@ -47,9 +47,9 @@ def _attributes(texts: pl.Series) -> np.ndarray:
 
 
 def names_in_column(class_text: pl.Series, name_text: pl.Series, ids: list[Any]) -> dict[Any, str] | None:
-    """Return the name of each class id by a column of names. An id without a name keeps itself; None if one has several.
+    """Return the name of each class id, by columns of class ids and of names. None if an id has several names.
 
-    Both columns have a text for each row.
+    An id without a name is its name.
     """
     class_text = without_decimals(class_text).str.replace(r"^(\d+)(_\d+)+$", "$1")
     pairs = pl.DataFrame({"id": class_text, "name": name_text.fill_null("")})

@@ -120,7 +120,7 @@ def read(source: Path, options: OpenOptions) -> Dataset:
     if names_of_ids is None and layout.class_name and class_text is not None:
         names_of_ids = names_in_column(class_text, table[layout.class_name], class_ids)
         if names_of_ids is None:
-            notes.append(f"{layout.class_name} has several names for one class, so that classes keep their ids as names")
+            notes.append(f"{layout.class_name} has several names for one class, so ids name the classes")
     has_classes = layout.class_ is not None or layout.combined
     return build_dataset(
         source,
