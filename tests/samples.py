@@ -6,9 +6,10 @@ from PIL import Image
 from maskrcnn import RLE, Dataset
 from maskrcnn.rle import RunTable
 
-NAMES = ["train/first.png", "train/zweites Bild, größer.png", "val/empty.png", "val/last.png"]
-SIZES = [(40, 56), (31, 33), (20, 24), (64, 48)]
-CLASS_IDS, CLASS_NAMES = [2, 7, 40], ["cell", 'größe, "x"', "细胞核"]
+NAMES = ["train/first.png", "train/zweites Bild, größer.png", "val/empty.png", "val/last.png", "val/full.png"]
+SIZES = [(40, 56), (31, 33), (20, 24), (64, 48), (9, 13)]
+CLASS_IDS = [2, 7, 40]
+CLASS_NAMES = ["cell", 'größe, "x"', "细胞核"]
 
 
 def disc(hw, row, column, radius):
@@ -41,8 +42,9 @@ def write_sample(folder, *, seed=0):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 255, (*hw, 3), dtype=np.uint8)).save(folder / name)
         if "empty" not in name:
-            masks += [RLE.from_mask(mask).runs for mask in masks_of(hw)]
-            image_index += [i] * (len(masks) - len(image_index))
+            drawn = [np.ones(hw, bool)] if "full" in name else masks_of(hw)
+            masks += [RLE.from_mask(mask).runs for mask in drawn]
+            image_index += [i] * len(drawn)
     n = len(masks)
     scores = rng.uniform(0, 1, n)
     scores[2] = np.nan

@@ -41,18 +41,15 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a new folder next to `path`, which does not exist. Rename it to `path` on success, else remove it."""
-    path = Path(path)
-    part_folder = unfinished(path)
-    with named(path):
-        part_folder.mkdir(parents=True)
+def temporary_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a new folder next to `path`, from which files can be renamed there. Remove what is left of it."""
+    folder = unfinished(Path(path))
+    with named(Path(path)):
+        folder.mkdir(parents=True)
     try:
-        yield part_folder
-        with named(path):
-            part_folder.rename(path)
+        yield folder
     finally:
-        shutil.rmtree(part_folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def unfinished(path: Path) -> Path:

@@ -31,6 +31,10 @@ NOTES = frozenset({Kind.EMPTY, Kind.TINY, Kind.OVERLAP})
 """Kinds that training can live with. Masks may overlap, and one of few pixels or none costs nothing but itself."""
 
 
+LOSSES = frozenset({Kind.BAD_ROW, Kind.NO_FILE, Kind.UNREADABLE, Kind.SIZE})
+"""Kinds that cost an instance or an image when the data is opened."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """Fault in the data: its kind, its place (file and row, or image) and what is wrong.

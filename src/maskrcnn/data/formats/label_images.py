@@ -175,8 +175,8 @@ def picture_path(data: Dataset, i: int) -> PurePosixPath:
 def write(data: Dataset, target: Path) -> None:
     """Write a picture of 16 bits, or 32 where there are more objects, for each picture and each of its classes.
 
-    The objects of a file are numbered from 1. Where masks overlap, a pixel belongs to the one with the highest score, or
-    without scores to the smallest.
+    The objects of a file are numbered from 1. Where masks of a class overlap, a pixel belongs to the one with the
+    highest score, or without scores to the smallest.
     """
     write_class_file(data, target)
     class_folder = class_folders(data)
