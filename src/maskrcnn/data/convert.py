@@ -49,9 +49,9 @@ def convert(
 ) -> Conversion:
     """Write `data` to `target`, which must not exist. Raise `UserError`.
 
-    `format` is a key of ``formats.MODULES``, by default that of the suffix of `target`. By default, `pictures` are copied
-    if the format has a place for them. If they are copied or linked beside a file, they go to ``images``. `on_picture`
-    gets the number of pictures in place. `target` appears when everything is written.
+    `format` is a key of ``formats.MODULES``; the suffix of `target` is the default. `pictures` are copied by default
+    if the format has a place for them; beside a file, that would be ``images``. `on_picture` gets the number of
+    pictures in place. `target` appears when everything is written.
     """
     format = checked_format(target, format, pictures)
     module = format_module(format)

@@ -13,7 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from maskrcnn.data.formats.assemble import Instances, OpenOptions, Pictures, build_dataset, check_sizes, find_pictures
+from maskrcnn.data.formats.assemble import (
+    MAX_EXAMPLES,
+    Instances,
+    OpenOptions,
+    Pictures,
+    build_dataset,
+    check_sizes,
+    find_pictures,
+)
 from maskrcnn.data.formats.classes import find_class_names
 from maskrcnn.data.names import PathIndex
 from maskrcnn.data.pictures import image_files
@@ -90,7 +98,8 @@ def to_dataset(annotations: Annotations, options: OpenOptions) -> Dataset:
     """Find the pictures, draw the masks and return the data set. Raise `UserError`."""
     source, images = annotations.source, annotations.images
     if not images:
-        raise UserError(f"{source} is read as {annotations.format}, but lists no images")
+        reasons = "".join(f"\n  {problem}" for problem in annotations.problems[:MAX_EXAMPLES])
+        raise UserError(f"{source} is read as {annotations.format}, but lists no images{reasons}")
     names = [image.name for image in images]
     folder = options.images or _common_folder(images) or _find_root(source, [i.name for i in images if i.file is None])
     pictures = find_pictures(

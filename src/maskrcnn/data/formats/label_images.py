@@ -16,11 +16,11 @@ from PIL import Image
 
 from maskrcnn.data.formats.annotations import Annotations, Instance
 from maskrcnn.data.formats.class_file import class_folders, find_classes, read_class_file, write_class_file
-from maskrcnn.data.formats.mask_layout import MaskLayout, find_mask_files
+from maskrcnn.data.formats.mask_layout import MaskLayout, find_mask_files, place_in_part, set_parts
+from maskrcnn.data.formats.parts import first_part
 from maskrcnn.data.formats.source import Source
 from maskrcnn.data.formats.traits import Trait
 from maskrcnn.data.images import LOSSY, read_each, read_header, read_labels, read_mask
-from maskrcnn.data.names import quoted
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import ImageError
@@ -96,9 +96,7 @@ def _unblurred(file: Path) -> np.ndarray:
     values = np.atleast_3d(read_labels(file)).max(2)
     share = values / max(int(values.max()), 1)
     if ((share > 0.25) & (share < 0.75)).mean() > MAX_BLURRED:
-        raise ImageError(
-            f"{file}: a label picture of several values cannot be a {file.suffix}, which blurs them: use PNG"
-        )
+        raise ImageError(f"{file}: {file.suffix} blurs values, so a label picture of several cannot be read from it")
     return read_mask(file, "turn").astype(np.uint8)
 
 
@@ -113,7 +111,7 @@ def read(source: Source) -> Annotations:
         for mask in masks:
             labels = decoded[mask.file]
             if isinstance(labels, ImageError):
-                annotations.problems.append(Problem(Kind.BAD_ROW, str(mask.file), str(labels)))
+                annotations.problems.append(Problem(Kind.BAD_ROW, "label picture", str(labels)))
                 continue
             image.hw = labels.hw
             image.instances += [
@@ -122,6 +120,10 @@ def read(source: Source) -> Annotations:
             ]
         if image.hw != (None, None):
             annotations.images.append(image)
+    set_parts(
+        annotations.images,
+        {picture.file: first_part(picture.folders) or "/".join(picture.above) for picture in layout.pictures},
+    )
     labels_of_all = [labels for labels in decoded.values() if not isinstance(labels, ImageError)]
     annotations.warnings += _warn_of_classes(source.path, labels_of_all)
     return annotations
@@ -169,7 +171,8 @@ def _warn_of_classes(root: Path, decoded: list[Labels]) -> list[Problem]:
 
 def picture_path(data: Dataset, i: int) -> PurePosixPath:
     """Return where the picture of image i is, relative to the target."""
-    return PurePosixPath(*_above(data, i), "images", _place(data, i))
+    part, place = place_in_part(data, i)
+    return part / "images" / place
 
 
 def write(data: Dataset, target: Path) -> None:
@@ -181,27 +184,17 @@ def write(data: Dataset, target: Path) -> None:
     write_class_file(data, target)
     class_folder = class_folders(data)
     for i in range(len(data)):
+        part, place = place_in_part(data, i)
         for label, instances in _by_class(data, i):
-            folder = PurePosixPath(*_above(data, i), "labels", *([class_folder[label - 1]] if class_folder else []))
+            folder = target / part / "labels" / (class_folder[label - 1] if class_folder else "")
             values = np.arange(1, len(instances) + 1)
             values = values.astype(np.uint16 if len(values) < 2**16 else np.int32)
             masks = data.masks.take(instances)
             picture = paint_labels(masks, values, data.hw(i), order=_order(data, instances))
-            file = target / folder / _place(data, i).with_suffix(".png" if values.dtype == np.uint16 else ".tif")
+            file = folder / place.with_suffix(".png" if values.dtype == np.uint16 else ".tif")
             with named(file):
                 file.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(picture).save(file)
-
-
-def _above(data: Dataset, i: int) -> list[str]:
-    """Return the folders above those for pictures and labels: the part, if there is one."""
-    return [quoted(word) for word in (data.parts[i] if data.parts else "").split("/") if word]
-
-
-def _place(data: Dataset, i: int) -> PurePosixPath:
-    """Return the place of a picture in its folder, without the part that it may begin with."""
-    place, above = data.places[i], _above(data, i)
-    return PurePosixPath(*place.parts[len(above) :]) if above and list(place.parts[: len(above)]) == above else place
 
 
 def _by_class(data: Dataset, i: int) -> Iterator[tuple[int, np.ndarray]]:

@@ -11,10 +11,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from maskrcnn.data.formats.annotations import Annotations, Draw, Instance
+from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations, Draw, Instance
 from maskrcnn.data.formats.class_file import class_folders, find_classes, read_class_file, write_class_file
 from maskrcnn.data.formats.label_images import is_of_pictures, looks_like_masks, on_picture
-from maskrcnn.data.formats.mask_layout import find_mask_files
+from maskrcnn.data.formats.mask_layout import find_mask_files, place_in_part, set_parts
+from maskrcnn.data.formats.parts import first_part
 from maskrcnn.data.formats.source import Source
 from maskrcnn.data.formats.traits import Trait
 from maskrcnn.data.images import read_each, read_mask
@@ -25,7 +26,7 @@ from maskrcnn.rle import RLE, RLEError
 
 NAME = "folders of mask files"
 SUFFIXES = ()
-HOLDS = frozenset(Trait) - {Trait.ATTRIBUTES, Trait.SCORES, Trait.CROWD, Trait.DIVISION}
+HOLDS = frozenset(Trait) - {Trait.ATTRIBUTES, Trait.SCORES, Trait.CROWD}
 
 
 def recognizes(source: Source) -> bool:
@@ -50,8 +51,9 @@ def read(source: Source) -> Annotations:
             for number, mask in enumerate(masks, 1)
         ]
         annotations.images.append(image)
-    annotations.images += [layout.image(p, p.name, p.file) for p in layout.unmasked()]
+    annotations.images += [AnnotatedImage(p.name, file=p.file, source=p.file) for p in layout.unmasked()]
     annotations.images.sort(key=lambda image: image.name)
+    set_parts(annotations.images, {picture.file: first_part(picture.folders) for picture in layout.pictures})
     return annotations
 
 
@@ -97,4 +99,5 @@ def write(data: Dataset, target: Path) -> None:
 
 
 def _folder(data: Dataset, i: int) -> PurePosixPath:
-    return data.places[i].with_suffix("")
+    part, place = place_in_part(data, i)
+    return part / place.with_suffix("")

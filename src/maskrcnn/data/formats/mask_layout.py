@@ -17,23 +17,22 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from maskrcnn.data.formats.annotations import AnnotatedImage
-from maskrcnn.data.formats.parts import first_part
 from maskrcnn.data.formats.source import Source
-from maskrcnn.data.names import unquoted
+from maskrcnn.data.names import quoted, unquoted
 from maskrcnn.data.pictures import is_picture
+from maskrcnn.data.table import Dataset
 
 MASK_WORDS = r"(?:cp[_ -])?masks?|labels?|instances?|segmentations?|seg|groundtruth|ground[_ -]truth|gt"
 PICTURE_WORDS = r"images?|imgs?|pictures?|photos?|raw|inputs?"
 FOLDER_KIND = re.compile(
     rf"(?:(?P<rest>.+)[_ -])?(?:(?P<mask>{MASK_WORDS})|(?P<picture>{PICTURE_WORDS}))", re.IGNORECASE
 )
-MASK_STEM = re.compile(rf"(?P<name>.+)[_ .-](?:{MASK_WORDS})(?:[_ .-]?(?P<number>\d+))?", re.IGNORECASE)
+MASK_STEM = re.compile(rf"(?P<name>.+?)[_ .-](?:{MASK_WORDS})(?:[_ .-]?(?P<number>\d+))?", re.IGNORECASE)
 NUMBERED_STEM = re.compile(r"(?P<name>.+)[_ .-]\d+")
 PICTURE_STEM = re.compile(rf"(?P<name>.+)[_ .-](?:{PICTURE_WORDS})", re.IGNORECASE)
 
@@ -66,11 +65,6 @@ class PlacedFile:
         folders = self.above[:-1] if self.has_own_folder else self.folders
         return "/".join((*folders, self.file.name))
 
-    @property
-    def part(self) -> str:
-        """Part of the data that the folders name, else the folders above that for pictures."""
-        return first_part(self.folders) or ("" if self.folder is None or self.has_own_folder else "/".join(self.above))
-
 
 @dataclass(frozen=True, slots=True)
 class MaskFile:
@@ -100,18 +94,11 @@ class MaskLayout:
         masks_of_image: dict[str, list[MaskFile]] = defaultdict(list)
         for mask in self.masks:
             masks_of_image[mask.image].append(mask)
-        return [(self.image(masks[0].picture, name, masks[0].file), masks) for name, masks in masks_of_image.items()]
-
-    def image(self, picture: PlacedFile | None, name: str, source: Path) -> AnnotatedImage:
-        """Return an image without instances. It has a part if not all pictures are of one."""
-        if picture is None:
-            return AnnotatedImage(name, source=source)
-        return AnnotatedImage(name, file=picture.file, source=source, part=picture.part if self.is_divided else "")
-
-    @cached_property
-    def is_divided(self) -> bool:
-        """Whether the pictures are of several parts."""
-        return len({picture.part for picture in self.pictures}) > 1
+        images = []
+        for name, masks in masks_of_image.items():
+            file = None if masks[0].picture is None else masks[0].picture.file
+            images.append((AnnotatedImage(name, file=file, source=masks[0].file), masks))
+        return images
 
     def unmasked(self) -> Iterator[PlacedFile]:
         """Yield the pictures without a mask file that have an empty folder for them."""
@@ -160,6 +147,21 @@ def _placed(file: Path, root: Path) -> tuple[PlacedFile, bool]:
 def _mask_folder(file: Path, root: Path) -> Path | None:
     placed, is_mask = _placed(file, root)
     return placed.folder if is_mask else None
+
+
+def set_parts(images: list[AnnotatedImage], part_of_file: Mapping[Path, str]) -> None:
+    """Set the part of each image, if they are of several."""
+    parts = ["" if image.file is None else part_of_file[image.file] for image in images]
+    if len(set(parts)) > 1:
+        for image, part in zip(images, parts, strict=True):
+            image.part = part
+
+
+def place_in_part(data: Dataset, i: int) -> tuple[PurePosixPath, PurePosixPath]:
+    """Return the folder of the part of image i, "." without one, and the place of its picture below that folder."""
+    place = data.places[i]
+    part = PurePosixPath(*(quoted(word) for word in (data.parts[i] if data.parts else "").split("/") if word))
+    return part, place.relative_to(part) if place.is_relative_to(part) else place
 
 
 class _Index:
