@@ -204,7 +204,7 @@ def test_predictions_have_scores(tmp_path):
 def test_key_points_of_data_yaml_are_no_polygons(tmp_path):
     rows = f"0 {BOX} 0.4 0.5 0.6 0.5\n"
     folder = roboflow(tmp_path, rows, "train: ../train/images\nkpt_shape: [2, 2]\nnames: [person]\n")
-    with pytest.raises(UserError, match=r"its rows \(2\) are poses"):
+    with pytest.raises(UserError, match=r"its rows \(1\) are poses"):
         opened(folder)
 
 
