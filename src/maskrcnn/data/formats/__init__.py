@@ -31,6 +31,7 @@ from maskrcnn.errors import UserError, say
 MODULES = {
     "csv": "encoded_pixels",
     "coco": "coco",
+    "cvat": "cvat",
     "yolo": "yolo",
 }
 """Module of each format by the name that the command line has for it, in the order in which they are tried."""
