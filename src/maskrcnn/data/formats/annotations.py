@@ -68,7 +68,8 @@ class Annotations:
 
     `class_names` maps class ids to names in the order of the source; None means that the ids are the names. `left_out`
     counts what has no mask, such as "boxes", and `n_joined` how many shapes are further parts of an object. `notes` say
-    what else the reader decided, and `problems` what it could not read.
+    what else the reader decided, `problems` what it could not read, and `warnings` what makes the data as a whole
+    implausible. `mask_files` are pictures that are masks.
     """
 
     source: Path
@@ -80,6 +81,8 @@ class Annotations:
     problems: list[Problem] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     n_joined: int = 0
+    warnings: list[Problem] = field(default_factory=list)
+    mask_files: frozenset[Path] = frozenset()
 
     def place(self, image: AnnotatedImage, instance: Instance | None = None) -> str:
         """Say where an image or an instance stands."""
@@ -96,7 +99,12 @@ def to_dataset(annotations: Annotations, options: OpenOptions) -> Dataset:
     folder = options.images or _common_folder(images) or _find_root(source, [i.name for i in images if i.file is None])
     notes = [f"{source}: {annotations.format}", *annotations.notes, *_describe_shapes(annotations)]
     pictures = find_pictures(
-        names, [annotations.place(image) for image in images], folder, options, known_files=[i.file for i in images]
+        names,
+        [annotations.place(image) for image in images],
+        folder,
+        options,
+        known_files=[image.file for image in images],
+        no_pictures={file.resolve() for file in annotations.mask_files},
     )
     pictures.problems[:0] = annotations.problems
     stated = np.array([image.hw for image in images], np.float64)  # None becomes NaN
@@ -121,7 +129,7 @@ def to_dataset(annotations: Annotations, options: OpenOptions) -> Dataset:
         class_names,
         options,
         notes=notes,
-        warnings=warnings,
+        warnings=[*annotations.warnings, *warnings],
         parts=parts + [""] * n_unlisted if any(parts) else None,
         sources=[i.source or source for i in images] + [source] * n_unlisted if any(i.source for i in images) else None,
         row_noun=annotations.row_noun,
