@@ -31,6 +31,8 @@ from maskrcnn.errors import UserError, say
 MODULES = {
     "csv": "encoded_pixels",
     "coco": "coco",
+    "cvat": "cvat",
+    "yolo": "yolo",
     "label-images": "label_images",
     "mask-folders": "mask_folders",
 }
