@@ -32,6 +32,11 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(path for path in walk(folder) if is_picture(path))
 
 
+def files_below(folder: Path) -> list[Path]:
+    """Return the files in a folder and its subfolders that are not hidden, sorted."""
+    return sorted(walk(folder))
+
+
 def walk(folder: Path) -> Iterator[Path]:
     """Yield the files in a folder and its subfolders that are not hidden, in any order.
 

@@ -7,14 +7,14 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from maskrcnn.config import VALIDATION_SHARE
 from maskrcnn.data.images import Header
-from maskrcnn.data.names import PathIndex
+from maskrcnn.data.names import PathIndex, safe_places
 from maskrcnn.data.problem import Problem
 from maskrcnn.data.reading import BY_ITSELF, Reading
 from maskrcnn.data.split import choose_validation
@@ -22,6 +22,7 @@ from maskrcnn.errors import UserError
 from maskrcnn.rle import RLE, RunTable
 
 if TYPE_CHECKING:
+    from maskrcnn.data.convert import Conversion
     from maskrcnn.data.torchvision import TorchvisionDataset
 
 
@@ -106,6 +107,11 @@ class Dataset:
     def counts(self) -> np.ndarray:
         """Number of instances per image, (n_images,) int64."""
         return np.bincount(self.image_index, minlength=len(self))
+
+    @cached_property
+    def places(self) -> list[PurePosixPath]:
+        """Where each picture belongs in a copy of the data: a relative path that `names.safe_places` explains."""
+        return safe_places(self.names, self.files)
 
     def take(self, images: Sequence[int] | np.ndarray) -> Dataset:
         """Return the given images, in that order, with their instances."""
@@ -199,6 +205,17 @@ class Dataset:
         except ModuleNotFoundError as error:
             raise UserError(f"to_torchvision needs torchvision ({error}): pip install 'maskrcnn[train]'") from None
         return TorchvisionDataset(self, transforms)
+
+    def save(
+        self, path: str | Path, format: str | None = None, pictures: Literal["copy", "link", "none"] | None = None
+    ) -> Conversion:
+        """Write the data set in a format that `open_dataset` reads. Raise `UserError`.
+
+        `path` must not exist. `data.convert.convert` explains the rest.
+        """
+        from maskrcnn.data.convert import convert
+
+        return convert(self, Path(path), format, pictures)
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of names, sizes, labels, masks and how pictures are read; it identifies a model's data."""

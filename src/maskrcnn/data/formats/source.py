@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from maskrcnn.data.pictures import walk
+from maskrcnn.data.pictures import files_below
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.errors import UserError
 
@@ -36,7 +36,7 @@ class Source:
     @cached_property
     def files(self) -> list[Path]:
         """All files of the folder and its subfolders that are not hidden, sorted; of a file, itself alone."""
-        return sorted(walk(self.path)) if self.path.is_dir() else [self.path]
+        return files_below(self.path) if self.path.is_dir() else [self.path]
 
     def having_suffix(self, *suffixes: str) -> list[Path]:
         """Return those of `files` with one of `suffixes`, in lower case and with a dot."""
