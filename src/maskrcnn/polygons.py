@@ -110,10 +110,10 @@ def trace_parts(runs: np.ndarray, height: int) -> list[Part]:
 def join_rings(rings: Sequence[np.ndarray]) -> np.ndarray:
     """Join rings (n, 2), outer rings and holes alike, into one polygon for formats that allow one polygon an object.
 
-    A bridge of no width connects each ring's first point with a near point of the rings before it. The polygon
-    walks every bridge there and back, which cancels under the even-odd rule: COCO's tools and `rasterize_polygons` give
-    the mask of the rings. The points keep their type. Programs that also draw the outline, such as ``cv2.fillPoly``, draw the bridges too, a pixel
-    wide.
+    A bridge of no width connects each ring's first point with a near point of the rings before it. The polygon walks
+    every bridge there and back, which cancels under the even-odd rule: COCO's tools and `rasterize_polygons` give the
+    mask of the rings. Programs that also draw the outline, such as ``cv2.fillPoly``, draw the bridges too.
+    Points keep their type. Raise `RLEError` without rings and for a ring without points.
     """
     float_rings = [ring_points(ring, f"ring {i + 1}") for i, ring in enumerate(rings)]
     lengths = [len(ring) for ring in float_rings]
