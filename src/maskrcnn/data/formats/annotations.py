@@ -6,15 +6,17 @@ Every format but the table of runs is read into `Annotations`. A mask is drawn o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from maskrcnn.data.federated import Federated
 from maskrcnn.data.formats.assemble import Instances, OpenOptions, Pictures, build_dataset, check_sizes, find_pictures
 from maskrcnn.data.formats.classes import find_class_names
 from maskrcnn.data.names import PathIndex
+from maskrcnn.data.parts import images_of_part
 from maskrcnn.data.pictures import image_files
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.data.table import Dataset
@@ -49,15 +51,18 @@ class AnnotatedImage:
     """One image: its name in the source and its objects.
 
     `hw` is the (height, width) that the source states, `file` the picture where the format itself says which, `source`
-    the annotation file of this image where each has its own, and `part` that of the source's own division.
+    the annotation file of this image where each has its own, and `part` that of the source's own division. `absent` and
+    `incomplete` are classes, as in `Federated`.
     """
 
     name: str
     instances: list[Instance] = field(default_factory=list)
-    hw: tuple[int | None, int | None] = (None, None)
+    hw: tuple[float | None, float | None] = (None, None)
     file: Path | None = None
     source: Path | None = None
     part: str = ""
+    absent: list[Any] = field(default_factory=list)
+    incomplete: list[Any] = field(default_factory=list)
 
 
 @dataclass
@@ -65,7 +70,8 @@ class Annotations:
     """What a source lists. `format` is the format's name for people, `row_noun` what it calls an instance.
 
     `class_names` maps class ids to names in the order of the source; None means that the ids are the names. `notes` say
-    what the reader left out, and `problems` what it could not read.
+    what the reader left out, and `problems` what it could not read. `folder_hint` is how the folder of the pictures may
+    be called. `frequencies` are LVIS's groups of classes by class id, and `attribute_names` the meanings of attributes.
     """
 
     source: Path
@@ -75,6 +81,9 @@ class Annotations:
     row_noun: str = "annotation"
     notes: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    folder_hint: str = ""
+    frequencies: dict[Any, str] = field(default_factory=dict)
+    attribute_names: dict[str, str] = field(default_factory=dict)
 
     def place(self, image: AnnotatedImage, instance: Instance | None = None) -> str:
         """Say where an image or an instance stands."""
@@ -84,11 +93,16 @@ class Annotations:
 
 def to_dataset(annotations: Annotations, options: OpenOptions) -> Dataset:
     """Find the pictures, draw the masks and return the data set. Raise `UserError`."""
-    source, images = annotations.source, annotations.images
-    if not images:
+    source = annotations.source
+    if not annotations.images:
         raise UserError(f"{source} is read as {annotations.format}, but lists no images")
+    if options.part:
+        indices = images_of_part([image.part for image in annotations.images], options.part, source)
+        annotations = replace(annotations, images=[annotations.images[i] for i in indices])
+    images = annotations.images
     names = [image.name for image in images]
-    folder = options.images or _find_root(source, [image.name for image in images if image.file is None])
+    unfound = [image.name for image in images if image.file is None]
+    folder = options.images or _find_root(source, unfound, annotations.folder_hint)
     pictures = find_pictures(
         names, [annotations.place(image) for image in images], folder, options, known_files=[i.file for i in images]
     )
@@ -117,18 +131,44 @@ def to_dataset(annotations: Annotations, options: OpenOptions) -> Dataset:
         notes=[f"{source}: {annotations.format}", *annotations.notes],
         warnings=warnings,
         parts=parts + [""] * n_unlisted if any(parts) else None,
+        federated=_federated(annotations, class_ids, n_unlisted),
+        attribute_names=annotations.attribute_names or None,
         sources=[i.source or source for i in images] + [source] * n_unlisted if any(i.source for i in images) else None,
         row_noun=annotations.row_noun,
         is_numbered=False,
     )
 
 
-def _find_root(source: Path, names: Sequence[str]) -> Path:
-    """Return the folder near `source` in which most of `names` are pictures. Raise `UserError` if none has pictures."""
+def _federated(annotations: Annotations, class_ids: list[Any], n_unlisted: int) -> Federated | None:
+    """Return what LVIS knows about classes and images, with nothing known about `n_unlisted` further images."""
+    images, frequencies = annotations.images, annotations.frequencies
+    if not frequencies and not any(image.absent or image.incomplete for image in images):
+        return None
+    label_of = {class_id: label for label, class_id in enumerate(class_ids, 1)}
+
+    def labels(ids: list[Any]) -> frozenset[int]:
+        return frozenset(label_of[i] for i in ids if i in label_of)
+
+    unlisted = [frozenset[int]()] * n_unlisted
+    absent, incomplete = [labels(image.absent) for image in images], [labels(image.incomplete) for image in images]
+    return Federated(absent + unlisted, incomplete + unlisted, [frequencies.get(i, "") for i in class_ids])
+
+
+def _find_root(source: Path, names: Sequence[str], folder_hint: str) -> Path:
+    """Return the folder near `source` in which most of `names` are pictures. Raise `UserError` if none has pictures.
+
+    `folder_hint` is how it may be called.
+    """
     parent = source if source.is_dir() else source.parent
+    if source.is_dir() and all((source / name).is_file() for name in names):
+        return source
     guesses = [parent / "images", parent / "train", parent / source.stem, parent]
+    homes = [parent]
     if parent.name.lower().startswith(ANNOTATION_FOLDERS):
+        homes.append(parent.parent)
         guesses += [parent.parent / "images", parent.parent]
+    if folder_hint:
+        guesses[:0] = [home / folder / folder_hint for home in homes for folder in (".", "images")]
     n_found: dict[Path, int] = {}
     for guess in guesses:
         if not guess.is_dir():
@@ -148,7 +188,8 @@ def _classes(annotations: Annotations, options: OpenOptions) -> tuple[list[Any],
     """Return class ids and names: those that the source lists, or else those that its instances have, sorted."""
     listed = annotations.class_names
     if listed is None:
-        ids = sorted({instance.label for image in annotations.images for instance in image.instances})
+        used = {instance.label for image in annotations.images for instance in image.instances}
+        ids = sorted(used, key=lambda class_id: (isinstance(class_id, str), class_id))
         return ids or [1], find_class_names(ids or [1], options.class_names, bool(ids))
     if options.class_names is not None:
         return list(listed), find_class_names(list(listed), options.class_names, True)

@@ -38,6 +38,7 @@ class OpenOptions:
     bad: Literal["error", "skip"] = "error"
     depth: int | None = None
     exif: Exif = "turn"
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ def build_dataset(
     selected = np.flatnonzero(valid)
     selected = selected[np.argsort(image_index[selected], kind="stable")]
     warnings = list(warnings)
-    if not valid.any():
+    if not (valid if instances.crowd is None else valid & ~instances.crowd).any():
         message = "no image has an object, so there is nothing to learn or to score"
         warnings.insert(0, Problem(Kind.NO_OBJECTS, str(source), message))
     lines += _describe_warnings(warnings)
@@ -237,8 +238,12 @@ def build_dataset(
         **columns,
     )
     empty = int((data.counts == 0).sum())
+    if data.part_sizes:
+        lines.append("parts: " + ", ".join(f"{name} ({n:,} images)" for name, n in data.part_sizes.items()))
+    n_crowd = len(data.labels) - data.n_instances
+    crowds = f"{n_crowd:,} crowd region{'s' if n_crowd > 1 else ''}, " if n_crowd else ""
     lines.append(
-        f"{len(data):,} images ({empty:,} without objects), {data.n_instances:,} instances, "
+        f"{len(data):,} images ({empty:,} without objects), {data.n_instances:,} instances, {crowds}"
         f"{len(class_ids)} class{'es' if len(class_ids) != 1 else ''}: {_join_names(data.class_names)}"
     )
     return data
