@@ -158,8 +158,10 @@ def show_scores(scores: dict[str, Any]) -> None:
     """Print the tables of an evaluation."""
     from maskrcnn.evaluation.coco import COCO_MAX_DETECTIONS
 
-    keys = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR"]
-    table = Table(title=f"COCO, {scores['images']} images, up to {scores['max_detections']} detections per image")
+    frequencies = [key for key in ("APr", "APc", "APf") if key in scores["mask"]]
+    keys = ["AP", "AP50", "AP75", "APs", "APm", "APl", *frequencies, "AR"]
+    rule, limit = "LVIS" if frequencies else "COCO", scores["max_detections"]
+    table = Table(title=f"{rule}, {scores['images']} images, up to {limit} detections per image")
     table.add_column("")
     for key in keys:
         table.add_column(key, justify="right")
@@ -180,7 +182,7 @@ def show_scores(scores: dict[str, Any]) -> None:
         table.add_column(f"{0.5 + 0.05 * k:.2f}", justify="right")
     table.add_row(_score_text(kaggle["mean"]), *(_score_text(v) for v in kaggle["per_threshold"]))
     talk.print(table)
-    if scores["max_detections"] > COCO_MAX_DETECTIONS:
+    if scores["max_detections"] > COCO_MAX_DETECTIONS and not frequencies:
         say(
             f"COCO's limit of {COCO_MAX_DETECTIONS} detections per image is raised to {scores['max_detections']}: an "
             "image has that many objects or detections"

@@ -118,7 +118,7 @@ class Dataset:
         """The same images without their crowd regions."""
         if self.crowd is None:
             return self
-        return replace(self, **self._instance_columns(np.flatnonzero(~self.crowd)), crowd=None)
+        return replace(self, **self._instance_columns(np.flatnonzero(~self.crowd)) | {"crowd": None})
 
     def take(self, images: Sequence[int] | np.ndarray) -> Dataset:
         """Return the given images, in that order, with their instances."""
