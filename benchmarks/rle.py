@@ -1,10 +1,11 @@
-"""Measure run-length masks: parsing a CSV column, encoding dense arrays, removing overlaps.
+"""Measure run-length masks: parsing a CSV column, encoding dense arrays, removing overlaps, polygons, label pictures.
 
-    python benchmarks/rle.py [--only parse|encode|overlaps] [--json]
+    python benchmarks/rle.py [--only parse|encode|overlaps|polygons|outlines|labels] [--json]
 
 Parsing takes a million rows of about twenty runs each. Encoding compares `RLE.from_mask` with pycocotools and
 faster-coco-eval, which read arrays in column-major (Fortran) order only: from row-major order, the usual one of images,
-their time includes `np.asfortranarray`. Overlaps are removed from discs in an image of 2048 x 2048. Medians.
+their time includes `np.asfortranarray`. Overlaps are removed from discs in an image of 2048 x 2048. Polygons are
+rasterised in one table of many and by pycocotools one after the other, from lists of numbers. Medians.
 """
 
 from __future__ import annotations
@@ -22,11 +23,15 @@ from faster_coco_eval.core import mask as faster_coco_mask
 from pycocotools import mask as coco_mask
 
 from maskrcnn import RLE
-from maskrcnn.rle import parse_column, remove_overlaps
+from maskrcnn.labels import label_masks, paint_labels
+from maskrcnn.polygons import join_rings, rasterize_polygons
+from maskrcnn.rle import RunTable, parse_column, remove_overlaps
 
 ROWS, RUNS, SIDE, REPEATS = 1_000_000, 20, 512, 3
 ENCODED_SIDES = (64, 256, 1024, 2048)
 OVERLAP_SIDE, OVERLAP_COUNTS = 2048, (1000, 5000, 20_000)
+POLYGONS = ((8, 10, 1_000_000), (20, 15, 1_000_000), (60, 60, 100_000))
+"""Vertices, radius in pixels and number of polygons."""
 
 
 def make_column(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -124,8 +129,85 @@ def overlaps() -> list[dict]:
     return rows
 
 
+def blobs(n: int, n_vertices: int, radius: float, side: int, seed: int) -> np.ndarray:
+    """Return star-shaped polygons (n, vertices, 2) at random places of a picture."""
+    rng = np.random.default_rng(seed)
+    angles = np.sort(rng.uniform(0, 2 * np.pi, (n, n_vertices)), 1)
+    radii = radius * rng.uniform(0.6, 1.2, (n, n_vertices, 1))
+    return rng.uniform(0, side, (n, 1, 2)) + radii * np.stack([np.cos(angles), np.sin(angles)], -1)
+
+
+def polygons() -> list[dict]:
+    """Rasterise polygons, microseconds each."""
+    rows = []
+    hw = (SIDE, SIDE)
+    for n_vertices, radius, n in POLYGONS:
+        shapes = blobs(n, n_vertices, radius, SIDE, 0)
+        arrays = (shapes.reshape(-1, 2), n_vertices * np.arange(n + 1), np.arange(n + 1))
+        sample = shapes[:5000].reshape(5000, -1).tolist()
+        table, bad = rasterize_polygons(*arrays, hw)
+        for i, polygon in enumerate(sample[:500]):
+            expected = coco_mask.frPyObjects([polygon], *hw)[0]["counts"].decode()
+            if bad or RLE(table[i], hw).to_coco()["counts"] != expected:
+                sys.exit(f"{n_vertices} vertices: the masks differ")
+        table_seconds = median_seconds(lambda a=arrays: rasterize_polygons(*a, hw), 3)
+        calls: dict[str, Callable[[], object]] = {
+            "RLE.from_polygons": lambda s=sample: [RLE.from_polygons([polygon], hw) for polygon in s],
+            "pycocotools": lambda s=sample: [coco_mask.frPyObjects([polygon], *hw) for polygon in s],
+        }
+        times = {label: round(1e6 * median_seconds(call, 5) / len(sample), 2) for label, call in calls.items()}
+        row = {"vertices": n_vertices, "radius": radius, "polygons": n, "table": round(1e6 * table_seconds / n, 2)}
+        rows.append(row | times)
+    return rows
+
+
+def outlines() -> list[dict]:
+    """Trace masks of 1024 x 1024 and join their rings, milliseconds a mask."""
+    rows = []
+    for name, mask in dense_masks(1024).items():
+        rle = RLE.from_mask(mask)
+        rings = [ring for part in rle.to_polygons() for ring in (part.outer, *part.holes)]
+        if RLE.from_polygons([join_rings(rings)], rle.hw) != rle:
+            sys.exit(f"{name}: the outline draws another mask")
+        trace, join = median_seconds(rle.to_polygons, 9), median_seconds(lambda r=rings: join_rings(r), 9)
+        rows.append(
+            {"mask": name, "rings": len(rings), "points": sum(len(r) for r in rings)}
+            | {"trace_ms": round(1000 * trace, 2), "join_ms": round(1000 * join, 2)}
+        )
+    return rows
+
+
+def labels() -> list[dict]:
+    """Read a label picture of 2048 x 2048 into masks and paint it back, milliseconds a picture."""
+    rows = []
+    for n in OVERLAP_COUNTS[:2]:
+        masks = RunTable.of(mask.runs for mask in discs(n, 0))
+        picture = paint_labels(masks, np.arange(1, n + 1, dtype=np.uint16), (OVERLAP_SIDE, OVERLAP_SIDE))
+        values, found = label_masks(picture)
+        numbers, sample = values.astype(np.uint16), values[:50]
+        calls: dict[str, Callable[[], object]] = {
+            "read": lambda p=picture: label_masks(p),
+            "paint": lambda m=found, v=numbers, hw=picture.shape: paint_labels(m, v, hw),
+        }
+        times = {f"{label}_ms": round(1000 * median_seconds(call, 9), 2) for label, call in calls.items()}
+        seconds = median_seconds(
+            lambda p=picture, s=sample: [coco_mask.encode(np.asfortranarray(p == v, np.uint8)) for v in s], 3
+        )
+        rows.append(
+            {"labels": len(values)} | times | {"pycocotools_ms": round(1000 * seconds / len(sample) * len(values), 1)}
+        )
+    return rows
+
+
 def main() -> None:
-    parts = {"parse": parse, "encode": encode, "overlaps": overlaps}
+    parts = {
+        "parse": parse,
+        "encode": encode,
+        "overlaps": overlaps,
+        "polygons": polygons,
+        "outlines": outlines,
+        "labels": labels,
+    }
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", choices=parts)
     parser.add_argument("--json", action="store_true")

@@ -16,6 +16,8 @@ from PIL import Image
 from maskrcnn.errors import UserError
 from maskrcnn.files import atomic, named, write_image
 from maskrcnn.inference.submission import PlainSubmission, Sample, SampleSubmission
+from maskrcnn.labels import paint_labels
+from maskrcnn.runs import RunTable
 from maskrcnn.structures import Detections
 
 MAX_LABELS = 65535
@@ -117,11 +119,8 @@ def _atomic_text(path: Path) -> Iterator[TextIO]:
 
 
 def label_picture(detections: Detections) -> Image.Image:
-    """Return a 16-bit grayscale image: 0 is background, 1 the best detection, 2 the next. Masks must not overlap."""
+    """Return a 16-bit grayscale image: 0 is background, 1 the best detection, 2 the next. The best takes a pixel."""
     if len(detections) > MAX_LABELS:
         raise UserError(f"{detections.image}: {len(detections)} instances do not fit a 16-bit label picture")
-    labels = np.zeros(detections.hw, np.uint16)
-    for number, mask in enumerate(detections.rles, 1):
-        x1, y1, x2, y2 = mask.box
-        labels[y1:y2, x1:x2][mask.to_mask((x1, y1, x2, y2))] = number
-    return Image.fromarray(labels)
+    numbers = np.arange(1, len(detections) + 1, dtype=np.uint16)
+    return Image.fromarray(paint_labels(RunTable.of(r.runs for r in detections.rles), numbers, detections.hw))
