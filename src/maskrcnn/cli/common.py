@@ -68,6 +68,8 @@ class ReadOptions:
 
     format: str | None = None
     """Format of the annotations, such as coco or csv. Default: what their content shows."""
+    part: str | None = None
+    """Part of a data set that is divided into train, val and test: read that one alone."""
     images: Path | None = None
     """Image folder. Default: images/, train/ or NAME/ beside NAME.csv, or the CSV's own folder."""
     column: tuple[str, ...] = ()
@@ -101,6 +103,7 @@ class ReadOptions:
             source,
             self.images,
             format=self.format,
+            part=self.part,
             columns=columns,
             class_names=self.class_names,
             order=self.order,

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from maskrcnn.errors import UserError
+
+if TYPE_CHECKING:
+    from maskrcnn.data.table import Dataset
 
 PARTS = {
     "train": "train",
@@ -43,3 +47,33 @@ def images_of_part(part_of_image: Sequence[str], name: str, source: Path) -> lis
         has = f"its parts are {', '.join(parts)}" if parts else "it is not divided into parts"
         raise UserError(f"{source} has no part {name!r}; {has}")
     return images
+
+
+def describe_parts(sizes: Mapping[str, int]) -> str:
+    """Return the parts with their number of images, for people."""
+    return ", ".join(f"{name} ({n:,} image{'s' if n > 1 else ''})" for name, n in sizes.items())
+
+
+def for_training(data: Dataset) -> tuple[Dataset, str | None]:
+    """Return the images that may train or validate, all but the part "test", and a sentence if that leaves some out."""
+    kept = data.without_parts("test")
+    if len(kept) in (0, len(data)):
+        return data, None
+    return kept, f"the part test of {data.source} ({len(data) - len(kept):,} images) is left out of training"
+
+
+def train_and_val(data: Dataset) -> tuple[Dataset, Dataset, str] | None:
+    """Return what the source's own division trains and validates on, and a sentence; None if it has no part "val"."""
+    if len(data.part_sizes) < 2 or "val" not in data.part_sizes:
+        return None
+    train, val = data.without_parts("val"), data.part("val")
+    return train, val, f"{data.source} is divided into {describe_parts(data.part_sizes)}: its part val validates"
+
+
+def for_scoring(data: Dataset) -> tuple[Dataset, str | None]:
+    """Return the part "val" of a divided source, and a sentence; other data is returned as it is."""
+    division = train_and_val(data)
+    if division is None:
+        return data, None
+    scored = f"{data.source} is divided into {describe_parts(data.part_sizes)}: its part val is scored"
+    return division[1], f"{scored}; --part scores another"

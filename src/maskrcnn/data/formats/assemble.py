@@ -17,6 +17,7 @@ from maskrcnn.config import Exif
 from maskrcnn.data.depth import find_reading
 from maskrcnn.data.formats.mask_texts import Numbering
 from maskrcnn.data.images import Header, read_each, read_header
+from maskrcnn.data.parts import describe_parts
 from maskrcnn.data.pictures import describe_pages, image_files, locate
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.data.table import Dataset
@@ -239,7 +240,7 @@ def build_dataset(
     )
     empty = int((data.counts == 0).sum())
     if data.part_sizes:
-        lines.append("parts: " + ", ".join(f"{name} ({n:,} images)" for name, n in data.part_sizes.items()))
+        lines.append(f"parts: {describe_parts(data.part_sizes)}")
     n_crowd = len(data.labels) - data.n_instances
     crowds = f"{n_crowd:,} crowd region{'s' if n_crowd > 1 else ''}, " if n_crowd else ""
     lines.append(
