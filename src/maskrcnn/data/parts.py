@@ -29,6 +29,12 @@ def part_named(word: str) -> str:
     return PARTS.get(word.lower().rstrip("0123456789"), "")
 
 
+def part_order(name: str) -> tuple[int, str]:
+    """Return a key that sorts train, val and test before other parts."""
+    known = list(dict.fromkeys(PARTS.values()))
+    return (known.index(name) if name in known else len(known)), name
+
+
 def part_word(texts: Iterable[str]) -> str:
     """Return the first word in the texts that names a part, or "". Anything but letters and digits parts words."""
     words = (word for text in texts for word in re.split(r"[^A-Za-z0-9]+", text))

@@ -16,7 +16,7 @@ import numpy as np
 from maskrcnn.config import VALIDATION_SHARE
 from maskrcnn.data.federated import Federated
 from maskrcnn.data.names import PathIndex
-from maskrcnn.data.parts import images_of_part
+from maskrcnn.data.parts import images_of_part, part_order
 from maskrcnn.data.problem import Problem
 from maskrcnn.data.reading import BY_ITSELF, Reading
 from maskrcnn.data.split import choose_validation
@@ -148,7 +148,8 @@ class Dataset:
     @property
     def part_sizes(self) -> dict[str, int]:
         """Number of images of each part of the source's own division, empty if it is not divided."""
-        return dict(sorted(Counter(part for part in self.parts or [] if part).items()))
+        sizes = Counter(part for part in self.parts or [] if part)
+        return {name: sizes[name] for name in sorted(sizes, key=part_order)}
 
     def part(self, name: str) -> Dataset:
         """Return the images of one part of the source's own division. Raise `UserError` if it has no such part."""

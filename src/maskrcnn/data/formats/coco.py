@@ -165,9 +165,7 @@ class _Reader:
                 problems.append(Problem(Kind.BAD_ROW, f"{file.file}, image {number} ({image.name})", message))
                 images[key] = None
         if n_joined:
-            self._note(
-                f"{file.file}: {n_joined:,} images repeat the name of another, and are joined with it"
-            )
+            self._note(f"{file.file}: {n_joined:,} images repeat the name of another, and are joined with it")
         distinct = {id(image): image for image in images.values() if image is not None}
         self.annotations.images += self._not_listed_before(file, list(distinct.values()))
         return images
