@@ -87,6 +87,7 @@ class Targets:
 
     boxes (N, 4) are float32 xyxy in pixels of the network's input, labels (N,) int64 and 1-based. The N masks are in
     pixels of the source, `source_hw`, which `placement` maps to the input, so they stay exact under augmentation.
+    `crowd_boxes` (C, 4) are those of the crowd regions, which are no targets.
     """
 
     boxes: np.ndarray
@@ -94,6 +95,7 @@ class Targets:
     masks: RunTable
     source_hw: tuple[int, int]
     placement: Placement
+    crowd_boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
 
     def __len__(self) -> int:
         return len(self.labels)

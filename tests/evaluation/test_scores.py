@@ -21,7 +21,7 @@ from maskrcnn.evaluation.kaggle import image_scores
 def reference(data: Dataset, detections: list[Detections], kind: str, max_detections: int) -> dict[str, float]:
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
-        truth.dataset = _truth(data)
+        truth.dataset = _truth(data, detections)
         truth.createIndex()
         entries = [
             {k: v for k, v in r.items() if k != ("bbox" if kind == "segm" else "segmentation")}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from maskrcnn.cli.common import Json, ReadOptions, print_json, progress_bar, say, talk
+from maskrcnn.data.parts import describe_parts
 from maskrcnn.errors import UserError
 
 if TYPE_CHECKING:
@@ -134,6 +135,10 @@ def _show(statistics: dict[str, Any]) -> None:
         f"{statistics['images']:,} images, {statistics['images_without_instances']:,} of them without objects; "
         f"{statistics['instances']:,} instances"
     )
+    if statistics["parts"]:
+        say(f"parts: {describe_parts(statistics['parts'])}")
+    if statistics["crowd_regions"]:
+        say(f"{statistics['crowd_regions']:,} crowd regions: they are no targets, and nothing in them is background")
     say(f"width x height (images): {size_list}" + (f" and {n_unlisted} more sizes" if n_unlisted else ""))
     table = Table(title="Classes")
     for column in ("id", "name", "instances"):

@@ -68,6 +68,8 @@ class ReadOptions:
 
     format: str | None = None
     """Format of the annotations, such as coco or csv. Default: what their content shows."""
+    part: str | None = None
+    """Part of a data set that is divided into train, val and test: read that one alone."""
     images: Path | None = None
     """Image folder. Default: images/, train/ or NAME/ beside NAME.csv, or the CSV's own folder."""
     column: tuple[str, ...] = ()
@@ -107,6 +109,7 @@ class ReadOptions:
             source,
             self.images,
             format=self.format,
+            part=self.part,
             columns=columns,
             class_names=self.class_names,
             order=self.order,
@@ -165,8 +168,10 @@ def show_scores(scores: dict[str, Any]) -> None:
     """Print the tables of an evaluation."""
     from maskrcnn.evaluation.coco import COCO_MAX_DETECTIONS
 
-    keys = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR"]
-    table = Table(title=f"COCO, {scores['images']} images, up to {scores['max_detections']} detections per image")
+    frequencies = [key for key in ("APr", "APc", "APf") if key in scores["mask"]]
+    keys = ["AP", "AP50", "AP75", "APs", "APm", "APl", *frequencies, "AR"]
+    rule, limit = "LVIS" if frequencies else "COCO", scores["max_detections"]
+    table = Table(title=f"{rule}, {scores['images']} images, up to {limit} detections per image")
     table.add_column("")
     for key in keys:
         table.add_column(key, justify="right")
@@ -187,7 +192,7 @@ def show_scores(scores: dict[str, Any]) -> None:
         table.add_column(f"{0.5 + 0.05 * k:.2f}", justify="right")
     table.add_row(_score_text(kaggle["mean"]), *(_score_text(v) for v in kaggle["per_threshold"]))
     talk.print(table)
-    if scores["max_detections"] > COCO_MAX_DETECTIONS:
+    if scores["max_detections"] > COCO_MAX_DETECTIONS and not frequencies:
         say(
             f"COCO's limit of {COCO_MAX_DETECTIONS} detections per image is raised to {scores['max_detections']}: an "
             "image has that many objects or detections"

@@ -21,6 +21,7 @@ from maskrcnn.cli.common import (
     show_scores,
 )
 from maskrcnn.config import PredictConfig, set_values
+from maskrcnn.data.parts import for_scoring
 
 
 def evaluate(
@@ -44,7 +45,8 @@ def evaluate(
     data
         CSV of the true masks.
     ids
-        File with the names of the images to score, one on each line. Default: all images.
+        File with the names of the images to score, one on each line. Default: all images, or those of the part val of
+        a divided data set.
     report
         HTML report to write: precision and recall, calibration, kinds of errors, best and worst images.
         With a run folder, also its training curves.
@@ -59,9 +61,14 @@ def evaluate(
         predictor = predictor.changed(**set_values(settings))
     if proposals is not None:
         predictor = predictor.with_proposals(proposals)
-    opened = (options or DataOptions()).open(data)
+    options = options or DataOptions()
+    opened = options.open(data)
     if ids is not None:
         opened = opened.named(read_names(ids))
+    elif options.part is None:
+        opened, note = for_scoring(opened)
+        if note:
+            say(note)
     with progress_bar(len(opened), "predicting") as set_done:
         evaluation = examine(predictor, opened, on_image=set_done, say=say)
     scores = evaluation.scores

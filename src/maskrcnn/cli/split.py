@@ -6,6 +6,7 @@ from pathlib import Path
 
 from maskrcnn.cli.common import DataOptions, Seed, say
 from maskrcnn.config import VALIDATION_SHARE
+from maskrcnn.data.parts import describe_parts, train_and_val
 from maskrcnn.errors import UserError
 from maskrcnn.files import write_text
 
@@ -32,7 +33,14 @@ def split(
         raise UserError(f"{out} exists; choose another name for the list")
     if val == 0:
         raise UserError("--val 0 chooses no image; train without validation with maskrcnn train --val 0")
-    train_part, val_part = (options or DataOptions()).open(data).split(val, seed)
+    options = options or DataOptions()
+    opened = options.open(data)
+    if options.part is None and train_and_val(opened) is not None:
+        raise UserError(
+            f"{data} is already divided into {describe_parts(opened.part_sizes)}: maskrcnn train validates on its part "
+            "val. To divide one part, name it: --part train"
+        )
+    train_part, val_part = opened.split(val, seed)
     write_text("".join(f"{name}\n" for name in val_part.names), out)
     say(
         f"{out}: {len(val_part):,} images with {val_part.n_instances:,} instances for validation; "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from maskrcnn.cli import INTERRUPTED
 from maskrcnn.cli.common import DataOptions, Json, print_json, read_names, say, show_scores, talk
 from maskrcnn.config import VALIDATION_SHARE, Config, validated
+from maskrcnn.data.parts import for_scoring, for_training, train_and_val
 from maskrcnn.errors import UserError
 from maskrcnn.files import read_json
 from maskrcnn.settings import Settings
@@ -22,22 +23,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """The data of a run and their split, kept as ``state/data.json`` for a resume."""
+    """The data of a run and their split, kept as ``state/data.json`` for a resume.
+
+    Without `val`, `val_ids` and `val_data`, the source's own part "val" validates if there is one.
+    """
 
     data: Path
     options: DataOptions
-    val: float
+    val: float | None
     val_ids: list[str] | None
     val_data: Path | None
 
     def open(self, seed: int, known_headers: Path) -> tuple[Dataset, Dataset]:
         """Open the images to train on and those to validate on. Raises `UserError`."""
         opened = self.options.open(self.data, known_headers)
+        trained, note = (opened, None) if self.options.part else for_training(opened)
         if self.val_data is not None:
-            return opened, self.options.open(self.val_data, known_headers)
-        if self.val_ids is not None:
-            return opened.split_by_names(self.val_ids)
-        return opened.split(self.val, seed)
+            val, note_on_val = for_scoring(replace(self.options, part=None).open(self.val_data, known_headers))
+        elif self.val_ids is not None:
+            trained, val = opened.split_by_names(self.val_ids)
+            (trained, note), note_on_val = for_training(trained), None
+        elif self.val is None and (division := train_and_val(trained)) is not None:
+            trained, val, note_on_val = division
+        else:
+            (trained, val), note_on_val = trained.split(VALIDATION_SHARE if self.val is None else self.val, seed), None
+        for line in filter(None, (note, note_on_val)):
+            say(line)
+        return trained, val
 
 
 def train(
@@ -46,8 +58,9 @@ def train(
     val: Annotated[
         float | None,
         Parameter(
-            help=f"Share of the images that is kept for validation. Default: {VALIDATION_SHARE:g}. 0 trains on all "
-            "images, without scores; the model is then the last one."
+            help="Share of the images that is kept for validation. Default: the data's own part val, or "
+            f"{VALIDATION_SHARE:g} without one. 0 trains on all images but those of a part test, without scores; the "
+            "model is then the last one."
         ),
     ] = None,
     val_ids: Path | None = None,
@@ -94,7 +107,7 @@ def train(
         settings = Settings.build(preset, config, values)
         source = Source(
             data=data.absolute(),
-            val=VALIDATION_SHARE if val is None else val,
+            val=val,
             val_ids=read_names(val_ids) if val_ids is not None else None,
             val_data=val_data.absolute() if val_data is not None else None,
             options=(options or DataOptions()).absolute(),

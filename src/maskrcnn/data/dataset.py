@@ -34,7 +34,7 @@ def read_pixels(data: Dataset, i: int) -> np.ndarray:
 
 
 def targets_of(data: Dataset, i: int, placement: Placement, labels: np.ndarray | None = None) -> Targets:
-    """Return the instances of image i that `placement` shows, with the boxes of their visible parts.
+    """Return the instances of image i that `placement` shows, with the boxes of their visible parts, and the crowds'.
 
     Slivers of instances that the crop cuts are left out (`MIN_VISIBLE_LENGTH`). Whole instances are kept at any size.
     """
@@ -45,9 +45,11 @@ def targets_of(data: Dataset, i: int, placement: Placement, labels: np.ndarray |
     visible_boxes = visible.boxes(y2 - y1)
     lengths = sides(visible_boxes)  # (N, 2), in source pixels
     is_short = (lengths * np.minimum(placement.scale_wh, 1) < MIN_VISIBLE_LENGTH) & (lengths < sides(runs.boxes(hw[0])))
-    kept = np.flatnonzero((visible.areas > 0) & ~is_short.any(1))
-    boxes = placement.boxes_to_input(visible_boxes[kept] + np.array([x1, y1, x1, y1]))
-    return Targets(boxes.astype(np.float32), labels[kept], runs.take(kept), hw, placement)
+    is_kept = (visible.areas > 0) & ~is_short.any(1)
+    boxes = placement.boxes_to_input(visible_boxes + np.array([x1, y1, x1, y1])).astype(np.float32)
+    crowd = np.zeros(len(runs), bool) if data.crowd is None else data.crowd[data.instances(i)]
+    kept = np.flatnonzero(is_kept & ~crowd)
+    return Targets(boxes[kept], labels[kept], runs.take(kept), hw, placement, boxes[is_kept & crowd])
 
 
 def training_placement(

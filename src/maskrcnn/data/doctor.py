@@ -30,10 +30,14 @@ score), and is dropped. Such a pair is usually one object that was drawn twice.
 def find_problems(
     data: Dataset, *, decode: bool = True, on_image: Callable[[int], None] | None = None
 ) -> list[Problem]:
-    """Find repeated, tiny, overlapping and image-filling masks and, with `decode`, damaged images."""
+    """Find repeated, tiny, overlapping and image-filling masks and, with `decode`, damaged images.
+
+    Crowd regions may be of any size and overlap anything.
+    """
     problems: list[Problem] = []
+    objects = data.without_crowd
     for i in range(len(data)):
-        problems += _check_masks(data, i)
+        problems += _check_masks(objects, i)
         if decode:
             try:
                 read_pixels(data, i)

@@ -236,9 +236,9 @@ def _opened(source: str | Path | bytes | Image.Image) -> Iterator[Image.Image]:
             return
         # Decoding turns a TIFF and drops its orientation, so that the next reading would find another picture.
         page, source = source.tell(), _content(source)
-    is_embedded = not isinstance(source, bytes | Image.Image) and str(source).lower().endswith(EMBEDDING)
-    if is_embedded:
-        source = embedded_picture(source)
+    is_embedded = isinstance(source, str | Path) and str(source).lower().endswith(EMBEDDING)
+    if isinstance(source, str | Path) and is_embedded:
+        source = embedded_picture(Path(source))
     _allow_large_pictures()
     # Given a path, Pillow 13 maps an uncompressed TIFF into memory and scrambles it if its orientation is sideways.
     with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
@@ -255,7 +255,7 @@ def _opened(source: str | Path | bytes | Image.Image) -> Iterator[Image.Image]:
             yield image
 
 
-def embedded_picture(path: str | Path) -> bytes:
+def embedded_picture(path: Path) -> bytes:
     """Return the file of the picture that LabelMe put into an annotation file, in base64. Raise `ImageError`.
 
     LabelMe shows its pixels as stored: it has turned them before, and an orientation that is left means nothing.

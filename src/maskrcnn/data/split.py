@@ -42,7 +42,7 @@ def untrained_classes(train: Dataset) -> str | None:
 
 def _absent(part: Dataset) -> list[str]:
     """Return the names of the classes without an object."""
-    frequency = np.bincount(part.labels, minlength=len(part.class_ids) + 1)[1:]
+    frequency = np.bincount(part.without_crowd.labels, minlength=len(part.class_ids) + 1)[1:]
     return [name for name, n in zip(part.class_names, frequency, strict=True) if n == 0]
 
 

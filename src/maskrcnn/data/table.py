@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from maskrcnn.config import VALIDATION_SHARE
+from maskrcnn.data.federated import Federated
 from maskrcnn.data.images import Header
 from maskrcnn.data.names import PathIndex, safe_places
+from maskrcnn.data.parts import images_of_part, part_order
 from maskrcnn.data.problem import Problem
 from maskrcnn.data.reading import BY_ITSELF, Reading
 from maskrcnn.data.split import choose_validation
@@ -38,10 +41,13 @@ class Dataset:
     that an option sets; COCO's and mask files do not. `reading` says how the pictures are read, and so which way up
     `sizes` and masks are.
 
-    What only some formats hold is None where nothing has it: `attributes` (N,) texts, `crowd` (N,) bool for regions of
-    many objects that nobody outlined one by one, `scores` (N,) float64, NaN without one, and `parts`, the part of each
-    image in the source's own division ("train", "val", ...), "" without one. `headers` are those of the files, where
-    they were read.
+    What only some formats hold is None where nothing has it: `attributes` (N,) texts, of numbers that
+    ``attribute_names`` may explain; `crowd` (N,) bool for regions of many objects that nobody outlined one by one;
+    `scores` (N,) float64, NaN without one; `parts`, the part of each image in the source's own division ("train",
+    "val", ...), "" without one; and `federated`, the classes that were looked for, where that differs between images.
+    `headers` are those of the files, where they were read.
+
+    Counts are of objects: crowd regions are instances with a mask, but not one object each (`without_crowd`).
     """
 
     source: Path
@@ -58,6 +64,8 @@ class Dataset:
     crowd: np.ndarray | None = None
     scores: np.ndarray | None = None
     parts: list[str] | None = None
+    federated: Federated | None = None
+    attribute_names: dict[str, str] | None = None
     sources: list[Path] | None = None
     headers: list[Header] | None = None
     row_noun: str = "row"
@@ -71,8 +79,8 @@ class Dataset:
 
     @property
     def n_instances(self) -> int:
-        """Number of instances."""
-        return len(self.labels)
+        """Number of instances, without crowd regions."""
+        return int(self.counts.sum())
 
     def instances(self, i: int) -> slice:
         """Return the slice of image i in the instance columns."""
@@ -105,8 +113,16 @@ class Dataset:
 
     @cached_property
     def counts(self) -> np.ndarray:
-        """Number of instances per image, (n_images,) int64."""
-        return np.bincount(self.image_index, minlength=len(self))
+        """Number of instances per image, without crowd regions, (n_images,) int64."""
+        objects = self.image_index if self.crowd is None else self.image_index[~self.crowd]
+        return np.bincount(objects, minlength=len(self))
+
+    @cached_property
+    def without_crowd(self) -> Dataset:
+        """The same images without their crowd regions."""
+        if self.crowd is None:
+            return self
+        return replace(self, **self._instance_columns(np.flatnonzero(~self.crowd)) | {"crowd": None})
 
     @cached_property
     def places(self) -> list[PurePosixPath]:
@@ -124,25 +140,36 @@ class Dataset:
             names=[self.names[i] for i in images],
             files=[self.files[i] for i in images],
             sizes=self.sizes[images],
-            image_index=np.repeat(np.arange(len(images)), [s.stop - s.start for s in spans]),
-            labels=self.labels[selected],
-            masks=self.masks.take(selected),
-            rows=self.rows[selected],
-            attributes=None if self.attributes is None else self.attributes[selected],
-            crowd=None if self.crowd is None else self.crowd[selected],
-            scores=None if self.scores is None else self.scores[selected],
+            **self._instance_columns(selected)
+            | {"image_index": np.repeat(np.arange(len(images)), [s.stop - s.start for s in spans])},
             parts=None if self.parts is None else [self.parts[i] for i in images],
+            federated=None if self.federated is None else self.federated.take(images),
             sources=None if self.sources is None else [self.sources[i] for i in images],
             headers=None if self.headers is None else [self.headers[i] for i in images],
         )
 
+    def _instance_columns(self, selected: np.ndarray) -> dict[str, Any]:
+        """Return the columns of the instances with the indices `selected` (n,)."""
+        columns = ("image_index", "labels", "rows", "attributes", "crowd", "scores")
+        values = {name: getattr(self, name) for name in columns}
+        taken = {name: None if value is None else value[selected] for name, value in values.items()}
+        return {**taken, "masks": self.masks.take(selected)}
+
+    @property
+    def part_sizes(self) -> dict[str, int]:
+        """Number of images of each part of the source's own division, empty if it is not divided."""
+        sizes = Counter(part for part in self.parts or [] if part)
+        return {name: sizes[name] for name in sorted(sizes, key=part_order)}
+
     def part(self, name: str) -> Dataset:
         """Return the images of one part of the source's own division. Raise `UserError` if it has no such part."""
-        present = sorted({part for part in self.parts or [] if part})
-        if name not in present:
-            has = f"its parts are {', '.join(present)}" if present else "it is not divided"
-            raise UserError(f"{self.source} has no part {name!r}; {has}")
-        return self.take([i for i, part in enumerate(self.parts or []) if part == name])
+        return self.take(images_of_part(self.parts or [], name, self.source))
+
+    def without_parts(self, *names: str) -> Dataset:
+        """Return the images that are in none of the named parts of the source's own division."""
+        if not any(part in names for part in self.parts or []):
+            return self
+        return self.take([i for i, part in enumerate(self.parts or []) if part not in names])
 
     def split(self, val: float = VALIDATION_SHARE, seed: int = 0) -> tuple[Dataset, Dataset]:
         """Split by image into (train, val), stratified by rarest class, instance count and image size.
@@ -160,7 +187,7 @@ class Dataset:
                 f"{self.source}: a split needs at least 2 images, not {len(self)}; train without validation (--val 0), "
                 "or validate on other data (--val-data)"
             )
-        in_val = choose_validation(self, val, seed)
+        in_val = choose_validation(self.without_crowd, val, seed)
         return self.take(np.flatnonzero(~in_val)), self.take(np.flatnonzero(in_val))
 
     def split_by_names(self, names: Sequence[str]) -> tuple[Dataset, Dataset]:
@@ -218,8 +245,12 @@ class Dataset:
         return convert(self, Path(path), format, pictures)
 
     def fingerprint(self) -> str:
-        """Return the SHA-256 of names, sizes, labels, masks and how pictures are read; it identifies a model's data."""
+        """Return the SHA-256 of all that training and scores depend on; it identifies a model's data."""
         digest = hashlib.sha256("\n".join(self.names).encode())
+        if self.crowd is not None:
+            digest.update(self.crowd.tobytes())
+        if self.federated is not None:
+            digest.update(self.federated.fingerprint().encode())
         if self.reading != BY_ITSELF:
             changed = {k: v for k, v in self.reading.to_dict().items() if v != getattr(BY_ITSELF, k)}
             digest.update(json.dumps(changed, sort_keys=True).encode())
@@ -228,23 +259,26 @@ class Dataset:
         return digest.hexdigest()
 
     def statistics(self) -> dict[str, Any]:
-        """Return the counts, sizes, classes and densities that `maskrcnn check` shows."""
-        boxes = self.boxes
+        """Return the counts, sizes, classes and densities that `maskrcnn check` shows, of objects without crowds."""
+        objects = self.without_crowd
+        boxes = objects.boxes
         side = np.sqrt(np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(1), 1))
-        frequency = np.bincount(self.labels, minlength=len(self.class_ids) + 1)[1:]
+        frequency = np.bincount(objects.labels, minlength=len(self.class_ids) + 1)[1:]
         sizes, size_counts = np.unique(self.sizes, axis=0, return_counts=True)
         common = np.argsort(-size_counts, kind="stable")[:8]
         return {
             "images": len(self),
             "images_without_instances": int((self.counts == 0).sum()),
+            "parts": self.part_sizes,
             "instances": self.n_instances,
+            "crowd_regions": len(self.labels) - self.n_instances,
             "instances_per_image": _quantiles(self.counts),
             "sizes": [
                 {"height": int(sizes[k, 0]), "width": int(sizes[k, 1]), "images": int(size_counts[k])} for k in common
             ],
             "distinct_sizes": len(sizes),
             "box_side_px": _quantiles(side),
-            "mask_area_px": _quantiles(self.masks.areas),
+            "mask_area_px": _quantiles(objects.masks.areas),
             "classes": [
                 {"id": cid, "name": name, "instances": int(n)}
                 for cid, name, n in zip(self.class_ids, self.class_names, frequency, strict=True)

@@ -102,6 +102,14 @@ def iou(a: Array, b: Array) -> Array:
     return shared
 
 
+def share_inside(a: Array, b: Array) -> Array:
+    """Share of the area of each box of `a` that lies in each box of `b`: (..., N, 4), (..., M, 4) -> (..., N, M)."""
+    shared = _shared_length(a, b, 0)
+    shared *= _shared_length(a, b, 1)
+    shared /= sides(a).prod(-1)[..., :, None].clip(min=1e-9)
+    return shared
+
+
 def _shared_length(a: Array, b: Array, axis: int) -> Array:
     """Shared length along x (0) or y (1), computed in place: a thousand instances may meet 65,000 anchors."""
     xp = array_namespace(a)

@@ -16,6 +16,7 @@ from maskrcnn.errors import ImageError, say
 from maskrcnn.evaluation import kaggle
 from maskrcnn.evaluation.classes import match_classes
 from maskrcnn.evaluation.coco import coco_scores
+from maskrcnn.evaluation.crowds import shares_in_crowds
 from maskrcnn.inference.limits import limit_note
 from maskrcnn.structures import Detections
 
@@ -144,6 +145,9 @@ def judge_found(
 def score(data: Dataset, detections: Iterable[Detections], score_threshold: float = 0.5) -> dict[str, Any]:
     """Score one `Detections` per image of `data`, in the same order. An undefined score (no object of a size) is None.
 
+    Detections in crowd regions of their class, and of classes that an image may have without an annotation (LVIS), are
+    not false.
+
     "box" and "mask": AP, AP50, AP75, APs, APm, APl, AR, per_class. "kaggle": mean, per_threshold (10 numbers, for IoU
     0.5 to 0.95) and score_threshold, after dropping detections below `score_threshold` and removing overlaps. Also
     "max_detections", "seconds", "images" and "instances".
@@ -157,14 +161,12 @@ def _score(data: Dataset, detections: list[Detections], score_threshold: float) 
     if len(detections) != len(data):
         raise ValueError(f"expected {len(data)} `Detections`, one per image, got {len(detections)}")
     coco = coco_scores(data, detections)
-    per_image = [
-        kaggle.image_scores(
-            data.rles(i),
-            [data.class_ids[k - 1] for k in data.labels[data.instances(i)]],
-            dets[dets.scores >= score_threshold].without_overlaps(),
-        )
-        for i, dets in enumerate(detections)
-    ]
+    objects = data.without_crowd
+    per_image = []
+    for i, dets in enumerate(detections):
+        returned = dets[dets.scores >= score_threshold].without_overlaps()
+        classes = [data.class_ids[k - 1] for k in objects.labels[objects.instances(i)]]
+        per_image.append(kaggle.image_scores(objects.rles(i), classes, returned, shares_in_crowds(data, i, returned)))
     table = np.reshape(per_image, (len(data), len(kaggle.THRESHOLDS)))
     per_threshold = table.mean(0) if len(table) else np.zeros(len(kaggle.THRESHOLDS))
     means = {"mean": float(per_threshold.mean()), "per_threshold": per_threshold.tolist()}

@@ -1,52 +1,76 @@
-"""COCO scores of boxes and masks, computed by faster-coco-eval with a detection limit that fits the data."""
+"""COCO's and LVIS's scores of boxes and masks, computed by faster-coco-eval with a detection limit that fits the data.
+
+LVIS differs in three ways, by its toolkit (github.com/lvis-dataset/lvis-api, ``lvis/eval.py``). The best 300 detections
+of an image are scored. A detection is left out if its class is neither annotated in its image nor known to be absent. A
+detection is not false if its class was not annotated exhaustively. A crowd region over the image has both effects.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from maskrcnn.data.federated import FREQUENCIES
 from maskrcnn.data.table import Dataset
+from maskrcnn.evaluation.crowds import incomplete_labels, labels_of
+from maskrcnn.rle import RLE
 from maskrcnn.structures import Detections
 
 COCO_MAX_DETECTIONS = 100
 """COCO's limit of scored detections per image."""
+
+LVIS_MAX_DETECTIONS = 300
+"""LVIS's limit of scored detections per image, of all classes together."""
 
 
 def coco_scores(data: Dataset, detections: list[Detections]) -> dict[str, Any]:
     """Return ``{"box": {...}, "mask": {...}, "max_detections": n}``; a score that no instance defines is None.
 
     COCO's limit rises to the largest number of instances or detections of any image. AP could otherwise not reach 1.
+    LVIS's limit stays, and its scores have "APr", "APc" and "APf" too: the AP of rare, common and frequent classes.
     """
-    max_detections = int(max(COCO_MAX_DETECTIONS, data.counts.max(initial=0), *map(len, detections)))
-    truth, results = _truth(data), _results(data, detections)
+    if data.federated is None:
+        max_detections = int(max(COCO_MAX_DETECTIONS, data.counts.max(initial=0), *map(len, detections)))
+    else:
+        max_detections = LVIS_MAX_DETECTIONS
+        detections = [dets[np.argsort(-dets.scores, kind="stable")[:max_detections]] for dets in detections]
+    truth, results = _truth(data, detections), _results(data, detections)
     scores: dict[str, Any] = {"max_detections": max_detections}
     for key, kind in (("box", "bbox"), ("mask", "segm")):
         scores[key] = _summary(_evaluate(truth, results, kind, max_detections), data)
     return scores
 
 
-def _truth(data: Dataset) -> dict[str, Any]:
+def _truth(data: Dataset, detections: list[Detections]) -> dict[str, Any]:
     """Return the ground truth in COCO's annotation format; category ids are 1-based labels."""
-    boxes, areas = data.boxes, data.masks.areas
-    annotations = []
-    for i in range(len(data)):
-        instances = data.instances(i)
-        for k, rle in zip(range(instances.start, instances.stop), data.rles(i), strict=True):
-            x1, y1, x2, y2 = boxes[k].tolist()
-            annotations.append(
-                {
-                    "id": k + 1,
-                    "image_id": i,
-                    "category_id": int(data.labels[k]),
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "area": int(areas[k]),
-                    "iscrowd": 0,
-                    "segmentation": rle.to_coco(),
-                }
-            )
+    boxes, areas = data.boxes.tolist(), data.masks.areas.tolist()
+    annotations: list[dict[str, Any]] = []
+
+    def add(i: int, label: int, rle: RLE, box: Sequence[int], area: int, is_crowd: bool) -> None:
+        x1, y1, x2, y2 = box
+        annotations.append(
+            {
+                "id": len(annotations) + 1,
+                "image_id": i,
+                "category_id": label,
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "area": area,
+                "iscrowd": int(is_crowd),
+                "segmentation": rle.to_coco(),
+            }
+        )
+
+    for i, dets in enumerate(detections):
+        for k, rle in enumerate(data.rles(i), data.instances(i).start):
+            is_crowd = data.crowd is not None and bool(data.crowd[k])
+            add(i, int(data.labels[k]), rle, boxes[k], areas[k], is_crowd)
+        h, w = data.hw(i)
+        for label in sorted(incomplete_labels(data, i, labels_of(data, dets))):
+            add(i, label, RLE(np.array([[0, h * w]]), (h, w)), (0, 0, w, h), h * w, is_crowd=True)
     return {
         "info": {},
         "images": [{"id": i, "height": data.hw(i)[0], "width": data.hw(i)[1]} for i in range(len(data))],
@@ -57,12 +81,10 @@ def _truth(data: Dataset) -> dict[str, Any]:
 
 def _results(data: Dataset, detections: list[Detections]) -> list[dict[str, Any]]:
     """Return the detections in COCO's result format; drop classes that the data lacks."""
-    label_of = {str(cid): k + 1 for k, cid in enumerate(data.class_ids)}
     results = []
     for i, dets in enumerate(detections):
-        for entry in dets.to_coco(i):
-            label = label_of.get(str(entry["category_id"]))
-            if label is not None:
+        for entry, label in zip(dets.to_coco(i), labels_of(data, dets).tolist(), strict=True):
+            if label:
                 results.append({**entry, "category_id": label})
     return results
 
@@ -96,7 +118,11 @@ def _summary(evaluation: Any, data: Dataset) -> dict[str, Any]:
     per_class = {
         name: {**ap(precision[:, :, c, 0]), "AR": _mean(recall[:, c, 0])} for c, name in enumerate(data.class_names)
     }
-    return {**ap(precision[..., 0]), **by_area, "AR": _mean(recall[..., 0]), "per_class": per_class}
+    by_frequency = {}
+    if data.federated is not None and any(data.federated.frequencies):
+        groups = np.array(data.federated.frequencies)
+        by_frequency = {f"AP{group}": _mean(precision[:, :, groups == group, 0]) for group in FREQUENCIES}
+    return {**ap(precision[..., 0]), **by_area, **by_frequency, "AR": _mean(recall[..., 0]), "per_class": per_class}
 
 
 def _mean(values: np.ndarray) -> float | None:

@@ -11,6 +11,8 @@ is of the first kind that applies:
     background          mask IoU with every instance is at most 0.1
     class and place     mask IoU is between 0.1 and 0.5, with instances of other classes only
 
+A detection that is not correct and lies by half or more in a crowd region of its class is not judged.
+
 An instance is *missed* if no detection found it, and no detection with a wrong class, bad box or bad mask points to it.
 
     D detections, T instances; within one image: N detections, G instances
@@ -24,6 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from maskrcnn.data.table import Dataset
+from maskrcnn.evaluation.crowds import labels_of, shares_in_crowds
 from maskrcnn.rle import iou_matrix
 from maskrcnn.structures import Detections
 
@@ -110,19 +113,24 @@ class Judgement:
 
 
 def judge(data: Dataset, detections: Sequence[Detections]) -> Judgement:
-    """Judge one `Detections` per image of `data`, in the same order. Skip classes that the data lacks."""
-    label_of = {str(cid): k + 1 for k, cid in enumerate(data.class_ids)}
-    boxes = data.boxes.astype(np.float64)
-    found_at = np.full(data.n_instances, -1.0)
+    """Judge one `Detections` per image of `data`, in the same order. Skip classes that the data lacks.
+
+    Instances are those of ``data.without_crowd``.
+    """
+    objects = data.without_crowd
+    boxes = objects.boxes.astype(np.float64)
+    found_at = np.full(objects.n_instances, -1.0)
     columns: list[tuple[np.ndarray, ...]] = []
     for i, dets in enumerate(detections):
-        labels = np.array([label_of.get(str(c), 0) for c in dets.class_ids], np.int64)
+        labels = labels_of(data, dets)
         rows = np.argsort(-dets.scores, kind="stable")
         rows = rows[labels[rows] > 0]
-        instances = data.instances(i)
-        mask_iou = iou_matrix([dets.rles[k] for k in rows], data.rles(i))
-        same_class = labels[rows][:, None] == data.labels[instances][None]
+        instances = objects.instances(i)
+        mask_iou = iou_matrix([dets.rles[k] for k in rows], objects.rles(i))
+        same_class = labels[rows][:, None] == objects.labels[instances][None]
         kinds, truth = _judge_image(mask_iou, same_class, dets.boxes[rows].astype(np.float64), boxes[instances])
+        judged = (kinds == CORRECT) | (shares_in_crowds(data, i, dets)[rows] < FOREGROUND)
+        rows, kinds, truth = rows[judged], kinds[judged], truth[judged]
         truth[truth >= 0] += instances.start
         found_at[truth[kinds == CORRECT]] = dets.scores[rows][kinds == CORRECT]
         columns.append((np.full(len(rows), i), rows, dets.scores[rows].astype(np.float64), labels[rows], kinds, truth))
@@ -130,7 +138,7 @@ def judge(data: Dataset, detections: Sequence[Detections]) -> Judgement:
     images, rows, scores, labels, kinds, truth = (
         np.concatenate(parts) for parts in (zip(*columns, strict=True) if columns else [(empty,)] * 6)
     )
-    return Judgement(images, rows, scores, labels, kinds, truth, data.image_index, data.labels, found_at)
+    return Judgement(images, rows, scores, labels, kinds, truth, objects.image_index, objects.labels, found_at)
 
 
 def _judge_image(

@@ -55,7 +55,7 @@ def best_and_worst(evaluation: Evaluation) -> tuple[list[int], list[int]]:
 
 def picture(evaluation: Evaluation, judgement: Judgement, i: int) -> Picture:
     """Draw image i of the evaluation with the detections that `predict` would return."""
-    data, detections = evaluation.data, evaluation.detections[i]
+    data, detections = evaluation.data.without_crowd, evaluation.detections[i]
     threshold = evaluation.scores["kaggle"]["score_threshold"]
     selected = np.flatnonzero((judgement.images == i) & (judgement.scores >= threshold))
     kinds, rows = judgement.kinds[selected], judgement.rows[selected]

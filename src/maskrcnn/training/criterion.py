@@ -44,7 +44,8 @@ class Criterion(nn.Module):
             rpn = model.rpn(features)
         trunk = model.trunk([], rpn.float(), (images.shape[-2], images.shape[-1]))
         anchors = model.anchors(trunk.maps_hw, trunk.input_hw, images.device)
-        truth = replace(truth, boxes=to_units(truth.boxes, trunk.input_hw, conventions))
+        boxes, crowd_boxes = (to_units(b, trunk.input_hw, conventions) for b in (truth.boxes, truth.crowd_boxes))
+        truth = replace(truth, boxes=boxes, crowd_boxes=crowd_boxes)
         anchor_sample = sample_anchors(anchors, truth, config, conventions, generators)
         with self._autocast(images):
             objectness, anchor_deltas = model.rpn.at(features, anchor_sample.image_index, anchor_sample.anchor_index)

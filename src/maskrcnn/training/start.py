@@ -41,7 +41,7 @@ def start(data: Dataset, settings: Settings, machine: Machine, say: Callable[[st
         if settings.config.model.min_scale and conventions.resize != "longer":
             raise UserError(f"min_scale has no meaning in the conventions of {conventions.name}. Leave --min-scale out")
     settings, reasons = fit_to_machine(settings, machine)
-    settings, more_reasons = fill_in(settings, data)
+    settings, more_reasons = fill_in(settings, data.without_crowd)
     for reason in reasons + more_reasons:
         say(reason)
     config = settings.config

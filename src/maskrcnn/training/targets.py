@@ -14,24 +14,32 @@ from torch import Generator, Tensor
 
 from maskrcnn.config import TrainConfig
 from maskrcnn.detection.arrays import beside, group_sizes, to_device, to_numpy
-from maskrcnn.detection.boxes import encode_boxes, iou
+from maskrcnn.detection.boxes import encode_boxes, iou, share_inside
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.detection.stages import Proposals
 from maskrcnn.kernels.masks import coverage_of_boxes
 from maskrcnn.structures import Targets
-from maskrcnn.training.matcher import match
+from maskrcnn.training.matcher import NEGATIVE, NEITHER, match
 from maskrcnn.training.sampler import sample_labels
 
 ANCHOR_POSITIVE_FRACTION = 0.5
 
+MIN_SHARE_IN_CROWD = 0.5
+"""Share of a box inside the box of a crowd region from which it is not background. COCO's scores do not count such a
+detection either: its IoU with a crowd is over the area of the detection."""
+
 
 @dataclass(frozen=True)
 class Truth:
-    """Instances of a batch as tensors: boxes (B, G, 4), labels (B, G). Counts and masks stay in `targets`."""
+    """Instances of a batch as tensors: boxes (B, G, 4), labels (B, G). Counts and masks stay in `targets`.
+
+    `crowd_boxes` (B, C, 4) are those of crowd regions, padded with empty boxes.
+    """
 
     boxes: Tensor
     labels: Tensor
     targets: Sequence[Targets]
+    crowd_boxes: Tensor
 
     @classmethod
     def of(cls, targets: Sequence[Targets], device: torch.device) -> Truth:
@@ -42,11 +50,21 @@ class Truth:
         for b, target in enumerate(targets):
             n = len(target)
             boxes[b, :n], labels[b, :n] = target.boxes, target.labels
-        return cls(to_device(boxes, device), to_device(labels, device), targets)
+        crowd_boxes = np.zeros((len(targets), max((len(t.crowd_boxes) for t in targets), default=0), 4), np.float32)
+        for b, target in enumerate(targets):
+            crowd_boxes[b, : len(target.crowd_boxes)] = target.crowd_boxes
+        return cls(to_device(boxes, device), to_device(labels, device), targets, to_device(crowd_boxes, device))
 
     def boxes_of(self, b: int) -> Tensor:
         """Boxes of the instances of image b, without padding."""
         return self.boxes[b, : len(self.targets[b])]
+
+    def without_crowd(self, b: int, label: Tensor, boxes: Tensor) -> Tensor:
+        """Return the labels (N,) of boxes (N, 4) of image b, with NEITHER for the negatives in a crowd region."""
+        if self.crowd_boxes.shape[1] == 0:
+            return label
+        is_inside = share_inside(boxes, self.crowd_boxes[b]).amax(1) >= MIN_SHARE_IN_CROWD
+        return torch.where((label == NEGATIVE) & is_inside, NEITHER, label)
 
 
 @dataclass(frozen=True)
@@ -91,6 +109,7 @@ def sample_anchors(
         true_boxes = truth.boxes_of(b)
         overlap, positive, negative = iou(true_boxes, anchors), config.rpn_positive_iou, config.rpn_negative_iou
         instance, label = match(overlap, positive=positive, negative=negative, best_counts=True)
+        label = truth.without_crowd(b, label, anchors)
         positives, negatives = sample_labels(label, config.rpn_batch, ANCHOR_POSITIVE_FRACTION, generators[b])
         chosen = torch.cat([positives, negatives])
         deltas = anchors.new_zeros(len(chosen), 4)
@@ -117,6 +136,7 @@ def sample_regions(
         regions = torch.cat([proposed[b], true_boxes])  # good ones from the start
         threshold = config.roi_positive_iou
         instance, label = match(iou(true_boxes, regions), positive=threshold, negative=threshold, best_counts=False)
+        label = truth.without_crowd(b, label, regions)
         positives, negatives = sample_labels(label, config.roi_batch, config.roi_positive_fraction, generators[b])
         chosen = torch.cat([positives, negatives])
         boxes, instances = regions[chosen], instance[chosen]

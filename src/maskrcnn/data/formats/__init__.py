@@ -65,6 +65,7 @@ def open_dataset(
     images: str | Path | None = None,
     *,
     format: str | None = None,
+    part: str | None = None,
     columns: Mapping[str, str] | None = None,
     class_names: Mapping[Any, str] | str | Path | None = None,
     order: Literal["column", "row"] = "column",
@@ -79,7 +80,8 @@ def open_dataset(
 ) -> Dataset:
     """Open annotations and their image folder. Raise `UserError`. `say` gets each line of a short summary.
 
-    `format` is a key of `MODULES`; by default, the content of `source` decides. `images` is the folder, by default the
+    `format` is a key of `MODULES`; by default, the content of `source` decides. `part` reads that part of a divided
+    source alone: "train", "val" or "test". `images` is the folder, by default the
     first that has images: ``images``, ``train`` or the source's stem beside the source, or the source's own folder.
     `class_names` maps ids to names, or is a JSON file that does. `unlisted` images are in the folder but not in the
     annotations: they are ignored or kept as empty. `bad` annotations raise an error that lists them, or are skipped and
@@ -92,7 +94,7 @@ def open_dataset(
     "attributes": ..., "height": ..., "width": ...}``. `order`, `origin` (number of the first pixel) and `relative`
     (each start is an offset from the end of the previous run) describe the runs.
     """
-    opened = Source(Path(source))
+    opened = Source(Path(source), part or "")
     options = OpenOptions(
         images=Path(images) if images is not None else None,
         columns=dict(columns or {}),
@@ -103,9 +105,12 @@ def open_dataset(
         depth=depth,
         exif=exif,
         known_headers=load_headers(known_headers) if known_headers else {},
+        part=part or "",
     )
     name = format or recognized(opened)
     module = format_module(name)
+    if name == "csv" and part:
+        raise UserError(f"{source} is a table, which is not divided into parts; leave --part out")
     data = encoded_pixels.read(opened.path, options) if name == "csv" else to_dataset(module.read(opened), options)
     for note in data.notes:
         say(note)

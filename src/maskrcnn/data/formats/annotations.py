@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from maskrcnn.data.federated import Federated
 from maskrcnn.data.formats.assemble import (
     MAX_EXAMPLES,
     Instances,
@@ -25,6 +26,7 @@ from maskrcnn.data.formats.assemble import (
 )
 from maskrcnn.data.formats.classes import find_class_names
 from maskrcnn.data.names import PathIndex
+from maskrcnn.data.parts import images_of_part
 from maskrcnn.data.pictures import image_files
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.data.table import Dataset
@@ -59,15 +61,18 @@ class AnnotatedImage:
     """One image: its name in the source and its objects.
 
     `hw` is the (height, width) that the source states, `file` the picture where the format itself says which, `source`
-    the annotation file of this image where each has its own, and `part` that of the source's own division.
+    the annotation file of this image where each has its own, and `part` that of the source's own division. `absent` and
+    `incomplete` are classes, as in `Federated`.
     """
 
     name: str
     instances: list[Instance] = field(default_factory=list)
-    hw: tuple[int | None, int | None] = (None, None)
+    hw: tuple[float | None, float | None] = (None, None)
     file: Path | None = None
     source: Path | None = None
     part: str = ""
+    absent: list[Any] = field(default_factory=list)
+    incomplete: list[Any] = field(default_factory=list)
 
 
 @dataclass
@@ -77,7 +82,8 @@ class Annotations:
     `class_names` maps class ids to names in the order of the source; None means that the ids are the names. `left_out`
     counts what has no mask, such as "boxes", and `n_joined` how many shapes are further parts of an object. `notes` say
     what else the reader decided, `problems` what it could not read, and `warnings` what makes the data as a whole
-    implausible. `mask_files` are pictures that are masks.
+    implausible. `mask_files` are pictures that are masks. `folder_hint` is how the folder of the pictures may be
+    called. `frequencies` are LVIS's groups of classes by class id, and `attribute_names` the meanings of attributes.
     """
 
     source: Path
@@ -91,6 +97,9 @@ class Annotations:
     n_joined: int = 0
     warnings: list[Problem] = field(default_factory=list)
     mask_files: frozenset[Path] = frozenset()
+    folder_hint: str = ""
+    frequencies: dict[Any, str] = field(default_factory=dict)
+    attribute_names: dict[str, str] = field(default_factory=dict)
 
     def place(self, image: AnnotatedImage, instance: Instance | None = None) -> str:
         """Say where an image or an instance stands."""
@@ -100,12 +109,17 @@ class Annotations:
 
 def to_dataset(annotations: Annotations, options: OpenOptions) -> Dataset:
     """Find the pictures, draw the masks and return the data set. Raise `UserError`."""
-    source, images = annotations.source, annotations.images
-    if not images:
+    source = annotations.source
+    if not annotations.images:
         reasons = "".join(f"\n  {problem}" for problem in annotations.problems[:MAX_EXAMPLES])
         raise UserError(f"{source} is read as {annotations.format}, but lists no images{reasons}")
+    if options.part:
+        indices = images_of_part([image.part for image in annotations.images], options.part, source)
+        annotations = replace(annotations, images=[annotations.images[i] for i in indices])
+    images = annotations.images
     names = [image.name for image in images]
-    folder = options.images or _common_folder(images) or _find_root(source, [i.name for i in images if i.file is None])
+    unfound = [image.name for image in images if image.file is None]
+    folder = options.images or _common_folder(images) or _find_root(source, unfound, annotations.folder_hint)
     notes = [f"{source}: {annotations.format}", *annotations.notes, *_describe_shapes(annotations)]
     pictures = find_pictures(
         names,
@@ -140,6 +154,8 @@ def to_dataset(annotations: Annotations, options: OpenOptions) -> Dataset:
         notes=notes,
         warnings=[*annotations.warnings, *warnings],
         parts=parts + [""] * n_unlisted if any(parts) else None,
+        federated=_federated(annotations, class_ids, n_unlisted),
+        attribute_names=annotations.attribute_names or None,
         sources=[i.source or source for i in images] + [source] * n_unlisted if any(i.source for i in images) else None,
         row_noun=annotations.row_noun,
         is_numbered=False,
@@ -170,12 +186,36 @@ def _common_folder(images: Sequence[AnnotatedImage]) -> Path | None:
     return Path(os.path.commonpath(folders))
 
 
-def _find_root(source: Path, names: Sequence[str]) -> Path:
-    """Return the folder near `source` in which most of `names` are pictures. Raise `UserError` if none has pictures."""
+def _federated(annotations: Annotations, class_ids: list[Any], n_unlisted: int) -> Federated | None:
+    """Return what LVIS knows about classes and images, with nothing known about `n_unlisted` further images."""
+    images, frequencies = annotations.images, annotations.frequencies
+    if not frequencies and not any(image.absent or image.incomplete for image in images):
+        return None
+    label_of = {class_id: label for label, class_id in enumerate(class_ids, 1)}
+
+    def labels(ids: list[Any]) -> frozenset[int]:
+        return frozenset(label_of[i] for i in ids if i in label_of)
+
+    unlisted = [frozenset[int]()] * n_unlisted
+    absent, incomplete = [labels(image.absent) for image in images], [labels(image.incomplete) for image in images]
+    return Federated(absent + unlisted, incomplete + unlisted, [frequencies.get(i, "") for i in class_ids])
+
+
+def _find_root(source: Path, names: Sequence[str], folder_hint: str) -> Path:
+    """Return the folder near `source` in which most of `names` are pictures. Raise `UserError` if none has pictures.
+
+    `folder_hint` is how it may be called.
+    """
     parent = source if source.is_dir() else source.parent
+    if source.is_dir() and all((source / name).is_file() for name in names):
+        return source
     guesses = [parent / "images", parent / "train", parent / source.stem, parent]
+    homes = [parent]
     if parent.name.lower().startswith(ANNOTATION_FOLDERS):
+        homes.append(parent.parent)
         guesses += [parent.parent / "images", parent.parent]
+    if folder_hint:
+        guesses[:0] = [home / folder / folder_hint for home in homes for folder in (".", "images")]
     n_found: dict[Path, int] = {}
     for guess in guesses:
         if not guess.is_dir():
@@ -195,7 +235,8 @@ def _classes(annotations: Annotations, options: OpenOptions) -> tuple[list[Any],
     """Return class ids and names: those that the source lists, or else those that its instances have, sorted."""
     listed = annotations.class_names
     if listed is None:
-        ids = sorted({instance.label for image in annotations.images for instance in image.instances})
+        used = {instance.label for image in annotations.images for instance in image.instances}
+        ids = sorted(used, key=lambda class_id: (isinstance(class_id, str), class_id))
         return ids or [1], find_class_names(ids or [1], options.class_names, bool(ids))
     if options.class_names is not None:
         return list(listed), find_class_names(list(listed), options.class_names, True)

@@ -18,6 +18,7 @@ from maskrcnn.data.depth import find_reading
 from maskrcnn.data.formats.mask_texts import Numbering
 from maskrcnn.data.headers import KnownHeaders, read_headers
 from maskrcnn.data.images import Header
+from maskrcnn.data.parts import describe_parts
 from maskrcnn.data.pictures import describe_pages, image_files, locate
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.data.table import Dataset
@@ -40,6 +41,7 @@ class OpenOptions:
     depth: int | None = None
     exif: Exif = "turn"
     known_headers: KnownHeaders = field(default_factory=dict)
+    part: str = ""
 
 
 @dataclass(frozen=True)
@@ -200,7 +202,7 @@ def build_dataset(
     selected = np.flatnonzero(valid)
     selected = selected[np.argsort(image_index[selected], kind="stable")]
     warnings = list(warnings)
-    if not valid.any():
+    if not (valid if instances.crowd is None else valid & ~instances.crowd).any():
         message = "no image has an object, so there is nothing to learn or to score"
         warnings.insert(0, Problem(Kind.NO_OBJECTS, str(source), message))
     lines += _describe_warnings(warnings)
@@ -240,8 +242,12 @@ def build_dataset(
         **columns,
     )
     empty = int((data.counts == 0).sum())
+    if data.part_sizes:
+        lines.append(f"parts: {describe_parts(data.part_sizes)}")
+    n_crowd = len(data.labels) - data.n_instances
+    crowds = f"{n_crowd:,} crowd region{'s' if n_crowd > 1 else ''}, " if n_crowd else ""
     lines.append(
-        f"{len(data):,} images ({empty:,} without objects), {data.n_instances:,} instances, "
+        f"{len(data):,} images ({empty:,} without objects), {data.n_instances:,} instances, {crowds}"
         f"{len(class_ids)} class{'es' if len(class_ids) != 1 else ''}: {_join_names(data.class_names)}"
     )
     return data

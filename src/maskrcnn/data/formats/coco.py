@@ -1,13 +1,13 @@
 """COCO's JSON: images, annotations and categories; masks as polygons or runs.
 
-Also as Roboflow and MMDetection lay it out: a folder with a file for each part, beside or above its pictures.
+Also as Roboflow and MMDetection lay it out, a folder with a file for each part, and with the additions of LVIS and of
+Fashionpedia.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,178 +15,221 @@ from typing import Any
 import msgspec
 
 from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations, Instance
-from maskrcnn.data.formats.parts import first_part
-from maskrcnn.data.formats.source import Fields, Source, decoded, each, json_fields
+from maskrcnn.data.formats.coco_entries import Annotation, Attribute, Category, Picture, id_text, plain
+from maskrcnn.data.formats.coco_files import CocoFile, PictureFolders, coco_files, files_to_read, is_result_list
+from maskrcnn.data.formats.coco_masks import draw, has_mask
+from maskrcnn.data.formats.coco_writer import write as write
+from maskrcnn.data.formats.source import Source, each
 from maskrcnn.data.formats.traits import Trait
+from maskrcnn.data.parts import images_of_part
 from maskrcnn.data.problem import Kind, Problem
-from maskrcnn.data.table import Dataset
-from maskrcnn.files import atomic
-from maskrcnn.rle import RLE, RLEError, shortened
-
-encode = msgspec.json.encode
+from maskrcnn.errors import UserError
+from maskrcnn.structures import UNNAMED_CLASS
 
 NAME = "COCO"
 SUFFIXES = (".json",)
 HOLDS = frozenset(Trait) - {Trait.DIVISION}
 
-NO_MASK = msgspec.Raw(b"null")
 NO_ENTRIES = msgspec.Raw(b"[]")
-MAX_EMPTY = 100
-"""Bytes within which an empty segmentation ends, however it is indented."""
-
-NO_SEGMENTATION = (b"null", b"[]", b"[[]]", b'""', b"{}")
-
-
-class Picture(msgspec.Struct):
-    """An entry of ``images``."""
-
-    id: int | str
-    file_name: str | None = None
-    height: float | None = None
-    width: float | None = None
-    coco_url: str | None = None
-
-
-class Category(msgspec.Struct):
-    """An entry of ``categories``."""
-
-    id: int | str
-    name: str | int
-
-
-class Annotation(msgspec.Struct):
-    """An entry of ``annotations``. The segmentation is decoded when it is drawn."""
-
-    image_id: int | str
-    category_id: int | str | None = None
-    id: int | str | None = None
-    segmentation: msgspec.Raw = NO_MASK
-    bbox: list[float] | None = None
-    iscrowd: bool | int | None = 0
-    score: float | None = None
-    attribute_ids: list[int] | None = None
+NOTHING = (b"null", b"[]", b"{}")
+NO_PARENT = ("", "none", "None", None)
+"""What programs write for the supercategory of a category that has none."""
 
 
 def recognizes(source: Source) -> bool:
     """Whether the file, or some file of the folder, has COCO's fields."""
-    return bool(_files(source))
+    return bool(coco_files(source)) or (source.path.is_file() and is_result_list(source.path))
 
 
 def read(source: Source) -> Annotations:
-    """Read one file, or all instance files of a folder. Raise `UserError`."""
-    files = _files(source)
-    annotations = Annotations(source.path, NAME, [], {})
-    for file, fields in files.items():
-        _read_file(annotations, file, fields, part=_part(file, source.root) if len(files) > 1 else "")
-    return annotations
+    """Read one file, or all files with masks of a folder. Raise `UserError`."""
+    if source.path.is_file() and is_result_list(source.path):
+        raise UserError(
+            f"{source.path} is a list of COCO results. It has no names and sizes of pictures and no names of classes. "
+            'Make it the "annotations" of an object that also has "images" and "categories": those of the file for '
+            "which the results were made"
+        )
+    files, notes = files_to_read(source)
+    reader = _Reader(source, Annotations(source.path, NAME, [], {}, notes=notes), is_divided=len(files) > 1)
+    if source.part:
+        parts = [file.part if reader.is_divided else "" for file in files]
+        files = [files[k] for k in images_of_part(parts, source.part, source.path)]
+    for file in files:
+        reader.read(file)
+    return reader.finished()
 
 
-def _files(source: Source) -> dict[Path, Fields]:
-    """Return the COCO files with their fields. In a folder, those without an instance yield to those with some."""
-    if source.path.is_file():
-        return {source.path: source.fields} if _is_coco(source.fields) else {}
-    found = {file: fields for file in source.having_suffix(".json") if _is_coco(fields := json_fields(file))}
-    instances = {file: fields for file, fields in found.items() if file.stem.startswith("instances")}
-    return instances or found
+@dataclass
+class _Reader:
+    """Adds files to `annotations`. Its keys of images and categories are `id_text`.
 
+    `file_of_name` are the files by the pictures that they list. `n_maskless` counts the annotations without a mask by
+    what they have, `n_extras` those with something that is not read beside their mask.
+    """
 
-def _is_coco(fields: Fields) -> bool:
-    return "images" in fields and "annotations" in fields and bytes(fields["images"]).lstrip()[:1] == b"["
+    source: Source
+    annotations: Annotations
+    is_divided: bool
+    categories: dict[str, Category] = field(default_factory=dict)
+    attribute_names: dict[str, str] = field(default_factory=dict)
+    file_of_name: dict[str, Path] = field(default_factory=dict)
+    n_maskless: Counter[str] = field(default_factory=Counter)
+    n_extras: Counter[str] = field(default_factory=Counter)
 
+    def __post_init__(self) -> None:
+        self.folders = PictureFolders(self.source)
 
-def _part(file: Path, root: Path) -> str:
-    """Return the part that the folder or the name of the file names, or ""."""
-    return first_part((*reversed(file.relative_to(root).parent.parts), *file.stem.replace("-", "_").split("_")))
+    def read(self, file: CocoFile) -> None:
+        """Add one file."""
+        problems = self.annotations.problems
+        categories, attributes = (file.fields.get(key, NO_ENTRIES) for key in ("categories", "attributes"))
+        for _, category in each(categories, Category, file.file, "category", problems):
+            self._add_category(category, file.file)
+        for _, attribute in each(attributes, Attribute, file.file, "attribute", problems):
+            self.attribute_names[id_text(attribute.id)] = attribute.name
+        images = self._read_images(file)
+        ids: set[str] = set()
+        n_repeated = 0
+        for number, entry in each(file.entries, Annotation, file.file, "annotation", problems):
+            if entry.id is not None:
+                n_repeated += id_text(entry.id) in ids
+                ids.add(id_text(entry.id))
+            self._add_annotation(entry, number, images, file.file)
+        if n_repeated:
+            self._note(f"{file.file}: {n_repeated:,} annotations have the id of an earlier one; all are kept")
 
+    def finished(self) -> Annotations:
+        """Return the annotations with their classes and notes. Raise `UserError` if annotations have no mask at all."""
+        annotations = self.annotations
+        instances = [instance for image in annotations.images for instance in image.instances]
+        if not instances and self.n_maskless:
+            counts = ", ".join(f"{n:,} have {what}" for what, n in self.n_maskless.items())
+            raise UserError(
+                f"{self.source.path} is COCO's, but no annotation has a mask: {counts}. Mask R-CNN learns from masks, "
+                'which are polygons or runs under "segmentation"'
+            )
+        for what, n in self.n_maskless.items():
+            self._note(f"{self.source.path}: {n:,} annotations have {what}; they are left out")
+        for what, n in (+self.n_extras).items():
+            self._note(f"{self.source.path}: {n:,} annotations have {what}; of these, the masks alone are read")
+        self._leave_out_common_parent({instance.label for instance in instances})
+        kinds = list(self.categories.values())
+        repeated = {name for name, n in Counter(kind.text for kind in kinds).items() if n > 1}
+        if repeated:
+            self._note(f"several categories are called {', '.join(sorted(repeated))}; their ids tell them apart")
+        annotations.class_names = {
+            plain(kind.id): f"{kind.text} (id {id_text(kind.id)})" if kind.text in repeated else kind.text
+            for kind in kinds
+        } or None
+        if not kinds and instances:
+            self._note(f"{self.source.path} has no categories: classes are called by their ids")
+        annotations.frequencies = {plain(kind.id): kind.frequency for kind in kinds if kind.frequency}
+        annotations.attribute_names = self.attribute_names
+        return annotations
 
-def _read_file(annotations: Annotations, file: Path, fields: Fields, part: str) -> None:
-    """Add what one file lists."""
-    folder = f"{file.parent.relative_to(annotations.source).as_posix()}/" if annotations.source.is_dir() else ""
-    images: dict[Any, AnnotatedImage] = {}
-    for picture in decoded(fields["images"], list[Picture], file, "images"):
-        name = picture.file_name or (picture.coco_url or "").rpartition("/")[2]
-        height, width = (int(side) if side else None for side in (picture.height, picture.width))
-        source = file if annotations.source.is_dir() else None
-        images[picture.id] = AnnotatedImage(folder + name, [], (height, width), source=source, part=part)
-    annotations.images += images.values()
-    annotations.class_names = (annotations.class_names or {}) | {
-        category.id: str(category.name)
-        for category in decoded(fields.get("categories", NO_ENTRIES), list[Category], file, "categories")
-    }
-    ignored: Counter[str] = Counter()
-    for number, entry in each(fields["annotations"], Annotation, file, "annotation", annotations.problems):
-        row = entry.id if isinstance(entry.id, int) else number
-        if entry.image_id not in images:
-            message = f"image_id {entry.image_id!r} is not among the images"
-            annotations.problems.append(Problem(Kind.BAD_ROW, f"{file}, annotation {row}", message))
-            continue
-        if b"".join(bytes(entry.segmentation)[:MAX_EMPTY].split()) in NO_SEGMENTATION:
-            ignored["have a box and no mask" if entry.bbox else "have no mask"] += 1
-            continue
-        images[entry.image_id].instances.append(
+    def _note(self, line: str) -> None:
+        self.annotations.notes.append(line)
+
+    def _add_category(self, category: Category, file: Path) -> None:
+        known = self.categories.setdefault(id_text(category.id), category)
+        if known.text != category.text:
+            raise UserError(
+                f"{file}: the category id {id_text(category.id)} is {category.text!r} here and {known.text!r} before. "
+                "Give each category one id in all files"
+            )
+
+    def _read_images(self, file: CocoFile) -> dict[str, AnnotatedImage | None]:
+        """Return the images of a file by id, None for an id of several images, and add them to the annotations."""
+        problems = self.annotations.problems
+        pictures = list(each(file.fields["images"], Picture, file.file, "image", problems))
+        folder = self._picture_folder(file, [picture.name for _, picture in pictures])
+        images: dict[str, AnnotatedImage | None] = {}
+        image_of_name: dict[str, AnnotatedImage] = {}
+        n_joined = 0
+        for number, picture in pictures:
+            image = AnnotatedImage(
+                f"{folder}/{picture.name}" if folder and picture.name else picture.name,
+                hw=(picture.side("height"), picture.side("width")),
+                source=file.file if self.source.path.is_dir() else None,
+                part=file.part if self.is_divided else "",
+                absent=list(map(plain, picture.neg_category_ids)),
+                incomplete=list(map(plain, picture.not_exhaustive_category_ids)),
+            )
+            same = image_of_name.setdefault(image.name, image)
+            if image.name and same is not image and same.hw == image.hw:
+                n_joined += 1
+                image = same
+            key = id_text(picture.id)
+            if images.setdefault(key, image) is not image:
+                message = f"the id {key} is that of another image too, so whose its annotations are is unknown"
+                problems.append(Problem(Kind.BAD_ROW, f"{file.file}, image {number} ({image.name})", message))
+                images[key] = None
+        if n_joined:
+            self._note(f"{file.file}: {n_joined:,} images repeat the name of another, and are joined with it")
+        distinct = {id(image): image for image in images.values() if image is not None}
+        self.annotations.images += self._not_listed_before(file, list(distinct.values()))
+        return images
+
+    def _picture_folder(self, file: CocoFile, names: list[str]) -> str:
+        """Return the folder that the names of pictures lack. Those of a file that was given alone stay as they are."""
+        if self.source.path.is_dir():
+            return self.folders.folder_of(file, names)
+        self.annotations.folder_hint = file.part_word
+        return ""
+
+    def _not_listed_before(self, file: CocoFile, images: list[AnnotatedImage]) -> list[AnnotatedImage]:
+        """Return the images of a file that no file before it lists.
+
+        Raise `UserError` if an earlier file lists some, and this one has annotations.
+        """
+        listed = [image.name for image in images if image.name in self.file_of_name]
+        if listed:
+            other = self.file_of_name[listed[0]]
+            if file.entries:
+                raise UserError(
+                    f"{file.file} lists {len(listed):,} images that {other} lists too, such as {listed[0]}. Give one "
+                    "of the two files, or a folder with one of them"
+                )
+            self._note(f"{file.file}: {len(listed):,} images without annotations are left out; {other} lists them")
+        images = [image for image in images if image.name not in self.file_of_name]
+        self.file_of_name |= {image.name: file.file for image in images if image.name}
+        return images
+
+    def _add_annotation(
+        self, entry: Annotation, number: int, images: dict[str, AnnotatedImage | None], file: Path
+    ) -> None:
+        row = int(entry.id) if isinstance(entry.id, int | float) else number
+        image = images.get(id_text(entry.image_id))
+        if image is None:
+            fault = "belongs to several images" if id_text(entry.image_id) in images else "is not among the images"
+            message = f"image_id {entry.image_id!r} {fault}"
+            self.annotations.problems.append(Problem(Kind.BAD_ROW, f"{file}, annotation {row}", message))
+            return
+        if not has_mask(entry.segmentation):
+            has_box = bytes(entry.bbox) not in NOTHING
+            self.n_maskless["a box and no mask" if has_box else "neither mask nor box"] += 1
+            return
+        for key in ("keypoints", "attributes"):
+            self.n_extras[key] += bytes(getattr(entry, key)) not in NOTHING
+        category = self.categories.get(id_text(entry.category_id))
+        label = plain(entry.category_id if category is None else category.id)
+        image.instances.append(
             Instance(
-                entry.category_id,
-                partial(_draw, entry.segmentation),
+                UNNAMED_CLASS if label is None and not self.categories else label,
+                partial(draw, entry.segmentation, file),
                 row,
-                " ".join(map(str, entry.attribute_ids or ())),
+                " ".join(map(id_text, entry.attribute_ids or ())),
                 bool(entry.iscrowd),
                 entry.score,
             )
         )
-    annotations.notes += [f"{file}: {n:,} annotations {what} and are left out" for what, n in ignored.items()]
 
-
-def _draw(raw: msgspec.Raw, hw: tuple[int, int]) -> RLE:
-    """Draw a list of polygons, whose union is the mask, or an object of COCO's RLE."""
-    segmentation = msgspec.json.decode(raw)
-    if isinstance(segmentation, dict):
-        mask = RLE.from_coco(segmentation)
-        if mask.hw != hw:
-            raise RLEError(f"the runs are of a picture of {mask.hw[0]} x {mask.hw[1]}, not {hw[0]} x {hw[1]} (h x w)")
-        return mask
-    if not isinstance(segmentation, list):
-        raise RLEError(f"the segmentation {shortened(str(segmentation))} is neither polygons nor runs")
-    return RLE.from_polygons(segmentation if isinstance(segmentation[0], list) else [segmentation], hw)
-
-
-def write(data: Dataset, target: Path) -> None:
-    """Write one JSON file, annotation by annotation, with masks as compressed runs."""
-    categories = [{"id": i, "name": name} for i, name in zip(category_ids(data), data.class_names, strict=True)]
-    images = (
-        {"id": i + 1, "file_name": name, "height": data.hw(i)[0], "width": data.hw(i)[1]}
-        for i, name in enumerate(data.names)
-    )
-    with atomic(target) as temporary, open(temporary, "wb") as file:
-        file.write(b'{"categories": ' + encode(categories))
-        for key, entries in (("images", images), ("annotations", _entries(data))):
-            file.write(b',\n"%s": [' % key.encode())
-            for n, entry in enumerate(entries):
-                file.write((b",\n" if n else b"\n") + encode(entry))
-            file.write(b"]")
-        file.write(b"}\n")
-
-
-def category_ids(data: Dataset) -> list[int]:
-    """Return the class ids of `data` where all are integers, else 1, 2, ..."""
-    ids = data.class_ids
-    return ids if all(isinstance(i, int) for i in ids) else list(range(1, len(ids) + 1))
-
-
-def _entries(data: Dataset) -> Iterator[dict[str, Any]]:
-    ids, boxes, areas = category_ids(data), data.boxes.tolist(), data.masks.areas.tolist()
-    for k, (i, label) in enumerate(zip(data.image_index.tolist(), data.labels.tolist(), strict=True)):
-        x1, y1, x2, y2 = boxes[k]
-        entry = {
-            "id": k + 1,
-            "image_id": i + 1,
-            "category_id": ids[label - 1],
-            "bbox": [x1, y1, x2 - x1, y2 - y1],
-            "area": areas[k],
-            "iscrowd": int(data.crowd is not None and data.crowd[k]),
-            "segmentation": RLE(data.masks[k], data.hw(i)).to_coco(),
-        }
-        if data.attributes is not None and data.attributes[k]:
-            entry["attribute_ids"] = [int(a) if a.isdigit() else a for a in data.attributes[k].split()]
-        if data.scores is not None and not math.isnan(data.scores[k]):
-            entry["score"] = float(data.scores[k])
-        yield entry
+    def _leave_out_common_parent(self, used: set[Any]) -> None:
+        """Leave out a category without objects that is the supercategory of all others: Roboflow adds one."""
+        for key, category in self.categories.items():
+            others = [other for other in self.categories.values() if other is not category]
+            is_parent = bool(others) and all(str(other.supercategory) == category.text for other in others)
+            if is_parent and category.supercategory in NO_PARENT and plain(category.id) not in used:
+                del self.categories[key]
+                self._note(f"the category {category.text} has no objects and is that of all others: it is left out")
+                return

@@ -18,10 +18,10 @@ from maskrcnn import shapes
 from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations, Draw, Instance
 from maskrcnn.data.formats.attributes import join_attributes, split_attributes
 from maskrcnn.data.formats.cvat_masks import CvatMask, decode_cvat_mask, encode_cvat_mask
-from maskrcnn.data.formats.parts import part_named
 from maskrcnn.data.formats.source import Source
 from maskrcnn.data.formats.traits import Trait
 from maskrcnn.data.formats.xml_files import children, element, head_of, tag
+from maskrcnn.data.parts import part_named
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError

@@ -17,10 +17,10 @@ from PIL import Image
 from maskrcnn.data.formats.annotations import Annotations, Instance
 from maskrcnn.data.formats.class_file import class_folders, find_classes, read_class_file, write_class_file
 from maskrcnn.data.formats.mask_layout import MaskLayout, find_mask_files, place_in_part, set_parts
-from maskrcnn.data.formats.parts import first_part
 from maskrcnn.data.formats.source import Source
 from maskrcnn.data.formats.traits import Trait
 from maskrcnn.data.images import LOSSY, read_each, read_header, read_labels, read_mask
+from maskrcnn.data.parts import first_part
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import ImageError
@@ -65,10 +65,11 @@ def is_of_pictures(layout: MaskLayout) -> bool:
 
 def looks_like_masks(layout: MaskLayout) -> bool:
     """Whether one of the first mask files has the size of its picture and large areas of one value."""
-    for mask in [mask for mask in layout.masks if mask.picture is not None][:N_SAMPLES]:
+    pairs = [(mask.file, mask.picture.file) for mask in layout.masks if mask.picture is not None]
+    for file, picture_file in pairs[:N_SAMPLES]:
         try:
-            values = _numbers(mask.file)
-            picture = read_header(mask.picture.file)
+            values = _numbers(file)
+            picture = read_header(picture_file)
         except ImageError:
             continue
         if values.shape == picture.upright_hw and len(label_masks(values, None)[1].runs) <= MAX_RUNS * values.size:

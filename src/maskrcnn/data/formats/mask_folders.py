@@ -15,10 +15,10 @@ from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations, Draw,
 from maskrcnn.data.formats.class_file import class_folders, find_classes, read_class_file, write_class_file
 from maskrcnn.data.formats.label_images import is_of_pictures, looks_like_masks, on_picture
 from maskrcnn.data.formats.mask_layout import find_mask_files, place_in_part, set_parts
-from maskrcnn.data.formats.parts import first_part
 from maskrcnn.data.formats.source import Source
 from maskrcnn.data.formats.traits import Trait
 from maskrcnn.data.images import read_each, read_mask
+from maskrcnn.data.parts import first_part
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import ImageError
 from maskrcnn.files import named

@@ -21,10 +21,10 @@ Fields = dict[str, msgspec.Raw]
 
 
 class Source:
-    """A file or a folder. Raise `UserError` if there is none."""
+    """A file or a folder. Raise `UserError` if there is none. `part` is the one part that is read, all if empty."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, part: str = "") -> None:
+        self.path, self.part = path, part
         if not path.exists():
             raise UserError(f"{path}: there is no such file or folder")
 
@@ -74,7 +74,8 @@ def decoded(content: bytes | msgspec.Raw, type_: Any, path: Path, where: str = "
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         fault = error
     try:
-        return msgspec.convert(json.loads(bytes(content), parse_constant=lambda name: None), type_)
+        without_nan = json.dumps(json.loads(bytes(content), parse_constant=lambda name: None))
+        return msgspec.json.decode(without_nan, type=type_)
     except msgspec.ValidationError as error:
         fault = error
     except (ValueError, RecursionError, TypeError):
@@ -83,10 +84,11 @@ def decoded(content: bytes | msgspec.Raw, type_: Any, path: Path, where: str = "
 
 
 def each(
-    array: msgspec.Raw, type_: type[Entry], path: Path, noun: str, problems: list[Problem]
+    array: msgspec.Raw | list[msgspec.Raw], type_: type[Entry], path: Path, noun: str, problems: list[Problem]
 ) -> Iterator[tuple[int, Entry]]:
     """Yield the entries of a JSON array with their number, from 1. A malformed entry becomes a problem."""
-    for number, raw in enumerate(decoded(array, list[msgspec.Raw], path), 1):
+    entries = array if isinstance(array, list) else decoded(array, list[msgspec.Raw], path, f"the list of {noun}s")
+    for number, raw in enumerate(entries, 1):
         try:
             yield number, decoded(raw, type_, path, f"{noun} {number}")
         except UserError as error:

@@ -16,11 +16,11 @@ import numpy as np
 import yaml
 
 from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations, Instance
-from maskrcnn.data.formats.parts import first_part, part_named
 from maskrcnn.data.formats.source import Source, read_bytes
 from maskrcnn.data.formats.traits import Trait
 from maskrcnn.data.formats.yolo_rows import Row, RowKinds, read_rows
 from maskrcnn.data.names import PathIndex
+from maskrcnn.data.parts import first_part, part_named
 from maskrcnn.data.pictures import files_below, image_files
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.data.table import Dataset

@@ -1,0 +1,592 @@
+"""COCO's JSON: every layout, every way in which programs write it, and files that it must not take."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as mask_tools
+
+from maskrcnn import RLE, UserError, open_dataset
+from maskrcnn.data.formats import recognized, write_dataset
+from maskrcnn.data.formats.source import Source
+from maskrcnn.data.problem import Kind
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools
+
+HW = (40, 60)
+SQUARE = [10.0, 5.0, 30.0, 5.0, 30.0, 25.0, 10.0, 25.0]
+TRIANGLE = [40.0, 5.0, 55.5, 5.0, 47.25, 30.5]
+CATEGORIES = [{"id": 3, "name": "cat"}, {"id": 7, "name": "größe"}]
+
+
+def save_picture(path, hw=HW):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", hw[::-1], (90, 120, 60)).save(path)
+
+
+def image(image_id, name, hw=HW, **more):
+    return {"id": image_id, "file_name": name, "height": hw[0], "width": hw[1], **more}
+
+
+def annotation(annotation_id, image_id, segmentation, category_id=3, **more):
+    return {
+        "id": annotation_id,
+        "image_id": image_id,
+        "category_id": category_id,
+        "segmentation": segmentation,
+        "bbox": [10, 5, 20, 20],
+        "area": 400,
+        "iscrowd": 0,
+        **more,
+    }
+
+
+def coco(images, annotations, categories=CATEGORIES, **more):
+    return {"info": {}, "images": images, "annotations": annotations, "categories": categories, **more}
+
+
+def write_json(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
+    return path
+
+
+def one_file(folder, annotations, categories=CATEGORIES, images=None, **more):
+    """A JSON file beside the pictures a.png and b.png."""
+    for name in ("a.png", "b.png"):
+        save_picture(folder / "images" / name)
+    images = [image(1, "a.png"), image(2, "b.png")] if images is None else images
+    return write_json(folder / "data.json", coco(images, annotations, categories, **more))
+
+
+def opened(path, **options):
+    said = []
+    data = open_dataset(path, say=said.append, **options)
+    return data, "\n".join(said)
+
+
+def masks(data, i=0):
+    return [rle.to_mask() for rle in data.rles(i)]
+
+
+def drawn(*polygons, hw=HW):
+    """What pycocotools draws."""
+    rles = mask_tools.frPyObjects(list(polygons), *hw)
+    return mask_tools.decode(mask_tools.merge(rles)).astype(bool)
+
+
+def ring(hw=HW):
+    """A disc with a hole, and a part apart from it."""
+    y, x = np.mgrid[: hw[0], : hw[1]]
+    r = np.hypot(y - 20, x - 25)
+    mask = (r < 14) & (r > 6)
+    mask[30:34, 50:58] = True
+    return mask
+
+
+# ---- masks ------------------------------------------------------------------------------------------------------
+
+
+def pairs(polygon):
+    return [polygon[k : k + 2] for k in range(0, len(polygon), 2)]
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        [SQUARE, TRIANGLE],
+        [pairs(SQUARE), pairs(TRIANGLE)],
+        [[SQUARE], [TRIANGLE]],
+        [SQUARE, TRIANGLE, [1.0, 2.0], [3.0, 4.0, 8.0, 9.0]],
+        [SQUARE, [], TRIANGLE],
+    ],
+    ids=["polygons", "pairs", "nested", "with a point and a line", "with an empty one"],
+)
+def test_polygons_are_drawn_by_the_rule_of_coco(tmp_path, segmentation):
+    data, _ = opened(one_file(tmp_path, [annotation(1, 1, segmentation)]))
+    assert np.array_equal(masks(data)[0], drawn(SQUARE, TRIANGLE))
+
+
+@pytest.mark.parametrize("segmentation", [SQUARE, pairs(SQUARE), [[int(v) for v in SQUARE]]])
+def test_one_polygon_may_lack_its_list(tmp_path, segmentation):
+    data, _ = opened(one_file(tmp_path, [annotation(1, 1, segmentation)]))
+    assert np.array_equal(masks(data)[0], drawn(SQUARE))
+
+
+def test_runs_are_read_in_both_forms(tmp_path):
+    rle = RLE.from_mask(ring())
+    uncompressed = {"size": list(HW), "counts": rle.counts()}
+    file = one_file(
+        tmp_path,
+        [annotation(1, 1, rle.to_coco()), annotation(2, 1, uncompressed, iscrowd=1), annotation(3, 2, [rle.to_coco()])],
+    )
+    data, said = opened(file)
+    assert all(np.array_equal(mask, ring()) for mask in masks(data) + masks(data, 1))
+    assert data.crowd.tolist() == [False, True, False]
+    assert "2 instances, 1 crowd region" in said
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "fault"),
+    [
+        ([[1, 2, 3, 4, 5]], "5 numbers"),
+        ([[1, 2, 3, 4, 5, None]], "neither polygons nor runs"),
+        ("1 3 5 2", "neither polygons nor runs"),
+        ([["1", "2", "3", "4", "5", "6"]], "neither polygons nor runs"),
+        ([[True] * 6], "neither polygons nor runs"),
+        (7, "neither polygons nor runs"),
+        ([[[[[[SQUARE]]]]]], "neither polygons nor runs"),
+        ({"counts": [0, 4]}, 'needs "size" and "counts"'),
+        ({"size": [40, 60], "counts": [5, 10]}, "add up to 15"),
+        ({"size": [60, 40], "counts": [2400]}, "60 x 40, not 40 x 60 .*swapped"),
+        ({"size": [40, 61], "counts": [2440]}, r"40 x 61, not 40 x 60 \(height x width\)$"),
+        ([[0.1, 0.2, 0.5, 0.2, 0.5, 0.7]], "fractions of the picture; COCO's are in pixels"),
+        ([[1e300, 2, 3, 4, 5, 6]], "x coordinate 1e"),
+    ],
+)
+def test_a_malformed_mask_is_named_with_its_annotation(tmp_path, segmentation, fault):
+    file = one_file(tmp_path, [annotation(41, 1, [SQUARE]), annotation(42, 2, segmentation)])
+    with pytest.raises(UserError, match=r"annotation 42: image b\.png: ") as caught:
+        opened(file)
+    assert len(str(caught.value).splitlines()) == 3
+    data, _ = opened(file, bad="skip")
+    assert data.n_instances == 1
+    [problem] = data.problems
+    assert problem.kind == Kind.BAD_ROW
+    assert re.search(fault, problem.message)
+
+
+def test_a_small_square_at_the_origin_is_no_fraction(tmp_path):
+    data, _ = opened(one_file(tmp_path, [annotation(1, 1, [[0, 0, 1, 0, 1, 1, 0, 1]])]))
+    assert data.n_instances == 1
+
+
+def test_nan_is_an_error_of_its_annotation(tmp_path):
+    text = json.dumps(
+        coco([image(1, "a.png")], [annotation(5, 1, [[float("nan"), *SQUARE[1:]]]), annotation(6, 1, [SQUARE])])
+    )
+    one_file(tmp_path, [])
+    file = write_json(tmp_path / "data.json", text)
+    data, _ = opened(file, bad="skip")
+    assert data.rows.tolist() == [6]
+    assert "annotation 5" in data.problems[0].place
+
+
+@pytest.mark.parametrize("nothing", [None, [], [[]], "", {}, "indented"])
+def test_annotations_without_a_mask_are_counted(tmp_path, nothing):
+    file = one_file(
+        tmp_path, [annotation(1, 1, [SQUARE]), annotation(2, 1, nothing), annotation(3, 2, nothing, bbox=[])]
+    )
+    if nothing == "indented":
+        text = json.dumps(json.loads(file.read_text()), indent=8).replace(
+            '"indented"', "[\n            [\n        ]\n    ]"
+        )
+        file.write_text(text)
+    data, said = opened(file)
+    assert data.n_instances == 1
+    assert "1 annotations have a box and no mask; they are left out" in said
+    assert "1 annotations have neither mask nor box; they are left out" in said
+
+
+def test_data_of_boxes_alone_is_refused(tmp_path):
+    file = one_file(tmp_path, [annotation(1, 1, []), annotation(2, 2, None)])
+    with pytest.raises(UserError, match="no annotation has a mask: 2 have a box and no mask"):
+        opened(file)
+
+
+# ---- ids, names and sizes ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", [str, float, int], ids=["text", "float", "integer"])
+@pytest.mark.parametrize("referring", [str, float, int], ids=["text", "float", "integer"])
+def test_one_id_may_be_written_in_several_ways(tmp_path, form, referring):
+    images = [image(form(5), "a.png"), image(form(8), "b.png")]
+    categories = [{"id": form(c["id"]), "name": c["name"]} for c in CATEGORIES]
+    annotations = [annotation(1, referring(8), [SQUARE], referring(7))]
+    data, _ = opened(one_file(tmp_path, annotations, categories, images), bad="skip")
+    if str in (form, referring) and float in (form, referring):
+        assert data.n_instances in (0, 1)  # "5.0" is a text like others
+    else:
+        assert data.counts.tolist() == [0, 1]
+        assert data.class_names[data.labels[0] - 1] == "größe"
+
+
+def test_class_ids_are_those_of_the_file(tmp_path):
+    data, _ = opened(one_file(tmp_path, [annotation(1, 1, [SQUARE], 7)]))
+    assert data.class_ids == [3, 7]
+    assert data.class_names == ["cat", "größe"]
+    assert data.labels.tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "images/a.png",
+        "train/sub/a.png",
+        r"C:\data\images\a.png",
+        "https://host/bucket/a.png?x=1",
+        "./a.png",
+        "a%20b.png",
+    ],
+)
+def test_names_may_have_folders_and_addresses(tmp_path, name):
+    save_picture(tmp_path / "images" / "a b.png")
+    data, _ = opened(one_file(tmp_path, [annotation(1, 1, [SQUARE])], images=[image(1, name)]))
+    assert data.files[0].name == ("a b.png" if "%20" in name else "a.png")
+
+
+def test_names_of_a_file_that_is_given_alone_stay_as_they_are(tmp_path):
+    data, _ = opened(one_file(tmp_path, [annotation(1, 1, [SQUARE])]))
+    assert data.names == ["a.png", "b.png"]
+    assert data.parts is None
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"height": None, "width": None}, {"height": 0, "width": 0}, {"height": "40", "width": "60.0"}]
+)
+def test_sizes_may_be_missing(tmp_path, sizes):
+    data, _ = opened(one_file(tmp_path, [annotation(1, 1, [SQUARE])], images=[image(1, "a.png") | sizes]))
+    assert data.hw(0) == HW
+
+
+def test_a_size_that_differs_from_the_picture_is_named(tmp_path):
+    file = one_file(tmp_path, [annotation(1, 1, [SQUARE])], images=[image(1, "a.png", (60, 40))])
+    with pytest.raises(UserError, match=r"image a\.png: height, width are 60, 40, but .* swapped"):
+        opened(file)
+
+
+def test_an_annotation_of_an_unknown_image_or_class_is_named(tmp_path):
+    file = one_file(tmp_path, [annotation(1, 1, [SQUARE]), annotation(2, 99, [SQUARE]), annotation(3, 1, [SQUARE], 99)])
+    data, _ = opened(file, bad="skip")
+    assert sorted(str(p).partition("data.json, ")[2] for p in data.problems) == [
+        "annotation 2: image_id 99 is not among the images",
+        "annotation 3: image a.png: the class 99 is not among those that the file lists",
+    ]
+
+
+@pytest.mark.parametrize("entry", [None, 7, "text", [], {"id": 2}, {"image_id": [1]}, {"image_id": 1, "iscrowd": "no"}])
+def test_a_malformed_entry_is_named_and_not_the_end(tmp_path, entry):
+    file = one_file(tmp_path, [annotation(1, 1, [SQUARE]), entry])
+    with pytest.raises(UserError, match="annotation 2: "):
+        opened(file)
+    assert opened(file, bad="skip")[0].n_instances == 1
+
+
+def test_a_malformed_image_is_named_and_not_the_end(tmp_path):
+    file = one_file(tmp_path, [annotation(1, 1, [SQUARE])], images=[image(1, "a.png"), {"file_name": "b.png"}])
+    with pytest.raises(UserError, match=r"image 2: .*`id`"):
+        opened(file)
+    assert opened(file, bad="skip")[0].names == ["a.png"]
+
+
+def test_images_with_one_id_lose_their_annotations_and_are_named(tmp_path):
+    file = one_file(tmp_path, [annotation(1, 1, [SQUARE]), annotation(2, 2, [SQUARE])],
+                    images=[image(1, "a.png"), image(1, "b.png"), image(2, "c.png")])  # fmt: skip
+    save_picture(tmp_path / "images" / "c.png")
+    data, _ = opened(file, bad="skip")
+    assert data.names == ["c.png"]
+    assert any("image 2 (b.png): the id 1 is that of another image too" in str(p) for p in data.problems)
+    assert any("annotation 1: image_id 1 belongs to several images" in str(p) for p in data.problems)
+
+
+def test_entries_of_one_picture_are_joined(tmp_path):
+    """Converters that write an image for each annotation."""
+    file = one_file(tmp_path, [annotation(1, 1, [SQUARE]), annotation(2, 2, [TRIANGLE])],
+                    images=[image(1, "a.png"), image(2, "a.png")])  # fmt: skip
+    data, said = opened(file)
+    assert data.names == ["a.png"]
+    assert data.counts.tolist() == [2]
+    assert "1 images repeat the name of another" in said
+
+
+def test_no_image_is_lost_for_its_name(tmp_path):
+    """Images without a name, and two of one name and different sizes, are findings each."""
+    images = [image(1, "a.png"), image(2, "a.png", (41, 60)), image(3, None), image(4, None)]
+    data, _ = opened(one_file(tmp_path, [annotation(k, k, [SQUARE]) for k in (1, 2, 3, 4)], images=images), bad="skip")
+    assert data.names == ["a.png"]
+    assert sum("has no name" in str(problem) for problem in data.problems) == 2
+    assert sum("is the file a.png, which 'a.png' names too" in str(problem) for problem in data.problems) == 1
+
+
+def test_repeated_annotation_ids_are_said(tmp_path):
+    _, said = opened(one_file(tmp_path, [annotation(1, 1, [SQUARE]), annotation(1, 2, [SQUARE])]))
+    assert "1 annotations have the id of an earlier one; all are kept" in said
+
+
+# ---- categories -------------------------------------------------------------------------------------------------
+
+
+def test_the_category_that_roboflow_adds_is_left_out(tmp_path):
+    categories = [
+        {"id": 0, "name": "fish", "supercategory": "none"},
+        {"id": 1, "name": "tuna", "supercategory": "fish"},
+        {"id": 2, "name": "cod", "supercategory": "fish"},
+    ]
+    data, said = opened(one_file(tmp_path, [annotation(1, 1, [SQUARE], 2)], categories))
+    assert data.class_ids == [1, 2]
+    assert "the category fish has no objects and is that of all others: it is left out" in said
+    data, _ = opened(one_file(tmp_path, [annotation(1, 1, [SQUARE], 0)], categories))
+    assert data.class_ids == [0, 1, 2], "it has an object"
+
+
+def test_a_rare_category_is_no_parent(tmp_path):
+    categories = [{"id": k, "name": name, "supercategory": "animal"} for k, name in enumerate(("animal", "cat", "dog"))]
+    data, _ = opened(one_file(tmp_path, [annotation(1, 1, [SQUARE], 1)], categories))
+    assert data.class_ids == [0, 1, 2], "its supercategory is a name, as that of COCO's person"
+
+
+def test_categories_of_one_name_are_told_apart(tmp_path):
+    categories = [{"id": 1, "name": "cell"}, {"id": 2, "name": "cell"}, {"id": 3}]
+    data, said = opened(one_file(tmp_path, [annotation(1, 1, [SQUARE], 2)], categories))
+    assert data.class_names == ["cell (id 1)", "cell (id 2)", "3"]
+    assert "several categories are called cell" in said
+
+
+def test_annotations_without_categories_are_of_their_ids(tmp_path):
+    data, said = opened(one_file(tmp_path, [annotation(1, 1, [SQUARE], 4), annotation(2, 1, [SQUARE], "x")], []))
+    assert data.class_ids == [4, "x"]
+    assert "has no categories" in said
+    data, _ = opened(one_file(tmp_path, [annotation(1, 1, [SQUARE], None)], []))
+    assert data.class_names == ["object"]
+
+
+def test_attributes_of_fashionpedia_keep_their_names(tmp_path):
+    attributes = [{"id": 20, "name": "symmetrical", "supercategory": "silhouette"}, {"id": 44, "name": "mini (length)"}]
+    file = one_file(tmp_path, [annotation(1, 1, [SQUARE], attribute_ids=[20, 44])], attributes=attributes)
+    data, _ = opened(file)
+    assert data.attributes.tolist() == ["20 44"]
+    assert data.attribute_names == {"20": "symmetrical", "44": "mini (length)"}
+    write_dataset(data, tmp_path / "out.json", "coco")
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert written["attributes"] == [{"id": 20, "name": "symmetrical"}, {"id": 44, "name": "mini (length)"}]
+    assert written["annotations"][0]["attribute_ids"] == [20, 44]
+
+
+def test_what_is_not_read_beside_masks_is_counted(tmp_path):
+    file = one_file(tmp_path, [annotation(1, 1, [SQUARE], keypoints=[1, 2, 2], attributes={"occluded": False}),
+                               annotation(2, 1, [SQUARE], keypoints=[], attributes={})])  # fmt: skip
+    _, said = opened(file)
+    assert "1 annotations have keypoints; of these, the masks alone are read" in said
+    assert "1 annotations have attributes; of these, the masks alone are read" in said
+
+
+# ---- folders ----------------------------------------------------------------------------------------------------
+
+
+def layout(folder, places, names=("0.png", "1.png"), prefix=""):
+    """A file and a folder of pictures for each (file, pictures), with the same names everywhere but other objects."""
+    for k, (file, pictures) in enumerate(places):
+        for name in names:
+            save_picture(folder / pictures / name)
+        images = [image(n, prefix + name) for n, name in enumerate(names)]
+        write_json(folder / file, coco(images, [annotation(1, k, [SQUARE])]))
+
+
+LAYOUTS = {
+    "coco": [
+        ("annotations/instances_train2017.json", "train2017"), ("annotations/instances_val2017.json", "val2017"),
+    ],
+    "coco in images": [
+        ("annotations/instances_train.json", "images/train"), ("annotations/instances_val.json", "images/val"),
+    ],
+    "roboflow": [("train/_annotations.coco.json", "train"), ("valid/_annotations.coco.json", "valid")],
+    "flat": [("train.json", "train"), ("val.json", "val")],
+    "other words": [("Training.json", "pictures/TRAIN"), ("validation.json", "pictures/Val")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_pictures_are_those_of_the_part(tmp_path, name):
+    layout(tmp_path, LAYOUTS[name])
+    data, said = opened(tmp_path)
+    assert data.part_sizes == {"train": 2, "val": 2}
+    assert "parts: train (2 images), val (2 images)" in said
+    for k, (_, pictures) in enumerate(LAYOUTS[name]):
+        part = data.part(("train", "val")[k])
+        assert part.files == [tmp_path / pictures / "0.png", tmp_path / pictures / "1.png"]
+        assert part.counts.tolist() == [k == 0, k == 1]
+    assert opened(tmp_path, part="valid")[0].files == data.part("val").files
+
+
+@pytest.mark.parametrize("name", ["coco", "coco in images", "flat"])
+@pytest.mark.parametrize("k", [0, 1], ids=["train", "val"])
+def test_one_file_of_a_layout_finds_the_pictures_of_its_part(tmp_path, name, k):
+    layout(tmp_path, LAYOUTS[name])
+    file, pictures = LAYOUTS[name][k]
+    data, _ = opened(tmp_path / file)
+    assert data.files == [tmp_path / pictures / "0.png", tmp_path / pictures / "1.png"]
+    assert data.names == ["0.png", "1.png"]
+
+
+def test_pictures_may_lie_elsewhere(tmp_path):
+    layout(tmp_path / "all", LAYOUTS["coco"])
+    (tmp_path / "all" / "annotations").rename(tmp_path / "json")
+    data, _ = opened(tmp_path / "json", images=tmp_path / "all")
+    assert [file.parent.name for file in data.files] == ["train2017"] * 2 + ["val2017"] * 2
+
+
+def test_names_that_have_the_folder_keep_it(tmp_path):
+    layout(tmp_path, [("a_train.json", "images/train"), ("a_val.json", "images/val")], prefix="")
+    for part in ("train", "val"):
+        content = json.loads((tmp_path / f"a_{part}.json").read_text())
+        for entry in content["images"]:
+            entry["file_name"] = f"images/{part}/{entry['file_name']}"
+        write_json(tmp_path / f"a_{part}.json", content)
+    data, _ = opened(tmp_path)
+    assert data.names == ["images/train/0.png", "images/train/1.png", "images/val/0.png", "images/val/1.png"]
+
+
+def test_other_files_of_coco_are_left_out_and_said(tmp_path):
+    layout(tmp_path, LAYOUTS["coco"])
+    images = [image(0, "0.png"), image(1, "1.png")]
+    folder = tmp_path / "annotations"
+    write_json(folder / "captions_train2017.json", coco(images, [{"id": 1, "image_id": 0, "caption": "two cats"}], []))
+    write_json(
+        folder / "person_keypoints_train2017.json", coco(images, [annotation(1, 0, [SQUARE], keypoints=[1, 1, 2])])
+    )
+    write_json(folder / "image_info_train2017.json", coco(images, []))
+    write_json(folder / "image_info_test2017.json", coco([image(9, "9.png")], []))
+    save_picture(tmp_path / "test2017" / "9.png")
+    (folder / "notes.json").write_text("{ this is no JSON")
+    data, said = opened(tmp_path)
+    assert data.part_sizes == {"test": 1, "train": 2, "val": 2}
+    assert data.n_instances == 2
+    assert (
+        "left out beside the files of masks: annotations/captions_train2017.json, annotations/person_keypoints" in said
+    )
+    assert "image_info_train2017.json: 2 images without annotations are left out" in said
+
+
+@pytest.mark.parametrize("entry", [{"caption": "a cat"}, {"category_id": 3}])
+def test_captions_and_labels_are_refused(tmp_path, entry):
+    file = one_file(tmp_path, [{"id": 1, "image_id": 1, **entry}])
+    with pytest.raises(
+        UserError, match=r"no file has masks of objects: data\.json has captions or classes of whole images"
+    ):
+        opened(file)
+
+
+def test_a_list_of_results_is_refused_with_the_way(tmp_path):
+    file = one_file(tmp_path, [])
+    results = [{"image_id": 1, "category_id": 3, "segmentation": RLE.from_mask(ring()).to_coco(), "score": 0.5}]
+    write_json(tmp_path / "results.json", results)
+    with pytest.raises(UserError, match=r'list of COCO results.* "images" and "categories"'):
+        opened(tmp_path / "results.json")
+    content = json.loads(file.read_text()) | {"annotations": results}
+    data, _ = opened(write_json(file, content))
+    assert data.scores.tolist() == [0.5]
+    assert np.array_equal(masks(data)[0], ring())
+
+
+def test_two_files_of_the_same_images_are_refused(tmp_path):
+    file = one_file(tmp_path, [annotation(1, 1, [SQUARE])])
+    write_json(tmp_path / "copy.json", file.read_text())
+    with pytest.raises(
+        UserError, match=r"data\.json lists 2 images that .*copy\.json lists too, such as images/a\.png"
+    ):
+        opened(tmp_path)
+
+
+def test_files_whose_categories_disagree_are_refused(tmp_path):
+    layout(tmp_path, LAYOUTS["roboflow"])
+    content = json.loads((tmp_path / "valid/_annotations.coco.json").read_text())
+    content["categories"] = [{"id": 3, "name": "dog"}]
+    write_json(tmp_path / "valid/_annotations.coco.json", content)
+    with pytest.raises(UserError, match="category id 3 is 'dog' here and 'cat' before"):
+        opened(tmp_path)
+
+
+def test_a_part_that_is_missing_is_named(tmp_path):
+    layout(tmp_path, LAYOUTS["flat"])
+    with pytest.raises(UserError, match="no part 'test'; its parts are train, val"):
+        opened(tmp_path, part="test")
+    with pytest.raises(UserError, match="no part 'val'; it is not divided into parts"):
+        opened(tmp_path / "train.json", part="val")
+    with pytest.raises(UserError, match="no part 'train'"):
+        opened(one_file(tmp_path / "one", [annotation(1, 1, [SQUARE])]).parent, part="train")
+
+
+def test_one_part_is_read_without_the_others(tmp_path):
+    layout(tmp_path, LAYOUTS["flat"])
+    content = json.loads((tmp_path / "train.json").read_text())
+    content["annotations"].append(annotation(9, 0, [[1, 2, 3, 4, 5]]))
+    write_json(tmp_path / "train.json", content)
+    assert opened(tmp_path, part="val")[0].n_instances == 1
+    with pytest.raises(UserError, match="annotation 9"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['{"images": [], "annotations": [', '{"images": [1, 2', "[" * 100_000, '{"images": {}, "annotations": []}', "", "7", "[]", "[[1]]",
+     '[{"image_id": 3}]', '{"shapes": [], "imagePath": "a.png"}', '{"version": "1", "images": []}', "\ud800"],
+)  # fmt: skip
+def test_a_file_that_is_not_cocos_is_not_taken(tmp_path, content):
+    """A damaged one is named where it has COCO's keys."""
+    file = tmp_path / "data.json"
+    file.write_bytes(content.encode("utf-8", "surrogatepass"))
+    for path in (file, tmp_path):
+        with pytest.raises(UserError, match=r"not recognised|cannot be read"):
+            recognized(Source(path))
+
+
+@pytest.mark.parametrize("text", ["\ufeff%s", "\r\n%s\r\n", " \n%s"], ids=["mark", "CRLF", "blanks"])
+def test_marks_and_blanks_before_the_object_do_not_matter(tmp_path, text):
+    file = one_file(tmp_path, [annotation(1, 1, [SQUARE])])
+    file.write_text(text % file.read_text(), "utf-8", newline="")
+    assert opened(file)[0].n_instances == 1
+
+
+def test_names_do_not_lead_out_of_the_folder(tmp_path):
+    save_picture(tmp_path / "secret.png")
+    file = one_file(tmp_path / "data", [annotation(1, 1, [SQUARE])], images=[image(1, "../../secret.png")])
+    with pytest.raises(UserError, match=r"secret\.png' is not in the folder"):
+        opened(file)
+
+
+# ---- writing ----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_written_is_read_again(tmp_path):
+    crowd = {"size": list(HW), "counts": RLE.from_mask(ring()[::-1]).counts()}
+    file = one_file(
+        tmp_path,
+        [
+            annotation(1, 1, RLE.from_mask(ring()).to_coco(), 7, score=0.25, attribute_ids=[4]),
+            annotation(2, 1, [SQUARE, TRIANGLE], 3),
+            annotation(3, 2, crowd, 3, iscrowd=1),
+        ],
+        images=[image(1, "ä b.png"), image(2, "b.png"), image(3, "empty.png")],
+    )
+    for name in ("ä b.png", "empty.png"):
+        save_picture(tmp_path / "images" / name)
+    data, _ = opened(file)
+    write_dataset(data, tmp_path / "out.json", "coco")
+    again, _ = opened(tmp_path / "out.json")
+    assert again.fingerprint() == data.fingerprint()
+    assert (again.class_ids, again.class_names) == (data.class_ids, data.class_names)
+    assert again.crowd.tolist() == data.crowd.tolist()
+    assert again.attributes.tolist() == data.attributes.tolist()
+    assert np.array_equal(again.scores, data.scores, equal_nan=True)
+    for entry in json.loads((tmp_path / "out.json").read_text())["annotations"]:
+        assert entry["area"] == mask_tools.area(entry["segmentation"])
+        assert entry["bbox"] == mask_tools.toBbox(entry["segmentation"]).tolist()
+
+
+@pytest.mark.shared
+def test_samples_of_another_program(shared):
+    """What datumaro tests its own reader with, in five layouts."""
+    folder = shared / "data" / "formats" / "datumaro" / "coco_dataset"
+    for name in ("coco", "coco_roboflow", "mmdet_coco", "coco_instances"):
+        data, said = opened(folder / name)
+        assert [file.name for file in data.files] == ["a.jpg", "b.jpg"]
+        assert data.part_sizes == {"train": 1, "val": 1}
+        assert (data.class_ids, data.class_names) == ([1, 2, 4], ["a", "b", "c"])
+        assert data.masks.areas.tolist() == [2, 20]
+        assert data.crowd.tolist() == [False, True]
+        assert "1 annotations have a box and no mask" in said
+    for name in ("coco_captions", "coco_labels"):
+        with pytest.raises(UserError, match="no file has masks of objects"):
+            opened(folder / name)
