@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 from cyclopts.validators import Number
 from rich.box import SIMPLE
 from rich.console import Console
@@ -51,9 +51,19 @@ def progress_bar(total: int, title: str) -> Iterator[Callable[[int], None]]:
         yield lambda n_done: bar.update(task, completed=n_done)
 
 
+def whole_number(_: Any, tokens: Sequence[Token]) -> int:
+    """Convert a word of the command line to an integer. cyclopts would round 1.5. Raise `ValueError`."""
+    word = tokens[0].value
+    try:
+        return int(word)
+    except ValueError:
+        raise ValueError(f"{word!r} is not a whole number") from None
+
+
 Proposals = Annotated[
     int | None,
     Parameter(
+        converter=whole_number,
         validator=Number(gte=1),
         group="Prediction",
         help="Maximum number of proposals of an image. Default: the model's.",
@@ -80,7 +90,7 @@ class ReadOptions:
     """Each start is an offset from the end of the previous run."""
     unlisted: Literal["ignore", "empty"] = "ignore"
     """Images that the CSV does not list: ignore them, or keep them as images without objects."""
-    depth: int | None = None
+    depth: Annotated[int | None, Parameter(converter=whole_number)] = None
     """Bits that pictures of more than 8 bits use. Default: the smallest usual depth that holds all of them."""
     exif: Exif = "turn"
     """Pictures with an EXIF orientation: turn them upright, or leave them as stored because masks were drawn so."""
@@ -129,7 +139,7 @@ class DataOptions(ReadOptions):
         return replace(self, images=images, class_names=class_names)
 
 
-Seed = Annotated[int, Parameter(validator=Number(gte=0, lt=2**32))]
+Seed = Annotated[int, Parameter(converter=whole_number, validator=Number(gte=0, lt=2**32))]
 Json = Annotated[bool, Parameter(name="--json", negative="")]
 Model = Annotated[
     Path, Parameter(help="Run folder, model file or bundle, or the name of a shipped model such as nuclei.")
