@@ -11,7 +11,7 @@ import polars as pl
 
 from maskrcnn.config import Exif
 from maskrcnn.data.formats.dialects import CocoColumn, read_coco, translate_numbers
-from maskrcnn.data.formats.mask_files import read_mask_files
+from maskrcnn.data.formats.mask_files import describe_object, read_mask_files
 from maskrcnn.data.formats.mask_texts import MaskTexts, Numbering, find_better_option
 from maskrcnn.kernels.runs import count_pieces
 from maskrcnn.rle import BadRuns, RunTable
@@ -54,7 +54,7 @@ def read_mask_column(
         masks, bad = read_mask_files(texts.to_list(), hw, folders, exif)
         n_empty = int((masks.areas == 0).sum()) - len(bad)
         empty = f"; {n_empty:,} of {len(texts):,} have none" if n_empty else ""
-        is_read = f"is read as the name of a mask file, whose nonzero pixels are the object{empty}"
+        is_read = f"is read as the name of a mask file, {describe_object(texts.to_list())}{empty}"
         return MaskColumn(masks, bad, is_read, is_numbered=False)
     mask_texts = MaskTexts(texts, hw)
     note = None
