@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from maskrcnn.config import Exif
 from maskrcnn.data.formats import encoded_pixels
+from maskrcnn.data.formats.packed import TABLE_SUFFIXES
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError, say
 
@@ -42,9 +43,9 @@ def open_dataset(
     source = Path(source)
     if not source.exists():
         raise UserError(f"{source}: there is no such file")
-    if source.is_dir() or source.suffix.lower() not in (".csv", ".tsv", ".txt", ".gz", ".zip"):
+    if source.is_dir() or source.suffix.lower() not in TABLE_SUFFIXES:
         raise UserError(
-            f"{source} is not a CSV file (.csv, .tsv, .txt, .gz or .zip) of run-length masks with columns like "
+            f"{source} is not a CSV file ({', '.join(TABLE_SUFFIXES)}) of run-length masks with columns like "
             "ImageId,EncodedPixels; no other format is supported"
         )
     data = encoded_pixels.read(

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import codecs
 import csv
-import gzip
-import lzma
 import re
-import zipfile
-import zlib
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import polars as pl
 
 from maskrcnn.data.formats.columns import is_known_header
-from maskrcnn.data.pictures import is_hidden
+from maskrcnn.data.formats.packed import read_content
 from maskrcnn.errors import UserError
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
@@ -32,10 +28,6 @@ MARKS = {
 """Encoding of a text by its first bytes."""
 
 UTF_8 = ("UTF-8", "UTF-8-SIG")
-GZIP_MARK, ZIP_MARK = b"\x1f\x8b", b"PK\x03\x04"
-
-PACKING_ERRORS = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
-"""What a damaged archive raises, beside `OSError` of gzip and bz2."""
 
 SAMPLE_BYTES, SAMPLE_LINES, MAX_HEADER = 1_000_000, 200, 100_000
 """What separators are sought in: bytes of the file, lines of these, and characters of the header."""
@@ -63,7 +55,7 @@ def read_table(source: Path, column_names: Collection[str]) -> Separated:
 
     `column_names` are columns that the user named.
     """
-    content, encoding = _decoded(_content(source))
+    content, encoding = _decoded(read_content(source))
     sample = content[:SAMPLE_BYTES].decode(errors="replace")
     separator = _find_separator(sample, column_names)
     try:
@@ -75,30 +67,6 @@ def read_table(source: Path, column_names: Collection[str]) -> Separated:
     if table.height == 0:
         raise UserError(f"{source} has a header but no rows")
     return Separated(table, separator, encoding)
-
-
-def _content(source: Path) -> bytes:
-    """Return the bytes of a file, or of the one in it if it is compressed. Raise `UserError`."""
-    try:
-        with open(source, "rb") as file:
-            start = file.read(4)
-        if start.startswith(GZIP_MARK):
-            with gzip.open(source) as packed:
-                return packed.read()
-        if start.startswith(ZIP_MARK):
-            with zipfile.ZipFile(source) as archive:
-                return archive.read(_only_member(archive, source))
-        return source.read_bytes()
-    except (*PACKING_ERRORS, OSError, RuntimeError, NotImplementedError) as error:
-        raise UserError(f"{source} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-
-
-def _only_member(archive: zipfile.ZipFile, source: Path) -> str:
-    names = [name for name in archive.namelist() if not name.endswith("/") and not is_hidden(PurePosixPath(name))]
-    if len(names) != 1:
-        held = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
-        raise UserError(f"{source} holds {len(names)} files ({held}), not one table; unpack it and name the table")
-    return names[0]
 
 
 def _decoded(content: bytes) -> tuple[bytes, str]:
