@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
 from cyclopts.validators import Number
+from pydantic import BeforeValidator
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import Progress
@@ -71,6 +72,11 @@ Proposals = Annotated[
 ]
 
 
+def _words(value: Any) -> Any:
+    """Return what a run stores of --class-names as words. Older runs stored a path, or null."""
+    return () if value is None else (value,) if isinstance(value, str) else value
+
+
 @Parameter(name="*", group="Data")
 @dataclass(frozen=True)
 class ReadOptions:
@@ -80,8 +86,8 @@ class ReadOptions:
     """Image folder. Default: images/, train/ or NAME/ beside NAME.csv, or the CSV's own folder."""
     column: tuple[str, ...] = ()
     """Name a column that is not recognised: image=NAME, rle=NAME, class=NAME, height=NAME or width=NAME."""
-    class_names: Path | None = None
-    """JSON file that maps class ids to names, such as {"1": "cat"}."""
+    class_names: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
+    """Names of the sorted class ids, or a file: JSON such as {"1": "cat"}, or a text with a name on each line."""
     order: Literal["column", "row"] = "column"
     """Order in which runs number the pixels: column by column (Kaggle, COCO) or row by row."""
     origin: Literal[0, 1] = 1
@@ -109,7 +115,7 @@ class ReadOptions:
             source,
             self.images,
             columns=columns,
-            class_names=self.class_names,
+            class_names=self._file_of_names() or self.class_names or None,
             order=self.order,
             origin=self.origin,
             relative=self.relative,
@@ -119,6 +125,13 @@ class ReadOptions:
             exif=self.exif,
             say=say,
         )
+
+    def _file_of_names(self) -> Path | None:
+        from maskrcnn.data.formats.classes import is_file_of_names
+
+        if len(self.class_names) == 1 and is_file_of_names(self.class_names[0]):
+            return Path(self.class_names[0])
+        return None
 
 
 @Parameter(name="*", group="Data")
@@ -135,8 +148,12 @@ class DataOptions(ReadOptions):
 
     def absolute(self) -> DataOptions:
         """Return the same options with absolute paths."""
-        images, class_names = (path and path.absolute() for path in (self.images, self.class_names))
-        return replace(self, images=images, class_names=class_names)
+        names_file = self._file_of_names()
+        return replace(
+            self,
+            images=self.images and self.images.absolute(),
+            class_names=(str(names_file.absolute()),) if names_file else self.class_names,
+        )
 
 
 Seed = Annotated[int, Parameter(converter=whole_number, validator=Number(gte=0, lt=2**32))]

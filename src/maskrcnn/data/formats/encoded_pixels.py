@@ -7,7 +7,7 @@ Each row is one instance (ImageId,EncodedPixels and often more). The class is in
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ import polars as pl
 
 from maskrcnn.config import Exif
 from maskrcnn.data.depth import find_reading
-from maskrcnn.data.formats.classes import find_class_names, read_classes
+from maskrcnn.data.formats.classes import ClassNames, find_class_names, read_classes
 from maskrcnn.data.formats.columns import NO_OBJECT, Columns, find_columns
 from maskrcnn.data.formats.mask_column import read_mask_column
 from maskrcnn.data.formats.mask_files import existing_files, name_files
@@ -38,7 +38,7 @@ def read(
     folder: Path | None,
     *,
     columns: dict[str, str],
-    class_names: Mapping[Any, str] | str | Path | None,
+    class_names: ClassNames | None,
     order: Literal["column", "row"],
     origin: Literal[0, 1],
     relative: bool,
@@ -144,7 +144,7 @@ def read(
         masks=masks.take(selected) if not np.array_equal(selected, np.arange(len(masks))) else masks,
         rows=rows[selected] + 2,
         class_ids=class_ids,
-        class_names=find_class_names(class_ids, class_names, layout.class_ is not None or layout.combined),
+        class_names=find_class_names(class_ids, class_names, layout.class_ is not None or layout.combined, notes),
         attributes=None if attributes is None else attributes[selected],
         is_numbered=column.is_numbered,
         reading=reading,
