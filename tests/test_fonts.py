@@ -34,6 +34,17 @@ def test_without_a_font_the_class_id_is_shown(name, shown):
     assert fonts.legible(name, 3) == shown
 
 
+@pytest.mark.parametrize("name", ["خلية", "תא", "cell خلية"])
+def test_text_from_right_to_left_needs_a_shaper(monkeypatch, name):
+    monkeypatch.setattr(fonts, "_covered", lambda font, letters: set(letters))
+    for has_raqm in (True, False):
+        fonts._font_name.cache_clear()
+        monkeypatch.setattr(fonts.features, "check", lambda feature, has_raqm=has_raqm: has_raqm)
+        assert fonts.legible(name, 3) == (name if has_raqm else "[3]")
+    assert fonts.legible("cell", 3) == "cell"
+    fonts._font_name.cache_clear()
+
+
 @pytest.mark.usefixtures("no_system_fonts")
 def test_an_overlay_shows_ids_in_place_of_boxes(tmp_path):
     mask = np.zeros((120, 160), bool)

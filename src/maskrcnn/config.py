@@ -396,10 +396,35 @@ def explain(error: ValidationError, top: list[str] | None = None) -> str:
         elif item["type"] == "missing":
             lines.append(f"{place} is missing")
         else:
-            message = item["msg"].removeprefix("Value error, ")
-            subject = " = ".join(filter(None, (place, _short(item.get("input")))))
-            lines.append(f"{subject}: {message[:1].lower()}{message[1:]}")
+            lines.append(fault(place, item))
     return "; ".join(lines)
+
+
+REQUIREMENTS = {
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "bool_parsing": "true or false",
+    "greater_than": "above {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than": "below {lt:g}",
+    "less_than_equal": "at most {le:g}",
+    "literal_error": "{expected}",
+}
+"""What a value must be, by pydantic's kind of error."""
+
+
+def fault(place: str, item: Mapping[str, Any]) -> str:
+    """Return what is wrong with the value at `place`; `item` is one of pydantic's errors."""
+    kind, value, context = item["type"], item.get("input"), item.get("ctx", {})
+    if kind == "value_error":  # raised by a validator of this module, which names the value
+        return ": ".join(filter(None, (place, item["msg"].removeprefix("Value error, "))))
+    if (requirement := REQUIREMENTS.get(kind)) is None:
+        return f"{place} = {_short(value)}: {item['msg'][:1].lower()}{item['msg'][1:]}"
+    choices = re.findall("'([^']*)'", context.get("expected", ""))
+    near = difflib.get_close_matches(value, choices, 1) if isinstance(value, str) else []
+    suggestion = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{place} must be {requirement.format(**context)}, not {_short(value)}{suggestion}"
 
 
 def _short(value: Any) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-from PIL import ImageFont
+from PIL import ImageFont, features
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -63,7 +63,12 @@ def legible(name: str, class_id: Any) -> str:
 
 @lru_cache(maxsize=4096)
 def _font_name(text: str) -> str | None:
-    """Return the first font with the letters of `text`, "" for Pillow's, None if there is none."""
+    """Return the first font with the letters of `text`, "" for Pillow's, None if there is none.
+
+    Without raqm, Pillow draws text that runs from right to left in the wrong order and unjoined: no font has it.
+    """
+    if any(unicodedata.bidirectional(c) in ("R", "AL") for c in text) and not features.check("raqm"):
+        return None
     letters = {c for c in text if not c.isspace() and unicodedata.category(c) not in ("Mn", "Cf")}
     return next((name for name in _installed(SYSTEM_FONTS) if letters <= _covered(name, frozenset(letters))), None)
 

@@ -212,12 +212,11 @@ def test_mistakes_are_named_with_their_row(tmp_path, mistake):
 
 
 DIALECTS = {
-    "brackets": ("[20, 4, 30, 2]", "value 1 ('[20,')", "brackets"),
-    "round brackets": ("(20 4) (30 2)", "value 1 ('(20')", "brackets"),
-    "decimal points": ("20.0 4.0 30.0 2.0", "value 1 ('20.0')", "decimal points"),
+    "brackets": ("[20, 4, 30.5, 2]", "value 1 ('[20,')", "brackets"),
+    "decimal points": ("20.0 4.0 30.5 2.0", "value 1 ('20.0')", "decimal points"),
     "decimal commas": ("20,0 4,0 30,0 2,0", "value 1 ('20,0')", "decimal commas"),
-    "commas": ("20,4,30,2", "value 1 ('20,4,30,2')", "Commas separate"),
-    "commas and blanks": ("20, 4, 30, 2", "value 1 ('20,')", "Commas separate"),
+    "commas": ("20,4,30,x", "value 1 ('20,4,30,x')", "Commas separate"),
+    "commas and blanks": ("20, 4, 30, x", "value 1 ('20,')", "Commas separate"),
     "words": ("masks/a_mask", "value 1 ('masks/a_mask')", ""),
 }
 

@@ -103,6 +103,20 @@ def test_lossy_masks_do_not_grow_by_their_blur(tmp_path, rng, suffix, value, mod
         assert (mask != read.to_mask()).sum() <= 0.05 * mask.sum()
 
 
+@pytest.mark.parametrize(("suffixes", "clause"), [
+    ([".png", ".bmp"], "whose nonzero pixels are the object\n"),
+    ([".jpg", ".JPEG"], "whose pixels above half of the file's maximum are the object, because the format blurs edges\n"),
+    ([".webp", ".webp"], "whose pixels above half of the file's maximum are the object, because the format blurs edges\n"),
+    ([".png", ".jpg"], "whose nonzero pixels are the object, or those above half of the file's maximum in JPEG"),
+])  # fmt: skip
+def test_the_note_says_which_pixels_are_the_object(tmp_path, rng, suffixes, clause):
+    masks = blobs(rng, 4)
+    csv = write(tmp_path, masks[:2], suffix=suffixes[0])
+    write(tmp_path, masks, suffix=suffixes[1])
+    csv.write_text(csv.read_text().replace(f"m0{suffixes[1]}", f"m0{suffixes[0]}"))
+    assert clause in opened(csv)[1]
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_a_black_mask_file_has_no_object(tmp_path, rng, suffix):
     masks = [*blobs(rng, 1), np.zeros(HW, bool)]

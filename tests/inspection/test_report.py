@@ -175,6 +175,23 @@ def test_user_text_is_escaped(shapes, tmp_path):
     assert any(evil in values.get("alt", "") for tag, values in page.tags if tag == "img")
 
 
+def test_names_run_in_the_direction_of_their_letters(shapes, tmp_path):
+    """Every element that holds a user's text alone lets its letters decide; fonts of other scripts stand in reserve."""
+    names = ["خلية", "细胞", "🦠", *shapes.class_names[3:]]
+    data = dataclasses.replace(shapes, class_names=names, names=["صورة " + n for n in shapes.names])
+    result = evaluation(data, guesses(data, np.random.default_rng(0), 2))
+    write_report(tmp_path / "r.html", "تدريب", Config(), result, provenance={"البيانات": "خلايا"})
+    html = (tmp_path / "r.html").read_text("utf-8")
+    body = html.partition("<body>")[2]
+    for text in re.findall(r"<(\w+)([^<>]*)>([^<>]*[\u0600-\u06ff][^<>]*)", body):
+        tag, attributes, _ = text
+        assert 'dir="auto"' in attributes or tag == "title", text
+    assert len(re.findall(r'<span dir="auto">(?:خلية|细胞|🦠)</span></li>', body)) == 3
+    style = html.partition("</style>")[0]
+    for font in ("Noto Sans CJK SC", "Noto Sans Arabic", "Noto Color Emoji"):
+        assert font in style
+
+
 def test_an_unfinished_line_of_the_record_is_ignored(found, tmp_path):
     write_record(tmp_path, 5, [found.scores])
     with (tmp_path / "metrics.jsonl").open("a") as file:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter
 
 from maskrcnn import __version__
 from maskrcnn.errors import UserError
@@ -13,8 +13,7 @@ app = App(
     name="maskrcnn",
     help="Mask R-CNN: images and run-length masks in; a trained, scored model and predicted masks out.",
     version=__version__,
-    help_on_error=False,
-    default_parameter=Parameter(negative_iterable=(), consume_multiple=True),
+    default_parameter=Parameter(negative_iterable=(), consume_multiple=1),  # a list option takes 1 value or more
     help_format="plaintext",  # Markdown would cost another 0.1 s to import
 )
 COMMANDS = {
@@ -29,11 +28,12 @@ COMMANDS = {
     "benchmark:benchmark": "Measure time and memory on this machine, stage by stage.",
     "predict:predict": "Find instances in pictures.",
 }
+NAME_OF_FUNCTION = {function: function.partition(":")[0].rstrip("_") for function in COMMANDS}
 for _function, _help in COMMANDS.items():
-    app.command(f"maskrcnn.cli.{_function}", name=_function.partition(":")[0].rstrip("_"), help=_help)
+    app.command(f"maskrcnn.cli.{_function}", name=NAME_OF_FUNCTION[_function], help=_help)
 
-SOME_UNREADABLE, INTERRUPTED = 3, 130
-"""Exit status of a command that skipped pictures, and of one that Ctrl+C or a signal stopped."""
+MISUSED, SOME_UNREADABLE, INTERRUPTED = 2, 3, 130
+"""Exit status after a wrong command line, of a command that skipped pictures, and of one that a signal stopped."""
 
 EXTRA_OF = {
     "polars": "data",
@@ -52,7 +52,12 @@ def main(arguments: list[str] | None = None) -> None:
     if words[:1] == ["predict"]:
         words = [STANDARD_INPUT if word == "-" else word for word in words]
     try:
-        status = app(words)
+        status = app(words, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        from maskrcnn.cli.mistakes import describe
+
+        print(f"error: {describe(error, NAME_OF_FUNCTION.values())}", file=sys.stderr)
+        sys.exit(MISUSED)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

@@ -12,14 +12,14 @@ import numpy as np
 from cyclopts import Parameter, validators
 from rich.table import Table
 
-from maskrcnn.cli.common import Json, Model, print_json, say, talk
+from maskrcnn.cli.common import Json, Model, print_json, say, talk, whole_number
 
 
 def benchmark(
     model: Model,
     *,
     picture: Path | None = None,
-    rounds: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 10,
+    rounds: Annotated[int, Parameter(converter=whole_number, validator=validators.Number(gte=1))] = 10,
     device: str = "auto",
     json: Json = False,
 ) -> None:

@@ -45,6 +45,7 @@ def check(
         Print the counts and all findings as one JSON object.
     """
     from maskrcnn.data.doctor import find_problems
+    from maskrcnn.data.split import describe_default_split
 
     options = options or ReadOptions()
     opened = options.open_with(data, "skip")
@@ -54,11 +55,15 @@ def check(
         findings += _check_orientation(data, options, opened)
     n_problems = sum(finding.is_problem for finding in findings)
     statistics = {**opened.statistics(), "problems": n_problems, "notes": len(findings) - n_problems}
+    split_notes = describe_default_split(opened)
     if json:
-        print_json({**statistics, "found": opened.notes, "findings": [_to_json(finding) for finding in findings]})
+        found = [*opened.notes, *split_notes]
+        print_json({**statistics, "found": found, "findings": [_to_json(finding) for finding in findings]})
     else:
         _show(statistics)
         _show_findings(findings, opened, len(findings) if all_problems else MAX_EXAMPLES)
+        for note in split_notes:
+            say(note)
     return 1 if n_problems else 0
 
 

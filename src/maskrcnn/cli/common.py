@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 from cyclopts.validators import Number
+from pydantic import BeforeValidator
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import Progress
@@ -51,14 +52,29 @@ def progress_bar(total: int, title: str) -> Iterator[Callable[[int], None]]:
         yield lambda n_done: bar.update(task, completed=n_done)
 
 
+def whole_number(_: Any, tokens: Sequence[Token]) -> int:
+    """Convert a word of the command line to an integer. cyclopts would round 1.5. Raise `ValueError`."""
+    word = tokens[0].value
+    try:
+        return int(word)
+    except ValueError:
+        raise ValueError(f"{word!r} is not a whole number") from None
+
+
 Proposals = Annotated[
     int | None,
     Parameter(
+        converter=whole_number,
         validator=Number(gte=1),
         group="Prediction",
         help="Maximum number of proposals of an image. Default: the model's.",
     ),
 ]
+
+
+def _words(value: Any) -> Any:
+    """Return what a run stores of --class-names as words. Older runs stored a path, or null."""
+    return () if value is None else (value,) if isinstance(value, str) else value
 
 
 @Parameter(name="*", group="Data")
@@ -74,8 +90,8 @@ class ReadOptions:
     """Image folder. Default: images/, train/ or NAME/ beside NAME.csv, or the CSV's own folder."""
     column: tuple[str, ...] = ()
     """Name a column that is not recognised: image=NAME, rle=NAME, class=NAME, height=NAME or width=NAME."""
-    class_names: Path | None = None
-    """JSON file that maps class ids to names, such as {"1": "cat"}."""
+    class_names: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
+    """Names of the sorted class ids, or a file: JSON such as {"1": "cat"}, or a text with a name on each line."""
     order: Literal["column", "row"] = "column"
     """Order in which runs number the pixels: column by column (Kaggle, COCO) or row by row."""
     origin: Literal[0, 1] = 1
@@ -84,7 +100,7 @@ class ReadOptions:
     """Each start is an offset from the end of the previous run."""
     unlisted: Literal["ignore", "empty"] = "ignore"
     """Images that the CSV does not list: ignore them, or keep them as images without objects."""
-    depth: int | None = None
+    depth: Annotated[int | None, Parameter(converter=whole_number)] = None
     """Bits that pictures of more than 8 bits use. Default: the smallest usual depth that holds all of them."""
     exif: Exif = "turn"
     """Pictures with an EXIF orientation: turn them upright, or leave them as stored because masks were drawn so."""
@@ -111,7 +127,7 @@ class ReadOptions:
             format=self.format,
             part=self.part,
             columns=columns,
-            class_names=self.class_names,
+            class_names=self._file_of_names() or self.class_names or None,
             order=self.order,
             origin=self.origin,
             relative=self.relative,
@@ -122,6 +138,13 @@ class ReadOptions:
             known_headers=known_headers,
             say=say,
         )
+
+    def _file_of_names(self) -> Path | None:
+        from maskrcnn.data.formats.classes import is_file_of_names
+
+        if len(self.class_names) == 1 and is_file_of_names(self.class_names[0]):
+            return Path(self.class_names[0])
+        return None
 
 
 @Parameter(name="*", group="Data")
@@ -138,11 +161,15 @@ class DataOptions(ReadOptions):
 
     def absolute(self) -> DataOptions:
         """Return the same options with absolute paths."""
-        images, class_names = (path and path.absolute() for path in (self.images, self.class_names))
-        return replace(self, images=images, class_names=class_names)
+        names_file = self._file_of_names()
+        return replace(
+            self,
+            images=self.images and self.images.absolute(),
+            class_names=(str(names_file.absolute()),) if names_file else self.class_names,
+        )
 
 
-Seed = Annotated[int, Parameter(validator=Number(gte=0, lt=2**32))]
+Seed = Annotated[int, Parameter(converter=whole_number, validator=Number(gte=0, lt=2**32))]
 Json = Annotated[bool, Parameter(name="--json", negative="")]
 Model = Annotated[
     Path, Parameter(help="Run folder, model file or bundle, or the name of a shipped model such as nuclei.")

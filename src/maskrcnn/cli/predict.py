@@ -16,7 +16,7 @@ from cyclopts.validators import Number
 from rich.progress import Progress
 
 from maskrcnn.cli import SOME_UNREADABLE, STANDARD_INPUT
-from maskrcnn.cli.common import Device, Json, Model, Proposals, print_json, say, talk
+from maskrcnn.cli.common import Device, Json, Model, Proposals, print_json, say, talk, whole_number
 from maskrcnn.config import PredictConfig, set_values
 from maskrcnn.data.images import read_header
 from maskrcnn.data.pictures import describe_pages, image_files
@@ -36,7 +36,7 @@ def predict(
     overwrite: bool = False,
     image_ids: Literal["auto", "name", "stem"] = "auto",
     like: Path | None = None,
-    batch_size: Annotated[int, Parameter(validator=Number(gte=1))] = 1,
+    batch_size: Annotated[int, Parameter(converter=whole_number, validator=Number(gte=1))] = 1,
     device: Device = "auto",
     settings: Annotated[PredictConfig | None, Parameter(name="*", group="Prediction")] = None,
     proposals: Proposals = None,

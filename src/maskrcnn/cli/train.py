@@ -34,7 +34,7 @@ class Source:
     val_ids: list[str] | None
     val_data: Path | None
 
-    def open(self, seed: int, known_headers: Path) -> tuple[Dataset, Dataset]:
+    def open(self, seed: int, known_headers: Path | None = None) -> tuple[Dataset, Dataset]:
         """Open the images to train on and those to validate on. Raises `UserError`."""
         opened = self.options.open(self.data, known_headers)
         trained, note = (opened, None) if self.options.part else for_training(opened)

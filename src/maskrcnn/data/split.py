@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from maskrcnn.errors import UserError
+
 if TYPE_CHECKING:
     from maskrcnn.data.table import Dataset
 
@@ -38,6 +40,16 @@ def untrained_classes(train: Dataset) -> str | None:
     """Say which classes have no object among the images that train, or None. A model cannot learn them."""
     absent = _absent(train)
     return _describe_absent(absent, train, "training") if absent else None
+
+
+def describe_default_split(data: Dataset) -> list[str]:
+    """Say what `train` would say of its split of `data`: what a side lacks, or why there is none."""
+    try:
+        train, val = data.split()
+    except UserError as error:
+        return [str(error)]
+    notes = filter(None, (untrained_classes(train), absent_classes(val)))
+    return [f"in the split that train makes by default, {note}" for note in notes]
 
 
 def _absent(part: Dataset) -> list[str]:

@@ -182,5 +182,5 @@ def _note(text: str) -> str:
 
 def _legend(lines: Sequence[Series]) -> str:
     stroke = '<svg viewBox="0 0 22 8" aria-hidden="true"><line class="line c{}" x1="1" x2="21" y1="4" y2="4"/></svg>'
-    entries = (f"<li>{stroke.format(s.color % 7)}{escape(s.name)}</li>" for s in lines)
+    entries = (f'<li>{stroke.format(s.color % 7)}<span dir="auto">{escape(s.name)}</span></li>' for s in lines)
     return f'<ul class="legend">{"".join(entries)}</ul>'

@@ -7,6 +7,9 @@ from html import escape
 from pathlib import Path
 from typing import Any, NamedTuple
 
+AUTO = ' dir="auto"'
+"""Attribute of an element that holds a user's text: the text's letters decide which way it runs."""
+
 
 class Section(NamedTuple):
     """A section of the page: anchor (a plain word), heading and HTML content."""
@@ -25,7 +28,7 @@ def page(title: str, headline: str, sections: Sequence[Section]) -> str:
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}: Mask R-CNN report</title><style>\n{style}</style></head>\n"
-        f"<body><header><h1>{escape(title)}</h1>{headline}</header>\n"
+        f"<body><header><h1{AUTO}>{escape(title)}</h1>{headline}</header>\n"
         f'<nav aria-label="Sections">{links}</nav>\n<main>\n{body}</main></body></html>\n'
     )
 
@@ -53,13 +56,13 @@ NUMBER = ' class="n"'
 def row(name: str, values: Iterable[str]) -> str:
     """Build a table row: a name and its numbers."""
     cells = "".join(f"<td{NUMBER}>{escape(v)}</td>" for v in values)
-    return f'<tr><th scope="row">{escape(name)}</th>{cells}</tr>'
+    return f'<tr><th scope="row"{AUTO}>{escape(name)}</th>{cells}</tr>'
 
 
 def facts(caption: str, values: Mapping[str, Any]) -> str:
     """Build a table of names and values."""
     rows = (
-        f'<tr><th scope="row">{escape(name)}</th><td class="value">{escape(str(value))}</td></tr>'
+        f'<tr><th scope="row"{AUTO}>{escape(name)}</th><td class="value"{AUTO}>{escape(str(value))}</td></tr>'
         for name, value in values.items()
     )
     return table(caption, ("name", "value"), rows, 2)

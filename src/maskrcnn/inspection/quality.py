@@ -11,7 +11,7 @@ from maskrcnn.evaluation.calibration import precision_recall, reliability
 from maskrcnn.evaluation.tide import ERRORS, KINDS, MISSED, Judgement, judge
 from maskrcnn.inspection.charts import Axis, Series, line_chart, reliability_chart
 from maskrcnn.inspection.gallery import Picture, best_and_worst, picture
-from maskrcnn.inspection.page import NUMBER, Section, chart_grid, folded, row, table
+from maskrcnn.inspection.page import AUTO, NUMBER, Section, chart_grid, folded, row, table
 
 MEANINGS = {
     "wrong class": "the mask matches an instance of another class (mask IoU 0.5 or more)",
@@ -136,7 +136,7 @@ def _classes(evaluation: Evaluation, judgement: Judgement, threshold: float) -> 
 
 def _images(evaluation: Evaluation, judgement: Judgement, threshold: float) -> str:
     parts = []
-    unreadable = "".join(f"<li>{escape(message)}</li>" for message in evaluation.scores["unreadable"])
+    unreadable = "".join(f"<li{AUTO}>{escape(message)}</li>" for message in evaluation.scores["unreadable"])
     if unreadable:
         parts.append(f"<p>These images could not be read and are not scored:</p><ul>{unreadable}</ul>")
     if not len(evaluation.data):
@@ -158,7 +158,7 @@ def _pair(shown: Picture) -> str:
     found = f"{shown.n_truth - shown.n_missed} of {shown.n_truth} found"
     false = f"false positives: {', '.join(errors)}" if errors else "no false positives"
     name = escape(shown.name)
-    heading = f'<div class="name" title="{name}"><b>{shown.score:.2f}</b> {name}</div>'
+    heading = f'<div class="name" title="{name}"><b>{shown.score:.2f}</b> <span{AUTO}>{name}</span></div>'
     caption = f"<figcaption>{heading}<small>{found}; {false}</small></figcaption>"
     if shown.pictures is None:
         return f'<figure class="pair">{caption}<p>The image can no longer be read.</p></figure>'

@@ -23,6 +23,7 @@ from maskrcnn.config import Exif
 from maskrcnn.data.formats import encoded_pixels
 from maskrcnn.data.formats.annotations import to_dataset
 from maskrcnn.data.formats.assemble import OpenOptions
+from maskrcnn.data.formats.classes import ClassNames
 from maskrcnn.data.formats.mask_texts import Numbering
 from maskrcnn.data.formats.source import Source
 from maskrcnn.data.headers import load_headers
@@ -67,7 +68,7 @@ def open_dataset(
     format: str | None = None,
     part: str | None = None,
     columns: Mapping[str, str] | None = None,
-    class_names: Mapping[Any, str] | str | Path | None = None,
+    class_names: ClassNames | None = None,
     order: Literal["column", "row"] = "column",
     origin: Literal[0, 1] = 1,
     relative: bool = False,
@@ -81,14 +82,15 @@ def open_dataset(
     """Open annotations and their image folder. Raise `UserError`. `say` gets each line of a short summary.
 
     `format` is a key of `MODULES`; by default, the content of `source` decides. `part` reads that part of a divided
-    source alone: "train", "val" or "test". `images` is the folder, by default the
-    first that has images: ``images``, ``train`` or the source's stem beside the source, or the source's own folder.
-    `class_names` maps ids to names, or is a JSON file that does. `unlisted` images are in the folder but not in the
-    annotations: they are ignored or kept as empty. `bad` annotations raise an error that lists them, or are skipped and
-    listed in ``problems``. Unreadable images are always skipped and listed there. `depth` is the number of bits that
-    pictures of more than 8 bits use, by default the smallest usual one that holds the largest value of all of them.
-    `exif` "turn" turns pictures upright by their EXIF orientation; "ignore" is for masks that were drawn on the pixels
-    as the file stores them. `known_headers` is the ``state/headers.json`` of a run with the same pictures.
+    source alone: "train", "val" or "test". `images` is the folder, by default the first that has images: ``images``,
+    ``train`` or the source's stem beside the source, or the source's own folder. `class_names` maps ids to names, or
+    lists a name for each id in sorted order, or is a file: JSON of either, or a text with one name on each line.
+    `unlisted` images are in the folder but not in the annotations: they are ignored or kept as empty. `bad` annotations
+    raise an error that lists them, or are skipped and listed in ``problems``. Unreadable images are always skipped and
+    listed there. `depth` is the number of bits that pictures of more than 8 bits use, by default the smallest usual one
+    that holds the largest value of all of them. `exif` "turn" turns pictures upright by their EXIF orientation;
+    "ignore" is for masks that were drawn on the pixels as the file stores them. `known_headers` is the
+    ``state/headers.json`` of a run with the same pictures.
 
     Of tables alone: `columns` names columns that are not recognised: ``{"image": ..., "rle": ..., "class": ...,
     "attributes": ..., "height": ..., "width": ...}``. `order`, `origin` (number of the first pixel) and `relative`

@@ -140,7 +140,7 @@ def to_dataset(annotations: Annotations, options: OpenOptions) -> Dataset:
         text=lambda i: f"height, width are {images[i].hw[0]}, {images[i].hw[1]}",
         swap_advice="correct the annotations",
     )
-    class_ids, class_names = _classes(annotations, options)
+    class_ids, class_names = _classes(annotations, options, notes)
     instances, warnings = _draw(annotations, pictures, class_ids)
     parts = [image.part for image in images]
     n_unlisted = len(pictures.names) - len(images)
@@ -231,15 +231,15 @@ def _find_root(source: Path, names: Sequence[str], folder_hint: str) -> Path:
     return best
 
 
-def _classes(annotations: Annotations, options: OpenOptions) -> tuple[list[Any], list[str]]:
+def _classes(annotations: Annotations, options: OpenOptions, notes: list[str]) -> tuple[list[Any], list[str]]:
     """Return class ids and names: those that the source lists, or else those that its instances have, sorted."""
     listed = annotations.class_names
     if listed is None:
         used = {instance.label for image in annotations.images for instance in image.instances}
         ids = sorted(used, key=lambda class_id: (isinstance(class_id, str), class_id))
-        return ids or [1], find_class_names(ids or [1], options.class_names, bool(ids))
+        return ids or [1], find_class_names(ids or [1], options.class_names, bool(ids), notes)
     if options.class_names is not None:
-        return list(listed), find_class_names(list(listed), options.class_names, True)
+        return list(listed), find_class_names(list(listed), options.class_names, True, notes)
     return list(listed), list(listed.values())
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from maskrcnn.config import Exif
 from maskrcnn.data.depth import find_reading
+from maskrcnn.data.formats.classes import ClassNames
 from maskrcnn.data.formats.mask_texts import Numbering
 from maskrcnn.data.headers import KnownHeaders, read_headers
 from maskrcnn.data.images import Header
@@ -34,7 +35,7 @@ class OpenOptions:
 
     images: Path | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
-    class_names: Mapping[Any, str] | str | Path | None = None
+    class_names: ClassNames | None = None
     numbering: Numbering = field(default_factory=Numbering)
     unlisted: Literal["ignore", "empty"] = "ignore"
     bad: Literal["error", "skip"] = "error"

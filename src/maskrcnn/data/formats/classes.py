@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,10 @@ import polars as pl
 from maskrcnn.data.formats.columns import NO_OBJECT, Columns
 from maskrcnn.errors import UserError
 from maskrcnn.structures import UNNAMED_CLASS
+
+EXAMPLE = '{"1": "cat", "2": "dog"}'
+MAX_SHOWN = 12
+"""Names or ids in a message."""
 
 
 def read_classes(
@@ -67,12 +71,25 @@ def without_decimals(class_text: pl.Series) -> pl.Series:
     return class_text.str.replace(r"^(\d+)[.,]0+$", "$1")
 
 
-def find_class_names(ids: list[Any], names: Mapping[Any, str] | str | Path | None, has_classes: bool) -> list[str]:
-    """Return the name of each class id: in `names`, else the id itself. Raise `UserError` for an id without a name."""
+ClassNames = Mapping[Any, str] | Sequence[str] | str | Path
+"""Names by id, names in the order of the sorted ids, or a file of either."""
+
+
+def find_class_names(ids: list[Any], names: ClassNames | None, has_classes: bool, notes: list[str]) -> list[str]:
+    """Return the name of each of the sorted class ids: in `names`, else the id itself.
+
+    A list of names is said in `notes` with the ids. Raise `UserError` for an id without a name, and for a list that has
+    not one name for each id.
+    """
     if names is None:
         return [str(c) for c in ids] if has_classes else [UNNAMED_CLASS]
     if isinstance(names, str | Path):
         names = _read_names(Path(names))
+    if not isinstance(names, Mapping):
+        names = _in_order(ids, list(names))
+        pairs = [f"{c} = {name}" for c, name in names.items()]
+        shown = ", ".join(pairs[:MAX_SHOWN]) + (" ..." if len(pairs) > MAX_SHOWN else "")
+        notes.append(f"class names stand for the class ids in sorted order: {shown}")
     lookup = {str(k): str(v) for k, v in names.items()}
     missing = [c for c in ids if str(c) not in lookup]
     if missing:
@@ -80,14 +97,47 @@ def find_class_names(ids: list[Any], names: Mapping[Any, str] | str | Path | Non
     return [lookup[str(c)] for c in ids]
 
 
-def _read_names(path: Path) -> dict[Any, str]:
-    """Read ``{"1": "cat"}``, or ``{"categories": [{"id": 1, "name": "cat"}]}`` of iMaterialist and COCO."""
+def _in_order(ids: list[Any], names: list[str]) -> dict[Any, str]:
+    repeated = sorted({str(name) for name in names if names.count(name) > 1})
+    if repeated:
+        raise UserError(f"the class name {repeated[0]!r} is given more than once")
+    if len(names) != len(ids):
+        shown = ", ".join(map(str, ids[:MAX_SHOWN])) + (" ..." if len(ids) > MAX_SHOWN else "")
+        raise UserError(
+            f"class names given: {len(names)} ({', '.join(map(str, names[:MAX_SHOWN]))}), class ids: {len(ids)} "
+            f"({shown}). Give a name for each id, in sorted order, or a JSON file like {EXAMPLE}"
+        )
+    return dict(zip(ids, names, strict=True))
+
+
+def is_file_of_names(word: str) -> bool:
+    """Whether a single class name of the command line is rather a file: it exists, or looks like one."""
+    path = Path(word)
+    return path.is_file() or path.suffix.lower() in (".json", ".txt") or len(path.parts) > 1
+
+
+def _read_names(path: Path) -> Mapping[Any, str] | list[str]:
+    """Read names from JSON or, one on each line, from a text.
+
+    JSON is ``{"1": "cat"}``, ``["cat", ...]``, or the categories of iMaterialist and COCO, ``[{"id": 1, "name":
+    "cat"}]`` or ``{"categories": [...]}``.
+    """
     try:
-        content = json.loads(path.read_text("utf-8"))
-        if "categories" in content:
-            return {c["id"]: c["name"] for c in content["categories"]}
-        return dict(content)
+        text = path.read_text("utf-8-sig")
     except OSError as error:
         raise UserError(f"cannot read the class names {path}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f'{path} must be JSON like {{"1": "cat", "2": "dog"}}') from None
+    except UnicodeDecodeError:
+        raise UserError(f"the class names {path} are not UTF-8 text") from None
+    if path.suffix.lower() != ".json" and not text.lstrip().startswith(("{", "[")):
+        return [line.strip() for line in text.splitlines() if line.strip()]
+    try:
+        content = json.loads(text)
+        if isinstance(content, Mapping):
+            content = content.get("categories", content)
+        if isinstance(content, list):
+            if all(isinstance(name, str) for name in content):
+                return content
+            return {category["id"]: category["name"] for category in content}
+        return dict(content)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UserError(f"{path} must be JSON like {EXAMPLE}, or a text with one name on each line") from None

@@ -31,6 +31,7 @@ from maskrcnn.data.formats.columns import NO_OBJECT, Columns, find_columns
 from maskrcnn.data.formats.mask_column import read_mask_column
 from maskrcnn.data.formats.mask_files import existing_files, name_files
 from maskrcnn.data.formats.mask_texts import find_cut_cells
+from maskrcnn.data.formats.packed import TABLE_SUFFIXES
 from maskrcnn.data.formats.separated import PARQUET_SUFFIXES, read_table
 from maskrcnn.data.formats.source import Source
 from maskrcnn.data.formats.traits import Trait
@@ -43,9 +44,6 @@ from maskrcnn.structures import UNNAMED_CLASS
 NAME = "a table of run-length masks"
 SUFFIXES = (".csv",)
 HOLDS = frozenset(Trait) - {Trait.SCORES, Trait.CROWD, Trait.DIVISION}
-
-TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".gz", ".zip")
-"""Suffixes of the tables that are read."""
 
 CHANGED_IDS = re.compile(r"\s.*|.*\s|0\d+|\d+[.,]0+|\d+(_\d+)+", re.DOTALL)
 """Class ids that a table reads as others: with blanks around them, zeros before or behind, or attributes."""
@@ -129,7 +127,7 @@ def read(source: Path, options: OpenOptions) -> Dataset:
         pictures,
         Instances(row_image[rows], labels, column.masks, rows + separated.first_row, is_valid, attributes),
         class_ids,
-        find_class_names(class_ids, names_of_ids, has_classes),
+        find_class_names(class_ids, names_of_ids, has_classes, notes),
         options,
         notes=notes,
         warnings=warnings,

@@ -1,4 +1,4 @@
-"""A mask column, whatever it holds: runs, masks in another dialect, or names of mask files."""
+"""A mask column, whatever it holds: runs, masks in another dialect, polygons, or names of mask files."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 import polars as pl
 
 from maskrcnn.config import Exif
-from maskrcnn.data.formats.dialects import CocoColumn, read_coco, translate_numbers
-from maskrcnn.data.formats.mask_files import read_mask_files
+from maskrcnn.data.formats.dialects import MIN_OF_FORM, Translated, read_coco, translate_numbers
+from maskrcnn.data.formats.mask_files import describe_object, read_mask_files
 from maskrcnn.data.formats.mask_texts import MaskTexts, Numbering, find_better_option
+from maskrcnn.data.formats.polygons import read_polygons
 from maskrcnn.kernels.runs import count_pieces
 from maskrcnn.rle import BadRuns, RunTable
 
@@ -54,22 +55,29 @@ def read_mask_column(
         masks, bad = read_mask_files(texts.to_list(), hw, folders, exif)
         n_empty = int((masks.areas == 0).sum()) - len(bad)
         empty = f"; {n_empty:,} of {len(texts):,} have none" if n_empty else ""
-        is_read = f"is read as the name of a mask file, whose nonzero pixels are the object{empty}"
+        is_read = f"is read as the name of a mask file, {describe_object(texts.to_list())}{empty}"
         return MaskColumn(masks, bad, is_read, is_numbered=False)
     mask_texts = MaskTexts(texts, hw)
-    note = None
+    note, numbers = None, None
     masks, bad = mask_texts.parse(numbering)
-    if 0 < len(bad) == len(texts):
-        if (coco := read_coco(texts, hw)) is not None:
-            return _of_coco(coco, texts, hw, hw_of_option)
-        if (translation := translate_numbers(texts)) is not None:
-            mask_texts, note = MaskTexts(translation[0], hw), f"is read as {translation[1]}"
+    if bad:
+        numbers = translate_numbers(texts)
+        if numbers is not None:
+            mask_texts = MaskTexts(numbers.texts, hw)
+        if len(bad) >= MIN_OF_FORM * len(texts):
+            if (coco := read_coco(texts, hw)) is not None:
+                return _of_coco(coco, texts, hw, hw_of_option)
+            if (polygons := read_polygons(texts, hw, mask_texts.are_runs(numbering))) is not None:
+                return MaskColumn(polygons.masks, polygons.bad, f"is read as {polygons.name}", is_numbered=False)
+        if numbers is not None:
             masks, bad = mask_texts.parse(numbering)
-    hint, advice = mask_texts.fault_of_all(numbering, bad), mask_texts.better_reading(numbering, hw_of_option)
-    return MaskColumn(masks, bad, note, hint, advice)
+            note = numbers.note
+    hint = mask_texts.fault_of_all(numbering, [b for b in bad if numbers is None or numbers.is_number[b.index]])
+    advice = mask_texts.better_reading(numbering, hw_of_option)
+    return MaskColumn(masks, bad if numbers is None else numbers.explained(bad), note, hint, advice)
 
 
-def _of_coco(coco: CocoColumn, texts: pl.Series, hw: np.ndarray, hw_of_option: dict[str, np.ndarray]) -> MaskColumn:
+def _of_coco(coco: Translated, texts: pl.Series, hw: np.ndarray, hw_of_option: dict[str, np.ndarray]) -> MaskColumn:
     """Return the masks of a COCO column, with the option that makes bad texts valid or broken masks whole, if any."""
     others = [(option, other, read_coco(texts, other)) for option, other in hw_of_option.items()]
     fitting = [(option, other) for option, other, column in others if column and len(column.bad) <= len(coco.bad)]

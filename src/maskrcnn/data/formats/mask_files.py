@@ -1,4 +1,7 @@
-"""Mask files that a table names in place of runs: file names -> pictures -> runs. Nonzero pixels are the object."""
+"""Mask files that a table names in place of runs: file names -> pictures -> runs.
+
+Nonzero pixels are the object. In a JPEG, WebP or AVIF, whose edges are blurred, those above half of the maximum are.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from maskrcnn.config import Exif
-from maskrcnn.data.images import read_each, read_mask
+from maskrcnn.data.images import LOSSY, read_each, read_mask
 from maskrcnn.data.pictures import is_picture
 from maskrcnn.errors import ImageError
 from maskrcnn.rle import RLE, BadRuns, RunTable, shortened
@@ -23,6 +26,19 @@ def name_files(texts: Iterable[str]) -> bool:
         if not (is_name := is_picture(PurePosixPath(_file_name(text)))):
             break
     return is_name
+
+
+def describe_object(texts: Sequence[str]) -> str:
+    """Say which pixels are the object in the files that `texts` name, as a relative clause."""
+    are_lossy = [PurePosixPath(_file_name(text)).suffix.lower() in LOSSY for text in texts]
+    if not any(are_lossy):
+        return "whose nonzero pixels are the object"
+    if all(are_lossy):
+        return "whose pixels above half of the file's maximum are the object, because the format blurs edges"
+    return (
+        "whose nonzero pixels are the object, or those above half of the file's maximum in JPEG, WebP and AVIF, which "
+        "blur edges"
+    )
 
 
 def existing_files(texts: Iterable[str], folders: Sequence[Path]) -> set[Path]:

@@ -110,6 +110,14 @@ class MaskTexts:
             masks = RunTable.of(transpose_runs(masks[i], int(h), int(w)) for i, (h, w) in enumerate(self.hw))
         return masks, bad
 
+    def are_runs(self, numbering: Numbering) -> np.ndarray:
+        """Return which texts are valid, whichever number the first pixel has, (n,) bool."""
+        valid = np.zeros(len(self.texts), bool)
+        for origin in (0, 1):
+            bad = self._parse(replace(numbering, origin=origin))[1]
+            valid |= ~np.isin(np.arange(len(valid)), [item.index for item in bad])
+        return valid
+
     def fault_of_all(self, numbering: Numbering, bad: list[BadRuns]) -> str:
         """Return what would make every row valid, or what all malformed texts share, as the end of an error message."""
         if not bad:

@@ -7,21 +7,17 @@ from __future__ import annotations
 
 import codecs
 import csv
-import gzip
 import io
-import lzma
 import re
-import zipfile
-import zlib
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO
 
 import polars as pl
 
 from maskrcnn.data.formats.columns import is_known_header
-from maskrcnn.data.pictures import is_hidden
+from maskrcnn.data.formats.packed import read_content
 from maskrcnn.errors import UserError
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
@@ -37,11 +33,8 @@ MARKS = {
 """Encoding of a text by its first bytes."""
 
 UTF_8 = ("UTF-8", "UTF-8-SIG")
-GZIP_MARK, ZIP_MARK, PARQUET_MARK = b"\x1f\x8b", b"PK\x03\x04", b"PAR1"
+PARQUET_MARK = b"PAR1"
 PARQUET_SUFFIXES = (".parquet",)
-
-PACKING_ERRORS = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
-"""What a damaged archive raises, beside `OSError` of gzip and bz2."""
 
 PARQUET_ERRORS = (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError)
 """What polars raises for a damaged file."""
@@ -76,7 +69,7 @@ def read_table(source: Path, column_names: Collection[str]) -> Separated:
 
     `column_names` are columns that the user named.
     """
-    content = _content(source)
+    content = read_content(source)
     if content.startswith(PARQUET_MARK) or source.suffix.lower() in PARQUET_SUFFIXES:
         texts = map(_as_texts, read_parquet(io.BytesIO(content), source))
         return Separated(pl.DataFrame([text for text in texts if text is not None]), first_row=1)
@@ -113,30 +106,6 @@ def _as_texts(column: pl.Series) -> pl.Series | None:
         return column.struct.json_encode() if isinstance(column.dtype, pl.Struct) else column.cast(pl.String)
     except pl.exceptions.PolarsError:
         return None
-
-
-def _content(source: Path) -> bytes:
-    """Return the bytes of a file, or of the one in it if it is compressed. Raise `UserError`."""
-    try:
-        with open(source, "rb") as file:
-            start = file.read(4)
-        if start.startswith(GZIP_MARK):
-            with gzip.open(source) as packed:
-                return packed.read()
-        if start.startswith(ZIP_MARK):
-            with zipfile.ZipFile(source) as archive:
-                return archive.read(_only_member(archive, source))
-        return source.read_bytes()
-    except (*PACKING_ERRORS, OSError, RuntimeError, NotImplementedError) as error:
-        raise UserError(f"{source} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-
-
-def _only_member(archive: zipfile.ZipFile, source: Path) -> str:
-    names = [name for name in archive.namelist() if not name.endswith("/") and not is_hidden(PurePosixPath(name))]
-    if len(names) != 1:
-        held = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
-        raise UserError(f"{source} holds {len(names)} files ({held}), not one table; unpack it and name the table")
-    return names[0]
 
 
 def _decoded(content: bytes) -> tuple[bytes, str]:
