@@ -19,38 +19,45 @@ if TYPE_CHECKING:
 MAX_EXAMPLES = 3
 """Findings of each kind that are listed without --all-problems."""
 
+UNUSABLE = 2
+"""Exit status for data that cannot be opened, or of which no image can be used."""
+
 
 def check(
     data: Path,
     *,
     options: ReadOptions | None = None,
+    val_data: Path | None = None,
     decode: bool = True,
     all_problems: bool = False,
     json: Json = False,
 ) -> int:
     """Check a data set: counts, sizes, classes, instances per image, and findings with their rows, by kind.
 
-    Exits with 1 if a finding hurts training. Notes, such as masks that share a border, do not. No file is changed.
+    Exits with 0 if nothing hurts training, with 1 if a finding does, and with 2 if the data cannot be opened. Notes,
+    such as masks that share a border, do not count. No file is changed.
 
     Parameters
     ----------
     data
-        CSV of run-length masks.
+        Annotations: a file or a folder of any format that `train` reads.
+    val_data
+        Validation data, whose images must not be among those of the data.
     decode
-        Decode every image to find damaged ones, and masks that were drawn on the other reading of the EXIF orientation.
+        Decode every image to find damaged and repeated ones, and masks that do not lie on their objects.
     all_problems
         List every finding, not only the worst of each kind.
     json
         Print the counts and all findings as one JSON object.
     """
-    from maskrcnn.data.doctor import find_problems
-
     options = options or ReadOptions()
-    opened = options.open_with(data, "skip")
-    with progress_bar(len(opened), "checking") as set_done:
-        findings = [*opened.problems, *find_problems(opened, decode=decode, on_image=set_done)]
-    if decode:
-        findings += _check_orientation(data, options, opened)
+    try:
+        opened = options.open_with(data, "skip")
+        validation = options.open_with(val_data, "skip") if val_data is not None else None
+    except UserError as error:
+        say(f"error: {error}")
+        return UNUSABLE
+    findings = find_all(data, options, opened, validation, decode=decode)
     n_problems = sum(finding.is_problem for finding in findings)
     statistics = {**opened.statistics(), "problems": n_problems, "notes": len(findings) - n_problems}
     if json:
@@ -61,11 +68,25 @@ def check(
     return 1 if n_problems else 0
 
 
+def find_all(
+    data: Path, options: ReadOptions, opened: Dataset, validation: Dataset | None = None, *, decode: bool = True
+) -> list[Problem]:
+    """Return all findings about the data set `opened`: those of its reader and those of the doctor."""
+    from maskrcnn.data.doctor import find_problems
+    from maskrcnn.data.formats.mask_texts import Numbering
+
+    numbering = Numbering(options.order, options.origin, options.relative)
+    with progress_bar(len(opened), "checking") as set_done:
+        findings = find_problems(opened, decode=decode, numbering=numbering, validation=validation, on_image=set_done)
+    findings = [*opened.problems, *findings]
+    return findings + _check_orientation(data, options, opened) if decode else findings
+
+
 def _check_orientation(data: Path, options: ReadOptions, opened: Dataset) -> list[Problem]:
     """Compare both readings of the pictures with an EXIF orientation, and both orders of runs on other square ones."""
     import numpy as np
 
-    from maskrcnn.data.orientation import find_wrong_order, find_wrong_orientation, turned_images
+    from maskrcnn.data.doctor.orientation import find_wrong_order, find_wrong_orientation, turned_images
 
     turned = turned_images(opened)
     unturned = opened.take(np.setdiff1d(np.arange(len(opened)), turned))
@@ -81,7 +102,9 @@ def _check_orientation(data: Path, options: ReadOptions, opened: Dataset) -> lis
 
 
 def _to_json(finding: Problem) -> dict[str, Any]:
-    return {**dataclasses.asdict(finding), "severity": "problem" if finding.is_problem else "note"}
+    values = dataclasses.asdict(finding)
+    del values["instances"]
+    return {**values, "severity": str(finding.severity)}
 
 
 def _show_findings(findings: list[Problem], opened: Dataset, max_examples: int) -> None:
@@ -98,7 +121,7 @@ def _show_findings(findings: list[Problem], opened: Dataset, max_examples: int) 
     table.add_column("largest share of a mask", justify="right")
     for kind, worst_first in found:
         share = "" if worst_first[0].share is None else f"{worst_first[0].share:.1%}"
-        table.add_row("problem" if worst_first[0].is_problem else "note", str(kind), f"{len(worst_first):,}", share)
+        table.add_row(str(worst_first[0].severity), str(kind), f"{len(worst_first):,}", share)
     talk.print(table)
     for kind, worst_first in found:
         shown = worst_first[:max_examples]

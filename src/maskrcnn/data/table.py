@@ -37,8 +37,9 @@ class Dataset:
     `sizes` and masks are.
 
     What only some formats hold is None where nothing has it: `attributes` (N,) texts, `crowd` (N,) bool for regions of
-    many objects that nobody outlined one by one, `scores` (N,) float64, NaN without one, and `parts`, the part of each
-    image in the source's own division ("train", "val", ...), "" without one.
+    many objects that nobody outlined one by one, `scores` (N,) float64, NaN without one, `stated_boxes` (N,
+    4) float64 xyxy that the source has beside the masks, NaN without one, and `parts`, the part of each image in the
+    source's own division ("train", "val", ...), "" without one.
     """
 
     source: Path
@@ -54,6 +55,7 @@ class Dataset:
     attributes: np.ndarray | None = None
     crowd: np.ndarray | None = None
     scores: np.ndarray | None = None
+    stated_boxes: np.ndarray | None = None
     parts: list[str] | None = None
     sources: list[Path] | None = None
     row_noun: str = "row"
@@ -122,6 +124,7 @@ class Dataset:
             attributes=None if self.attributes is None else self.attributes[selected],
             crowd=None if self.crowd is None else self.crowd[selected],
             scores=None if self.scores is None else self.scores[selected],
+            stated_boxes=None if self.stated_boxes is None else self.stated_boxes[selected],
             parts=None if self.parts is None else [self.parts[i] for i in images],
             sources=None if self.sources is None else [self.sources[i] for i in images],
         )

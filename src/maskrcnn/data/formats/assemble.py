@@ -44,7 +44,8 @@ class OpenOptions:
 class Pictures:
     """The pictures that a source names: for each its file and header, None without one, and (height, width) in `sizes`.
 
-    A size of 0 0 marks a picture that cannot be used; `problems` or `unreadable` say why.
+    A size of 0 0 marks a picture that cannot be used; `problems` or `unreadable` say why. `unlisted` is a finding about
+    the pictures of the folder that are left out, if there are any.
     """
 
     folder: Path
@@ -55,6 +56,7 @@ class Pictures:
     problems: list[Problem]
     unreadable: list[Problem]
     notes: list[str]
+    unlisted: list[Problem]
 
     @property
     def usable(self) -> np.ndarray:
@@ -81,6 +83,7 @@ class Instances:
     attributes: np.ndarray | None = None
     crowd: np.ndarray | None = None
     scores: np.ndarray | None = None
+    stated_boxes: np.ndarray | None = None
 
 
 def find_pictures(
@@ -110,9 +113,13 @@ def find_pictures(
     if unlisted:
         action = "kept as images without objects" if options.unlisted == "empty" else "left out"
         notes.append(f"{folder}: images that the annotations do not list ({len(unlisted):,}) are {action}")
+    unlisted_finding = []
+    if unlisted and options.unlisted == "ignore":
+        message = f"{len(unlisted):,} images, such as {unlisted[0].relative_to(folder)}, are left out"
+        unlisted_finding = [Problem(Kind.UNLISTED, str(folder), message)]
     headers, unreadable = _read_headers(known)
     sizes = np.array([(0, 0) if h is None else h.hw(options.exif) for h in headers], np.int64).reshape(-1, 2)
-    return Pictures(folder, names, known, headers, sizes, problems, unreadable, notes)
+    return Pictures(folder, names, known, headers, sizes, problems, unreadable, notes, unlisted_finding)
 
 
 def _read_headers(files: list[Path | None]) -> tuple[list[Header | None], list[Problem]]:
@@ -231,9 +238,10 @@ def build_dataset(
         attributes=column(instances.attributes),
         crowd=column(instances.crowd),
         scores=column(instances.scores),
+        stated_boxes=column(instances.stated_boxes),
         reading=reading,
         notes=lines,
-        problems=[*problems, *unreadable, *warnings],
+        problems=[*problems, *unreadable, *warnings, *pictures.unlisted],
         **columns,
     )
     empty = int((data.counts == 0).sum())

@@ -136,9 +136,18 @@ def _read_file(annotations: Annotations, file: Path, fields: Fields, part: str) 
                 " ".join(map(str, entry.attribute_ids or ())),
                 bool(entry.iscrowd),
                 entry.score,
+                _corners(entry.bbox),
             )
         )
     annotations.notes += [f"{file}: {n:,} annotations {what} and are left out" for what, n in ignored.items()]
+
+
+def _corners(bbox: list[float] | None) -> tuple[float, float, float, float] | None:
+    """Return x1, y1, x2, y2 of COCO's x, y, width, height."""
+    if bbox is None or len(bbox) != 4:
+        return None
+    x, y, width, height = bbox
+    return x, y, x + width, y + height
 
 
 def _draw(raw: msgspec.Raw, hw: tuple[int, int]) -> RLE:
