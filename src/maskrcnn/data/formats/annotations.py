@@ -5,6 +5,7 @@ Every format but the table of runs is read into `Annotations`. A mask is drawn o
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,7 +93,7 @@ def to_dataset(annotations: Annotations, options: OpenOptions) -> Dataset:
     if not images:
         raise UserError(f"{source} is read as {annotations.format}, but lists no images")
     names = [image.name for image in images]
-    folder = options.images or _find_root(source, [image.name for image in images if image.file is None])
+    folder = options.images or _common_folder(images) or _find_root(source, [i.name for i in images if i.file is None])
     pictures = find_pictures(
         names, [annotations.place(image) for image in images], folder, options, known_files=[i.file for i in images]
     )
@@ -125,6 +126,14 @@ def to_dataset(annotations: Annotations, options: OpenOptions) -> Dataset:
         row_noun=annotations.row_noun,
         is_numbered=False,
     )
+
+
+def _common_folder(images: Sequence[AnnotatedImage]) -> Path | None:
+    """Return the folder that holds the files of all images, None if the format does not say all of them."""
+    folders = {image.file.parent for image in images if image.file is not None}
+    if any(image.file is None for image in images):
+        return None
+    return Path(os.path.commonpath(folders))
 
 
 def _find_root(source: Path, names: Sequence[str]) -> Path:
