@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from maskrcnn.cli.common import Json, ReadOptions, print_json, progress_bar, say, talk
+from maskrcnn.cli.common import Json, ReadOptions, print_json, say, talk
+from maskrcnn.cli.fix import check_target, find_all, replay_changes, write_repaired
 from maskrcnn.errors import UserError
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ def check(
     *,
     options: ReadOptions | None = None,
     val_data: Path | None = None,
+    fix: Path | None = None,
+    replay: Path | None = None,
     decode: bool = True,
     all_problems: bool = False,
     json: Json = False,
@@ -35,7 +38,7 @@ def check(
     """Check a data set: counts, sizes, classes, instances per image, and findings with their rows, by kind.
 
     Exits with 0 if nothing hurts training, with 1 if a finding does, and with 2 if the data cannot be opened. Notes,
-    such as masks that share a border, do not count. No file is changed.
+    such as masks that share a border, do not count. No file of the data is changed.
 
     Parameters
     ----------
@@ -43,6 +46,10 @@ def check(
         Annotations: a file or a folder of any format that `train` reads.
     val_data
         Validation data, whose images must not be among those of the data.
+    fix
+        Write a repaired copy of the annotations to this CSV or COCO JSON file, and what was changed beside it.
+    replay
+        Changes that an earlier --fix wrote: make these, and look for no others.
     decode
         Decode every image to find damaged and repeated ones, and masks that do not lie on their objects.
     all_problems
@@ -51,12 +58,19 @@ def check(
         Print the counts and all findings as one JSON object.
     """
     options = options or ReadOptions()
+    if fix is not None:
+        check_target(fix, data)
+    elif replay is not None:
+        raise UserError("--replay makes the changes of a log; name the file to write with --fix")
     try:
         opened = options.open_with(data, "skip")
         validation = options.open_with(val_data, "skip") if val_data is not None else None
     except UserError as error:
         say(f"error: {error}")
         return UNUSABLE
+    if fix is not None and replay is not None:
+        replay_changes(data, options, opened, replay, fix)
+        return 0
     findings = find_all(data, options, opened, validation, decode=decode)
     n_problems = sum(finding.is_problem for finding in findings)
     statistics = {**opened.statistics(), "problems": n_problems, "notes": len(findings) - n_problems}
@@ -65,40 +79,9 @@ def check(
     else:
         _show(statistics)
         _show_findings(findings, opened, len(findings) if all_problems else MAX_EXAMPLES)
+    if fix is not None:
+        n_problems = write_repaired(data, options, opened, findings, fix, decode=decode)
     return 1 if n_problems else 0
-
-
-def find_all(
-    data: Path, options: ReadOptions, opened: Dataset, validation: Dataset | None = None, *, decode: bool = True
-) -> list[Problem]:
-    """Return all findings about the data set `opened`: those of its reader and those of the doctor."""
-    from maskrcnn.data.doctor import find_problems
-    from maskrcnn.data.formats.mask_texts import Numbering
-
-    numbering = Numbering(options.order, options.origin, options.relative)
-    with progress_bar(len(opened), "checking") as set_done:
-        findings = find_problems(opened, decode=decode, numbering=numbering, validation=validation, on_image=set_done)
-    findings = [*opened.problems, *findings]
-    return findings + _check_orientation(data, options, opened) if decode else findings
-
-
-def _check_orientation(data: Path, options: ReadOptions, opened: Dataset) -> list[Problem]:
-    """Compare both readings of the pictures with an EXIF orientation, and both orders of runs on other square ones."""
-    import numpy as np
-
-    from maskrcnn.data.doctor.orientation import find_wrong_order, find_wrong_orientation, turned_images
-
-    turned = turned_images(opened)
-    unturned = opened.take(np.setdiff1d(np.arange(len(opened)), turned))
-    findings = find_wrong_order(unturned, "column" if options.order == "row" else "row")
-    if not len(turned):
-        return findings
-    other = dataclasses.replace(options, exif="turn" if options.exif == "ignore" else "ignore")
-    try:
-        reopened = other.open_with(data, "skip", lambda line: None)
-    except UserError:  # no picture fits the sizes or masks in the other orientation
-        return findings
-    return findings + find_wrong_orientation(opened, turned, reopened)
 
 
 def _to_json(finding: Problem) -> dict[str, Any]:

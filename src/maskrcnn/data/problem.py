@@ -254,6 +254,7 @@ class Problem:
 
     `share` is the part of the mask, 0 to 1, that the fault concerns: of the smaller mask where two share pixels.
     `image` is the name of the image, and `instances` are the indices in the `Dataset` of the masks in question.
+    `option` of the command line, or `move` of all masks by (dx, dy) pixels, mends the fault.
     """
 
     kind: Kind
@@ -262,6 +263,8 @@ class Problem:
     share: float | None = None
     image: str | None = None
     instances: tuple[int, ...] = ()
+    option: str = ""
+    move: tuple[int, int] | None = None
 
     @property
     def severity(self) -> Severity:

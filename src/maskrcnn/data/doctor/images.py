@@ -150,7 +150,7 @@ def _alike_pairs(
     """
     first_of: dict[str, int] = {}
     digests = _digests(files)
-    readable = np.flatnonzero([look.small is not None for look in looks])
+    readable = [i for i, look in enumerate(looks) if look.small is not None]
     bits = np.array([looks[i].bits for i in readable], np.uint64)
     small = np.array([looks[i].small for i in readable], np.float32).reshape(len(readable), -1)
     alike: dict[int, int] = {}
@@ -158,7 +158,7 @@ def _alike_pairs(
         rows = slice(start, start + ROWS_AT_ONCE)
         is_close = np.bitwise_count(bits[rows, None] ^ bits[None]) <= MAX_DIFFERENT_BITS
         for k, j in np.argwhere(is_close).tolist():
-            a, b = int(readable[j]), int(readable[start + k])
+            a, b = readable[j], readable[start + k]
             crosses = n_first is None or (a < n_first <= b)
             if a < b and b not in alike and crosses and small[start + k] @ small[j] >= MIN_CORRELATION:
                 alike[b] = a

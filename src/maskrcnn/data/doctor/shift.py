@@ -47,7 +47,7 @@ class Shift:
     ratio: float
     agreeing: int
     compared: int
-    option: str | None
+    option: str
 
     def finding(self, data: Dataset) -> Problem:
         """Return the finding about `data`."""
@@ -61,7 +61,13 @@ class Shift:
             f"in {self.agreeing:,} of {self.compared:,} images, masks follow the edges best when they are moved "
             f"{' and '.join(moves)}, with {self.ratio:.2f} times the step of brightness (mean): {advice}"
         )
-        return Problem(Kind.SHIFTED, str(data.source), message)
+        return Problem(
+            Kind.SHIFTED,
+            str(data.source),
+            message,
+            option=self.option,
+            move=None if self.option else (self.dx, self.dy),
+        )
 
 
 def find_shift(data: Dataset, steps_of_images: Sequence[np.ndarray], numbering: Numbering) -> Shift | None:
@@ -82,7 +88,7 @@ def find_shift(data: Dataset, steps_of_images: Sequence[np.ndarray], numbering: 
     other = 1 - numbering.origin
     along, across = (dy, dx) if numbering.order == "column" else (dx, dy)
     explains = data.is_numbered and across == 0 and along == numbering.origin - other
-    return Shift(dx, dy, ratio, agreeing, len(steps), f"--origin {other}" if explains else None)
+    return Shift(dx, dy, ratio, agreeing, len(steps), f"--origin {other}" if explains else "")
 
 
 def steps_across(pixels: np.ndarray, masks: Sequence[RLE]) -> np.ndarray | None:

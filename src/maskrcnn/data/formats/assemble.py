@@ -163,13 +163,15 @@ def check_sizes(
         i = int(image[j])
         h, w = pictures.sizes[i].tolist()
         message = f"{text(j)}, but the image {pictures.files[i]} is {h} high and {w} wide"
-        header = pictures.headers[i]
+        header, option = pictures.headers[i], ""
         if header is not None and header.is_turned and (stated[j] == upright_or_not[i]).all():
             state = "as its EXIF orientation turns it" if exif == "turn" else "without its EXIF orientation"
-            message += f" {state}. If masks were drawn on the other reading, pass --exif {other_exif(exif)}"
+            option = f"--exif {other_exif(exif)}"
+            message += f" {state}. If masks were drawn on the other reading, pass {option}"
         elif h != w and (stated[j] == (w, h)).all():
             message += f". The two are swapped: {swap_advice}"
-        pictures.problems.append(Problem(Kind.SIZE, place(j), message))
+            option = swap_advice.removeprefix("pass ") if swap_advice.startswith("pass ") else ""
+        pictures.problems.append(Problem(Kind.SIZE, place(j), message, option=option))
     pictures.sizes[np.unique(image[mismatched])] = 0
 
 
