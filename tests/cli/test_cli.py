@@ -55,7 +55,7 @@ def test_check_reports_counts_and_classes(shapes_csv, capsys):
 
 def test_check_finds_bad_rows_and_damaged_images(tmp_path, capsys):
     (tmp_path / "images").mkdir()
-    for value, name in enumerate(("a.png", "b.png", "c.png")):
+    for name, value in (("a.png", 1), ("b.png", 0), ("c.png", 2)):
         Image.fromarray(np.full((10, 10), value, np.uint8)).save(tmp_path / "images" / name)
     truncated = tmp_path / "images" / "b.png"
     truncated_bytes = truncated.read_bytes()[:-30]

@@ -29,6 +29,7 @@ def check(
     *,
     options: ReadOptions | None = None,
     val_data: Path | None = None,
+    html: Path | None = None,
     fix: Path | None = None,
     replay: Path | None = None,
     decode: bool = True,
@@ -46,6 +47,8 @@ def check(
         Annotations: a file or a folder of any format that `train` reads.
     val_data
         Validation data, whose images must not be among those of the data.
+    html
+        Write a page with pictures of the findings, charts and images: one file that needs no network.
     fix
         Write a repaired copy of the annotations to this CSV or COCO JSON file, and what was changed beside it.
     replay
@@ -79,6 +82,11 @@ def check(
     else:
         _show(statistics)
         _show_findings(findings, opened, len(findings) if all_problems else MAX_EXAMPLES)
+    if html is not None:
+        from maskrcnn.inspection.check_page import write_check_page
+
+        write_check_page(html, opened, findings)
+        say(f"wrote {html}")
     if fix is not None:
         n_problems = write_repaired(data, options, opened, findings, fix, decode=decode)
     return 1 if n_problems else 0

@@ -253,7 +253,8 @@ class Problem:
     """Fault in the data: its kind, its place (file and row, or image) and what is wrong.
 
     `share` is the part of the mask, 0 to 1, that the fault concerns: of the smaller mask where two share pixels.
-    `image` is the name of the image, and `instances` are the indices in the `Dataset` of the masks in question.
+    `image` is the name of the image, `twin` the file that it repeats or looks like, and `instances` are the indices in
+    the `Dataset` of the masks in question.
     `option` of the command line, or `move` of all masks by (dx, dy) pixels, mends the fault.
     """
 
@@ -262,6 +263,7 @@ class Problem:
     message: str
     share: float | None = None
     image: str | None = None
+    twin: str = ""
     instances: tuple[int, ...] = ()
     option: str = ""
     move: tuple[int, int] | None = None

@@ -22,17 +22,26 @@ def check_classes(data: Dataset) -> list[Problem]:
     names, n_objects = data.class_names, np.bincount(data.labels, minlength=len(data.class_names) + 1)[1:]
     place = str(data.source)
     problems = []
+
+    def examples(*labels: int) -> tuple[int, ...]:
+        """Return an instance of each class that has some."""
+        return tuple(int(np.argmax(data.labels == label)) for label in labels if n_objects[label - 1])
+
     for labels in spelled_alike(names):
         listed = ", ".join(f"{names[k - 1]!r} ({n_objects[k - 1]:,} objects)" for k in labels)
-        problems.append(Problem(Kind.SPELLING, place, f"the classes {listed} have one name"))
+        problems.append(
+            Problem(Kind.SPELLING, place, f"the classes {listed} have one name", instances=examples(*labels))
+        )
     distinct = sorted({_folded(name): name for name in names}.values())
     for a, b in combinations(distinct, 2):
         if _differ_by_a_letter(a, b):
-            problems.append(Problem(Kind.ONE_LETTER, place, f"the classes {a!r} and {b!r} differ by one letter"))
+            message = f"the classes {a!r} and {b!r} differ by one letter"
+            labels = (names.index(a) + 1, names.index(b) + 1)
+            problems.append(Problem(Kind.ONE_LETTER, place, message, instances=examples(*labels)))
     for k in background_labels(names):
         if n := int(n_objects[k - 1]):
             message = f"the class {names[k - 1]!r} (id {data.class_ids[k - 1]}) has {n:,} objects"
-            problems.append(Problem(Kind.BACKGROUND, place, message))
+            problems.append(Problem(Kind.BACKGROUND, place, message, instances=examples(k)))
     if len(names) > 1 and (unused := [name for name, n in zip(names, n_objects, strict=True) if n == 0]):
         subject = "the class" if len(unused) == 1 else f"{len(unused):,} classes"
         verb = "has" if len(unused) == 1 else "have"
@@ -60,7 +69,10 @@ def _folded(name: str) -> str:
 
 
 def _differ_by_a_letter(a: str, b: str) -> bool:
-    """Whether one word of the names differs, by one letter that is added, lost or another. Numbers are no misprints."""
+    """Whether one word of the names differs, by a letter that is added, lost, another, or swapped with the next one.
+
+    Numbers are no misprints.
+    """
     words_a, words_b = _folded(a).split(), _folded(b).split()
     different = [(x, y) for x, y in zip(words_a, words_b, strict=False) if x != y]
     if len(words_a) != len(words_b) or len(different) != 1:
@@ -69,7 +81,8 @@ def _differ_by_a_letter(a: str, b: str) -> bool:
     if len(long) < MIN_LETTERS or len(long) - len(short) > 1 or not (short + long).isalpha():
         return False
     start = next((k for k, (x, y) in enumerate(zip(short, long, strict=False)) if x != y), len(short))
-    return short[start + (len(short) == len(long)) :] == long[start + 1 :]
+    is_swapped = short[start : start + 2] == long[start : start + 2][::-1] and short[start + 2 :] == long[start + 2 :]
+    return is_swapped or short[start + (len(short) == len(long)) :] == long[start + 1 :]
 
 
 def _missing_ids(class_ids: list[Any]) -> list[str]:

@@ -126,7 +126,7 @@ def find_repeated(data: Dataset, looks: Sequence[Look]) -> list[Problem]:
         else:
             message = f"image {data.names[b]} {verb} {data.names[a]}"
             kind = Kind.SAME_IMAGE if equal else Kind.ALIKE
-        problems.append(Problem(kind, str(data.files[b]), message, image=data.names[b]))
+        problems.append(Problem(kind, str(data.files[b]), message, image=data.names[b], twin=str(data.files[a])))
     return problems
 
 
@@ -137,7 +137,7 @@ def find_leaks(data: Dataset, looks: Sequence[Look], validation: Dataset, val_lo
         verb = "is equal to" if equal else "looks like"
         file = validation.files[b - len(data)]
         message = f"image {validation.names[b - len(data)]} of the validation {verb} {data.names[a]}"
-        problems.append(Problem(Kind.LEAK, str(file), message, image=data.names[a]))
+        problems.append(Problem(Kind.LEAK, str(file), message, image=data.names[a], twin=str(file)))
     return problems
 
 

@@ -42,12 +42,12 @@ def check_masks(data: Dataset, i: int) -> list[Problem]:
     masks, first = data.runs(i), data.instances(i).start
     height = data.hw(i)[0]
     areas, boxes = masks.areas, masks.boxes(height)
-    is_tiny = areas < MIN_MASK_AREA
+    is_tiny, is_full = areas < MIN_MASK_AREA, areas > MAX_MASK_FRACTION * data.sizes[i].prod()
 
     def problem(kind: Kind, k: int, message: str, share: float | None = None, other: int | None = None) -> Problem:
         instances = (first + k,) if other is None else (first + k, first + other)
         text = f"image {data.names[i]}: {message}"
-        return Problem(kind, data.place(first + k), text, share, data.names[i], instances)
+        return Problem(kind, data.place(first + k), text, share, image=data.names[i], instances=instances)
 
     problems = [
         problem(Kind.TINY, k, f"the mask has {areas[k]} pixel{'s' if areas[k] > 1 else ''}")
@@ -56,15 +56,17 @@ def check_masks(data: Dataset, i: int) -> list[Problem]:
     for k in np.flatnonzero((sides(boxes).min(1) == 1) & ~is_tiny).tolist():
         width, length = sorted(sides(boxes)[k].tolist())
         problems.append(problem(Kind.SLIT, k, f"the mask is {width} pixel wide and {length:,} long"))
-    for k in np.flatnonzero(areas > MAX_MASK_FRACTION * data.sizes[i].prod()).tolist():
+    for k in np.flatnonzero(is_full).tolist():
         problems.append(problem(Kind.FULL, k, "the mask covers the whole image"))
     pieces = count_pieces(masks.runs, masks.offsets, np.full(len(masks), height))
-    for k in np.flatnonzero(pieces > 1).tolist():
+    for k in np.flatnonzero((pieces > 1) & ~is_tiny).tolist():
         if gap := _gap_between_parts(RLE(masks[k], data.hw(i))):
             message = f"the mask has parts of similar size, {gap:,} pixels from one another"
             problems.append(problem(Kind.DISTANT_PARTS, k, message))
     labels = data.labels[data.instances(i)]
     for a, b, shared in overlapping_pairs(masks, boxes):
+        if is_full[a] != is_full[b]:  # covers every other mask
+            continue
         same_class, share = bool(labels[a] == labels[b]), shared / int(min(areas[a], areas[b]))
         other = f"that of {data.row_noun} {data.rows[first + a]}"
         iou = shared / int(areas[a] + areas[b] - shared)

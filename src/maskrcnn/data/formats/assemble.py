@@ -115,7 +115,8 @@ def find_pictures(
         notes.append(f"{folder}: images that the annotations do not list ({len(unlisted):,}) are {action}")
     unlisted_finding = []
     if unlisted and options.unlisted == "ignore":
-        message = f"{len(unlisted):,} images, such as {unlisted[0].relative_to(folder)}, are left out"
+        is_are = "1 image is" if len(unlisted) == 1 else f"{len(unlisted):,} images are"
+        message = f"{is_are} left out, such as {unlisted[0].relative_to(folder)}"
         unlisted_finding = [Problem(Kind.UNLISTED, str(folder), message)]
     headers, unreadable = _read_headers(known)
     sizes = np.array([(0, 0) if h is None else h.hw(options.exif) for h in headers], np.int64).reshape(-1, 2)
