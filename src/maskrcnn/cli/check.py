@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from maskrcnn.cli.common import Json, ReadOptions, print_json, say, talk
+from maskrcnn.cli.common import Device, Json, ReadOptions, print_json, progress_bar, say, talk
 from maskrcnn.cli.fix import check_target, find_all, replay_changes, write_repaired
 from maskrcnn.errors import UserError
 
 if TYPE_CHECKING:
     from maskrcnn.data.problem import Problem
     from maskrcnn.data.table import Dataset
+    from maskrcnn.evaluation.suspects import Suspect
 
 MAX_EXAMPLES = 3
 """Findings of each kind that are listed without --all-problems."""
+
+MAX_SUSPECTS = 10
+"""Suspect labels that are listed without --json or --html."""
 
 UNUSABLE = 2
 """Exit status for data that cannot be opened, or of which no image can be used."""
@@ -29,6 +33,8 @@ def check(
     *,
     options: ReadOptions | None = None,
     val_data: Path | None = None,
+    model: Path | None = None,
+    device: Device = "auto",
     html: Path | None = None,
     fix: Path | None = None,
     replay: Path | None = None,
@@ -47,6 +53,8 @@ def check(
         Annotations: a file or a folder of any format that `train` reads.
     val_data
         Validation data, whose images must not be among those of the data.
+    model
+        Rank the labels that this model disagrees with. It must not have been trained on them.
     html
         Write a page with pictures of the findings, charts and images: one file that needs no network.
     fix
@@ -77,19 +85,50 @@ def check(
     findings = find_all(data, options, opened, validation, decode=decode)
     n_problems = sum(finding.is_problem for finding in findings)
     statistics = {**opened.statistics(), "problems": n_problems, "notes": len(findings) - n_problems}
+    readable, suspects = _suspects(model, device, opened) if model is not None else (opened, [])
     if json:
-        print_json({**statistics, "found": opened.notes, "findings": [_to_json(finding) for finding in findings]})
+        report = {**statistics, "found": opened.notes, "findings": [_to_json(finding) for finding in findings]}
+        print_json(report | ({"suspects": [s.to_json(readable) for s in suspects]} if model is not None else {}))
     else:
         _show(statistics)
         _show_findings(findings, opened, len(findings) if all_problems else MAX_EXAMPLES)
+        if model is not None:
+            _show_suspects(readable, suspects, model)
     if html is not None:
-        from maskrcnn.inspection.check_page import write_check_page
+        from maskrcnn.inspection.check_page import suspects_section, write_check_page
 
-        write_check_page(html, opened, findings)
+        sections = [suspects_section(readable, suspects, str(model))] if model is not None else []
+        write_check_page(html, opened, findings, sections)
         say(f"wrote {html}")
     if fix is not None:
         n_problems = write_repaired(data, options, opened, findings, fix, decode=decode)
     return 1 if n_problems else 0
+
+
+def _suspects(model: Path, device: str, data: Dataset) -> tuple[Dataset, list[Suspect]]:
+    """Return the images that the model could read, and the labels that it disagrees with."""
+    from maskrcnn.checkpoints.load import load
+    from maskrcnn.evaluation import find
+    from maskrcnn.evaluation.suspects import find_suspects, readable_part
+
+    predictor = load(model, device=device)
+    with progress_bar(len(data), "predicting") as set_done:
+        results = find(predictor, data, range(len(data)), on_image=set_done)
+    readable, detections = readable_part(data, results)
+    return readable, find_suspects(readable, detections)
+
+
+def _show_suspects(data: Dataset, suspects: list[Suspect], model: Path) -> None:
+    """Print a table of the labels that the model doubts most."""
+    if not suspects:
+        say(f"{model} disagrees with no label")
+        return
+    title = f"Labels that {model} disagrees with, {min(len(suspects), MAX_SUSPECTS)} of {len(suspects):,}"
+    table = Table("doubt", "kind", "image", data.row_noun, "message", title=title)
+    for suspect in suspects[:MAX_SUSPECTS]:
+        row = "" if suspect.instance is None else str(data.rows[suspect.instance])
+        table.add_row(f"{suspect.doubt:.2f}", suspect.kind, data.names[suspect.image], row, suspect.message)
+    talk.print(table)
 
 
 def _to_json(finding: Problem) -> dict[str, Any]:

@@ -15,16 +15,20 @@ from maskrcnn.data.problem import KINDS, Kind, Problem
 from maskrcnn.data.table import Dataset
 from maskrcnn.detection.boxes import sides
 from maskrcnn.errors import ImageError
+from maskrcnn.evaluation.suspects import Suspect, SuspectKind
 from maskrcnn.files import write_text
 from maskrcnn.inspection.charts import Axis, category_bars, histogram
 from maskrcnn.inspection.page import Section, chart_grid, folded, page
-from maskrcnn.inspection.shots import shot_of, whole_image
+from maskrcnn.inspection.shots import shot_of, shot_of_suspect, whole_image
 
 MAX_SHOTS = 6
 """Findings of a kind that are shown as pictures, the worst first."""
 
 MAX_LISTED = 200
 """Findings of a kind that are listed: `--json` lists them all."""
+
+MAX_SUSPECTS = 48
+"""Suspect labels that are shown as pictures."""
 
 MAX_IMAGES = 12
 """Images that are shown with all their masks."""
@@ -113,7 +117,7 @@ def _card(data: Dataset, kind: Kind, found: Sequence[Problem]) -> str:
     """One kind: what it is, why it hurts, what to do, pictures and places."""
     about = KINDS[kind]
     command = f"<code>maskrcnn check {escape(data.source.name)} --fix OUT</code>"
-    repair = f" {command}: {about.repair}." if about.repair else ""
+    repair = f"<p><b>Repair:</b> {about.repair}. {command}</p>" if about.repair else ""
     shots = "".join(_shot(data, finding) for finding in found[:MAX_SHOTS])
     places = "".join(f"<li>{escape(_without_source(data, finding))}</li>" for finding in found[:MAX_LISTED])
     more = f"<li>and {len(found) - MAX_LISTED:,} more; --json lists them all</li>" if len(found) > MAX_LISTED else ""
@@ -125,7 +129,7 @@ def _card(data: Dataset, kind: Kind, found: Sequence[Problem]) -> str:
     return (
         f'<article class="finding {about.severity}" data-severity="{about.severity}" data-kind="{escape(kind)}">'
         f'<h3><span class="badge">{about.severity}</span>{escape(kind)} <small>{len(found):,}</small></h3>'
-        f"<p>{escape(about.meaning)} {escape(about.harm)}</p><p><b>To do:</b> {escape(about.remedy)}{repair}</p>"
+        f"<p>{escape(about.meaning)} {escape(about.harm)}</p><p><b>To do:</b> {escape(about.remedy)}</p>{repair}"
         f"{f'<div class=shots>{shots}</div>' if shots else ''}{listed}</article>"
     )
 
@@ -136,7 +140,29 @@ def _without_source(data: Dataset, finding: Problem) -> str:
 
 def _shot(data: Dataset, finding: Problem) -> str:
     caption = escape(finding.message if finding.twin else _without_source(data, finding))
-    return "".join(_figure(uri, caption) for uri in shot_of(data, finding))
+    captions = (
+        (f"As they are: {caption}", "Moved") if finding.move else (caption, "") if finding.twin else (caption,) * 2
+    )
+    return "".join(_figure(*pair) for pair in zip(shot_of(data, finding), captions, strict=False))
+
+
+def suspects_section(data: Dataset, suspects: Sequence[Suspect], model: str) -> Section:
+    """Show the labels that a model disagrees with, the strongest doubt first."""
+    if not suspects:
+        return Section("suspects", "Suspect labels", f"<p>{escape(model)} disagrees with no label.</p>")
+    counts = Counter(suspect.kind for suspect in suspects)
+    listed = ", ".join(f"{kind} ({counts[kind]:,})" for kind in SuspectKind if counts[kind])
+    figures = []
+    for rank, suspect in enumerate(suspects[:MAX_SUSPECTS], 1):
+        where = "" if suspect.instance is None else f"{data.row_noun} {data.rows[suspect.instance]}, "
+        caption = escape(f"{rank}. {suspect.kind}: {suspect.message} ({where}image {data.names[suspect.image]})")
+        if (uri := shot_of_suspect(data, suspect)) is not None:
+            figures.append(_figure(uri, caption))
+    meaning = (
+        f"<p>Where {escape(model)} disagrees with the labels, the strongest doubt first: {escape(listed)}. "
+        "Yellow is the label, vermilion what the model sees, blue other labels. Either may be right: look.</p>"
+    )
+    return Section("suspects", "Suspect labels", f'{meaning}<div class="shots">{"".join(figures)}</div>')
 
 
 def _figure(uri: str, caption: str) -> str:

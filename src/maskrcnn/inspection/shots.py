@@ -14,6 +14,7 @@ from maskrcnn.data.table import Dataset
 from maskrcnn.detection.fit import resize
 from maskrcnn.drawing import draw_instances
 from maskrcnn.errors import ImageError
+from maskrcnn.evaluation.suspects import Suspect
 from maskrcnn.inspection.gallery import RIGHT_COLOR, WRONG_COLOR, data_uri, shrunk
 from maskrcnn.rle import RLE
 
@@ -46,6 +47,24 @@ def shot_of(data: Dataset, finding: Problem) -> list[str]:
         return []
 
 
+def shot_of_suspect(data: Dataset, suspect: Suspect) -> str | None:
+    """Return a picture of a disagreement, the label yellow and what the model sees vermilion; None if unreadable."""
+    i, first = suspect.image, data.instances(suspect.image).start
+    masks = data.rles(i)
+    colors = np.full(len(masks) + 1, OTHER_COLOR)
+    in_question = []
+    if suspect.instance is not None:
+        in_question.append(suspect.instance - first)
+        colors[in_question] = SECOND_COLOR
+    if suspect.mask is not None:
+        in_question.append(len(masks))
+        masks, colors[-1] = [*masks, suspect.mask], WRONG_COLOR
+    try:
+        return crop(read_pixels(data, i), masks, colors, in_question)
+    except ImageError:
+        return None
+
+
 def whole_image(data: Dataset, i: int, colors: np.ndarray | None = None) -> str:
     """Return image i with the outlines of its masks, as a data URI. Raise `ImageError`."""
     pixels = read_pixels(data, i)
@@ -73,10 +92,12 @@ def _around(data: Dataset, i: int, instances: Sequence[int]) -> str:
 
 
 def _moved(data: Dataset, move: tuple[int, int]) -> list[str]:
-    """Draw the median mask of the image with the most masks: as it is, and moved by (dx, dy)."""
+    """Draw the mask in the middle of the image with the most masks: as it is, and moved by (dx, dy)."""
     i = int(np.argmax(data.counts))
     masks, pixels = data.rles(i), read_pixels(data, i)
-    middle = [int(np.argsort([mask.area for mask in masks])[len(masks) // 2])]
+    centers = np.array([np.add(mask.box[:2], mask.box[2:]) / 2 for mask in masks])
+    height, width = data.hw(i)
+    middle = [int(np.hypot(*(centers - (width / 2, height / 2)).T).argmin())]
     moved = [mask.shift(*move) for mask in masks]
     wrong, right = (np.full(len(masks), color) for color in (WRONG_COLOR, RIGHT_COLOR))
     return [crop(pixels, masks, wrong, middle), crop(pixels, moved, right, middle)]

@@ -1,0 +1,114 @@
+"""Labels that a model disagrees with, ranked: the annotators may be wrong, or the model. Pictures decide.
+
+detections -> judged against the labels (`tide`) -> disagreements of confident detections and labels that none finds
+
+The model must not have learned these labels by heart: take one that was trained on other images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from maskrcnn.data.table import Dataset
+from maskrcnn.evaluation.tide import CORRECT, FOREGROUND, ON_BACKGROUND, WRONG_CLASS, judge
+from maskrcnn.rle import RLE, iou_matrix
+from maskrcnn.structures import Detections
+
+CONFIDENT = 0.7
+"""Minimum score of a detection that disagrees with the labels."""
+
+SAME_OBJECT = 0.7
+"""Minimum IoU of a detection and a label of different classes that are about one object."""
+
+MAX_LOOSE = 0.75
+"""IoU below which a confident detection and the label that it finds have different outlines."""
+
+
+class SuspectKind(StrEnum):
+    """How model and label disagree, as people read it."""
+
+    UNLABELLED = "object without a label"
+    UNFOUND = "label that the model does not find"
+    OTHER_CLASS = "label of another class than the model sees"
+    LOOSE = "outline that the model draws differently"
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A disagreement about image `image`; `doubt`, 0 to 1, ranks it.
+
+    `instance` is the label's index in the data and `mask` is what the model sees; either may be None.
+    """
+
+    kind: SuspectKind
+    image: int
+    doubt: float
+    message: str
+    instance: int | None = None
+    mask: RLE | None = None
+
+    def to_json(self, data: Dataset) -> dict[str, Any]:
+        """Return values for JSON, with the mask as COCO's runs."""
+        return {
+            "kind": str(self.kind),
+            "doubt": round(self.doubt, 4),
+            "image": data.names[self.image],
+            "place": None if self.instance is None else data.place(self.instance),
+            "message": self.message,
+            "segmentation": None if self.mask is None else self.mask.to_coco(),
+        }
+
+
+def find_suspects(data: Dataset, detections: Sequence[Detections]) -> list[Suspect]:
+    """Return the disagreements of `data` with one `Detections` per image, in its classes, the strongest doubt first.
+
+    Doubt is the score of a detection where no label is; times the IoU where the class differs; times the part of the
+    union that the two outlines do not share. For a label that nothing finds, it is the share of the labels of its class
+    that the model does find: of a model that misses many, a miss says little.
+    """
+    judgement = judge(data, detections)
+    n_labels = len(data.class_names) + 1
+    n_found = np.bincount(data.labels[judgement.found_at >= 0], minlength=n_labels)
+    recall = n_found / np.maximum(np.bincount(data.labels, minlength=n_labels), 1)
+    suspects = []
+    for i, found in enumerate(detections):
+        first = data.instances(i).start
+        iou = iou_matrix(found.rles, data.rles(i))  # (detections, labels)
+        for k in np.flatnonzero(iou.max(0, initial=0.0) < FOREGROUND).tolist():
+            label = int(data.labels[first + k])
+            message = f"the model finds {recall[label]:.0%} of the {_name(data, label)} labels, and not this one"
+            doubt = float(recall[label] * (1 - iou[:, k].max(initial=0.0)))
+            suspects.append(Suspect(SuspectKind.UNFOUND, i, doubt, message, first + k))
+        of_image = np.flatnonzero((judgement.images == i) & (judgement.scores >= CONFIDENT))
+        for d in of_image.tolist():
+            row, score, truth = int(judgement.rows[d]), float(judgement.scores[d]), int(judgement.truth[d])
+            overlap = float(iou[row, truth - first]) if truth >= 0 else 0.0
+            kind, seen = judgement.kinds[d], f"the model sees a {found.class_names[row]} (score {score:.2f})"
+            if kind == ON_BACKGROUND:
+                suspect = (SuspectKind.UNLABELLED, score, f"{seen} where no label is", None)
+            elif kind == WRONG_CLASS and overlap >= SAME_OBJECT and judgement.found_at[truth] < score:
+                labelled = _name(data, int(data.labels[truth]))
+                suspect = (SuspectKind.OTHER_CLASS, score * overlap, f"{seen}; the label says {labelled}", truth)
+            elif kind == CORRECT and overlap < MAX_LOOSE:
+                message = f"{seen} whose outline has an IoU of {overlap:.2f} with that of the label"
+                suspect = (SuspectKind.LOOSE, score * (1 - overlap), message, truth)
+            else:
+                continue
+            kind_, doubt, message, instance = suspect
+            suspects.append(Suspect(kind_, i, doubt, message, instance, found.rles[row]))
+    return sorted(suspects, key=lambda suspect: -suspect.doubt)
+
+
+def readable_part(data: Dataset, results: Mapping[int, Detections | str]) -> tuple[Dataset, list[Detections]]:
+    """Return the images of `evaluation.find` that could be read, and their detections."""
+    readable = [i for i in sorted(results) if isinstance(results[i], Detections)]
+    return data.take(readable), [found for i in readable if isinstance(found := results[i], Detections)]
+
+
+def _name(data: Dataset, label: int) -> str:
+    return data.class_names[label - 1]
