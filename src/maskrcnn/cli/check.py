@@ -123,12 +123,12 @@ def _show_suspects(data: Dataset, suspects: list[Suspect], model: Path) -> None:
     if not suspects:
         say(f"{model} disagrees with no label")
         return
-    title = f"Labels that {model} disagrees with, {min(len(suspects), MAX_SUSPECTS)} of {len(suspects):,}"
-    table = Table("doubt", "kind", "image", data.row_noun, "message", title=title)
+    is_cut = len(suspects) > MAX_SUSPECTS
+    more = f", {MAX_SUSPECTS} of {len(suspects):,} (--html shows more, --json lists all)" if is_cut else ""
+    say(f"labels that {model} disagrees with, the strongest doubt first{more}:")
     for suspect in suspects[:MAX_SUSPECTS]:
-        row = "" if suspect.instance is None else str(data.rows[suspect.instance])
-        table.add_row(f"{suspect.doubt:.2f}", suspect.kind, data.names[suspect.image], row, suspect.message)
-    talk.print(table)
+        row = "" if suspect.instance is None else f"{data.row_noun} {data.rows[suspect.instance]}, "
+        say(f"  {suspect.doubt:.2f} {row}image {data.names[suspect.image]}: {suspect.kind}: {suspect.message}")
 
 
 def _to_json(finding: Problem) -> dict[str, Any]:

@@ -218,7 +218,7 @@ KINDS = {
     ),
     Kind.OVERLAP: _note(
         "Two masks share pixels.",
-        "Nothing, for neighbours that share a border, and for parts of a thing of another class.",
+        "It costs nothing for neighbours that share a border, and for parts of a thing of another class.",
         "Look at the largest shares.",
     ),
     Kind.ONE_LETTER: _note(
@@ -231,7 +231,7 @@ KINDS = {
     ),
     Kind.MISSING_IDS: _note(
         "The class ids are numbers with gaps.",
-        "Nothing here. A gap can be a class that an export lost.",
+        "It costs nothing. A gap can be a class that an export lost.",
         "Look whether a class is missing.",
     ),
     Kind.UNLISTED: _note(

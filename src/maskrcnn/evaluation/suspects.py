@@ -69,7 +69,7 @@ def find_suspects(data: Dataset, detections: Sequence[Detections]) -> list[Suspe
 
     Doubt is the score of a detection where no label is; times the IoU where the class differs; times the part of the
     union that the two outlines do not share. For a label that nothing finds, it is the share of the labels of its class
-    that the model does find: of a model that misses many, a miss says little.
+    that the model does find, times that of its image: where a model misses many, a miss says little.
     """
     judgement = judge(data, detections)
     n_labels = len(data.class_names) + 1
@@ -78,29 +78,30 @@ def find_suspects(data: Dataset, detections: Sequence[Detections]) -> list[Suspe
     suspects = []
     for i, found in enumerate(detections):
         first = data.instances(i).start
+        n_found_here = int((judgement.found_at[data.instances(i)] >= 0).sum())
+        recall_here = (n_found_here + 1) / (int(data.counts[i]) + 2)  # Laplace's estimate: few labels tell little
         iou = iou_matrix(found.rles, data.rles(i))  # (detections, labels)
         for k in np.flatnonzero(iou.max(0, initial=0.0) < FOREGROUND).tolist():
             label = int(data.labels[first + k])
-            message = f"the model finds {recall[label]:.0%} of the {_name(data, label)} labels, and not this one"
-            doubt = float(recall[label] * (1 - iou[:, k].max(initial=0.0)))
+            message = (
+                f"the model finds {n_found_here:,} of the {int(data.counts[i]):,} labels of the image, not this one"
+            )
+            doubt = float(recall[label] * recall_here * (1 - iou[:, k].max(initial=0.0)))
             suspects.append(Suspect(SuspectKind.UNFOUND, i, doubt, message, first + k))
         of_image = np.flatnonzero((judgement.images == i) & (judgement.scores >= CONFIDENT))
         for d in of_image.tolist():
             row, score, truth = int(judgement.rows[d]), float(judgement.scores[d]), int(judgement.truth[d])
             overlap = float(iou[row, truth - first]) if truth >= 0 else 0.0
-            kind, seen = judgement.kinds[d], f"the model sees a {found.class_names[row]} (score {score:.2f})"
+            seen, mask = f"the model sees {found.class_names[row]} (score {score:.2f})", found.rles[row]
+            kind = judgement.kinds[d]
             if kind == ON_BACKGROUND:
-                suspect = (SuspectKind.UNLABELLED, score, f"{seen} where no label is", None)
+                suspects.append(Suspect(SuspectKind.UNLABELLED, i, score, f"{seen} where no label is", None, mask))
             elif kind == WRONG_CLASS and overlap >= SAME_OBJECT and judgement.found_at[truth] < score:
-                labelled = _name(data, int(data.labels[truth]))
-                suspect = (SuspectKind.OTHER_CLASS, score * overlap, f"{seen}; the label says {labelled}", truth)
+                message = f"{seen}; the label says {data.class_names[data.labels[truth] - 1]}"
+                suspects.append(Suspect(SuspectKind.OTHER_CLASS, i, score * overlap, message, truth, mask))
             elif kind == CORRECT and overlap < MAX_LOOSE:
                 message = f"{seen} whose outline has an IoU of {overlap:.2f} with that of the label"
-                suspect = (SuspectKind.LOOSE, score * (1 - overlap), message, truth)
-            else:
-                continue
-            kind_, doubt, message, instance = suspect
-            suspects.append(Suspect(kind_, i, doubt, message, instance, found.rles[row]))
+                suspects.append(Suspect(SuspectKind.LOOSE, i, score * (1 - overlap), message, truth, mask))
     return sorted(suspects, key=lambda suspect: -suspect.doubt)
 
 
@@ -108,7 +109,3 @@ def readable_part(data: Dataset, results: Mapping[int, Detections | str]) -> tup
     """Return the images of `evaluation.find` that could be read, and their detections."""
     readable = [i for i in sorted(results) if isinstance(results[i], Detections)]
     return data.take(readable), [found for i in readable if isinstance(found := results[i], Detections)]
-
-
-def _name(data: Dataset, label: int) -> str:
-    return data.class_names[label - 1]

@@ -160,7 +160,8 @@ def suspects_section(data: Dataset, suspects: Sequence[Suspect], model: str) -> 
             figures.append(_figure(uri, caption))
     meaning = (
         f"<p>Where {escape(model)} disagrees with the labels, the strongest doubt first: {escape(listed)}. "
-        "Yellow is the label, vermilion what the model sees, blue other labels. Either may be right: look.</p>"
+        "Yellow is the label, vermilion what the model sees, blue other labels. Either may be right: look. "
+        "Dark pictures are brightened.</p>"
     )
     return Section("suspects", "Suspect labels", f'{meaning}<div class="shots">{"".join(figures)}</div>')
 

@@ -27,6 +27,9 @@ MIN_WINDOW = 48
 ROOM = 2.5
 """Side of what a picture shows over that of the masks in question."""
 
+MIN_WHITE, MAX_GAIN = 160, 6
+"""Brightness that a dark picture gets, and the largest factor to get there. Microscopes leave much of 8 bits unused."""
+
 OTHER_COLOR, SECOND_COLOR = 1, 3
 """Sky blue of other masks and yellow of the second mask of a pair (`drawing.PALETTE`)."""
 
@@ -38,7 +41,7 @@ def shot_of(data: Dataset, finding: Problem) -> list[str]:
             return _moved(data, finding.move)
         if finding.twin and finding.image is not None:
             pair = read_pixels(data, data.names.index(finding.image)), read_image(Path(finding.twin), data.reading)
-            return [data_uri(draw_instances(_fitted(pixels), [])) for pixels in pair]
+            return [data_uri(draw_instances(_brightened(_fitted(pixels)), [])) for pixels in pair]
         if not finding.instances:
             return [] if finding.image is None else [whole_image(data, data.names.index(finding.image))]
         images = {int(data.image_index[k]) for k in finding.instances}
@@ -114,7 +117,7 @@ def _drawn(
     pixels: np.ndarray, masks: Sequence[RLE], window: tuple[int, int, int, int], colors: np.ndarray | None
 ) -> str:
     x1, y1, x2, y2 = window
-    small = _fitted(pixels[y1:y2, x1:x2])
+    small = _brightened(_fitted(pixels[y1:y2, x1:x2]))
     hw = (small.shape[0], small.shape[1])
     visible = [(k, mask.crop(window)) for k, mask in enumerate(masks)]
     visible = [(k, shrunk(mask, hw)) for k, mask in visible if mask.area]
@@ -123,6 +126,12 @@ def _drawn(
         small, [mask for _, mask in visible if mask.area], None, None, None if colors is None else colors[shown]
     )
     return data_uri(drawn)
+
+
+def _brightened(pixels: np.ndarray) -> np.ndarray:
+    """Make dark pixels visible: the brightest hundredth becomes at least `MIN_WHITE`, by a factor up to `MAX_GAIN`."""
+    gain = min(MIN_WHITE / max(float(np.quantile(pixels, 0.99)), 1.0), MAX_GAIN)
+    return pixels if gain <= 1 else np.minimum(pixels * gain, 255).astype(np.uint8)
 
 
 def _fitted(pixels: np.ndarray) -> np.ndarray:

@@ -36,8 +36,8 @@ def check_classes(data: Dataset) -> list[Problem]:
     for a, b in combinations(distinct, 2):
         if _differ_by_a_letter(a, b):
             message = f"the classes {a!r} and {b!r} differ by one letter"
-            labels = (names.index(a) + 1, names.index(b) + 1)
-            problems.append(Problem(Kind.ONE_LETTER, place, message, instances=examples(*labels)))
+            instances = examples(names.index(a) + 1, names.index(b) + 1)
+            problems.append(Problem(Kind.ONE_LETTER, place, message, instances=instances))
     for k in background_labels(names):
         if n := int(n_objects[k - 1]):
             message = f"the class {names[k - 1]!r} (id {data.class_ids[k - 1]}) has {n:,} objects"
