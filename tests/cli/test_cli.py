@@ -200,6 +200,21 @@ def test_check_finds_validation_images_among_those_of_training(tmp_path, capsys)
     assert "shapes_0002.png" in finding["message"]
 
 
+def test_check_ranks_what_a_model_doubts_and_shows_it(run, shapes_csv, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    assert call("check", shapes_csv, "--model", run, "--html", page, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["suspects"]
+    doubts = [suspect["doubt"] for suspect in report["suspects"]]
+    assert doubts == sorted(doubts, reverse=True)
+    assert "Suspect labels" in page.read_text("utf-8")
+    assert call("check", shapes_csv, "--model", run) == 0
+    assert "the strongest doubt first" in capsys.readouterr().err
+    assert call("check", shapes_csv, "--model", tmp_path / "none") == 1
+    assert call("check", shapes_csv, "--html", tmp_path / "page") == 0
+    assert "Suspect labels" not in (tmp_path / "page").read_text("utf-8")
+
+
 def test_check_has_no_option_for_bad_rows(shapes_csv, capsys):
     assert call("check", shapes_csv, "--bad", "error") != 0
     assert "--bad" in "".join(capsys.readouterr())

@@ -125,6 +125,17 @@ def test_another_class(one):
     assert find_suspects(one, [detections(one, both)]) == []
 
 
+def test_the_objects_of_a_crowd_are_no_suspects(one):
+    crowd = np.zeros(HW, bool)
+    crowd[:, :] = True
+    data = replace(
+        subset(one, np.zeros(1, np.int64)), masks=RunTable.of([RLE.from_mask(crowd).runs]), crowd=np.array([True])
+    )
+    found = [detections(one, exact(one))]
+    assert find_suspects(data, found) == []
+    assert len(find_suspects(replace(data, crowd=None), found)) == one.n_instances + 1
+
+
 def test_a_loose_outline(one):
     parts = exact(one)
     k = int(np.argmax(one.masks.areas))

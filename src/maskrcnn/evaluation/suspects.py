@@ -81,7 +81,9 @@ def find_suspects(data: Dataset, detections: Sequence[Detections]) -> list[Suspe
         n_found_here = int((judgement.found_at[data.instances(i)] >= 0).sum())
         recall_here = (n_found_here + 1) / (int(data.counts[i]) + 2)  # Laplace's estimate: few labels tell little
         iou = iou_matrix(found.rles, data.rles(i))  # (detections, labels)
-        for k in np.flatnonzero(iou.max(0, initial=0.0) < FOREGROUND).tolist():
+        is_crowd = np.zeros(iou.shape[1], bool) if data.crowd is None else data.crowd[data.instances(i)]
+        crowds = [mask for mask, crowd in zip(data.rles(i), is_crowd, strict=True) if crowd]
+        for k in np.flatnonzero((iou.max(0, initial=0.0) < FOREGROUND) & ~is_crowd).tolist():
             label = int(data.labels[first + k])
             message = (
                 f"the model finds {n_found_here:,} of the {int(data.counts[i]):,} labels of the image, not this one"
@@ -94,6 +96,8 @@ def find_suspects(data: Dataset, detections: Sequence[Detections]) -> list[Suspe
             overlap = float(iou[row, truth - first]) if truth >= 0 else 0.0
             seen, mask = f"the model sees {found.class_names[row]} (score {score:.2f})", found.rles[row]
             kind = judgement.kinds[d]
+            if any(mask.intersection(crowd).area > mask.area / 2 for crowd in crowds):
+                continue  # nobody outlined the objects of a crowd one by one
             if kind == ON_BACKGROUND:
                 suspects.append(Suspect(SuspectKind.UNLABELLED, i, score, f"{seen} where no label is", None, mask))
             elif kind == WRONG_CLASS and overlap >= SAME_OBJECT and judgement.found_at[truth] < score:

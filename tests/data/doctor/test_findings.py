@@ -11,6 +11,7 @@ from PIL import Image
 from maskrcnn import RLE, open_dataset
 from maskrcnn.data.dataset import read_pixels
 from maskrcnn.data.doctor import find_problems
+from maskrcnn.data.doctor import images as images_module
 from maskrcnn.data.doctor import masks as masks_module
 from maskrcnn.data.doctor.classes import spelled_alike
 from maskrcnn.data.formats.mask_texts import Numbering
@@ -104,6 +105,13 @@ def test_usual_masks_are_no_findings(clean, mask):
     assert find_problems(with_masks(clean, [mask]), decode=False) == []
 
 
+def test_crowds_cover_others_and_have_parts(clean):
+    crowd = rectangle(5, 5, 40, 40) | rectangle(90, 5, 125, 40)
+    data = with_masks(clean, [crowd, rectangle(8, 8, 20, 20)])
+    assert kinds(find_problems(data, decode=False)) == {Kind.DISTANT_PARTS: 1, Kind.COVERED: 1}
+    assert find_problems(replace(data, crowd=np.array([True, False])), decode=False) == []
+
+
 def test_pairs_are_found_in_every_block(clean, monkeypatch):
     masks = [rectangle(x, 5, x + 6, 30) for x in range(0, 120, 4)]
     data = with_masks(clean, masks)
@@ -164,6 +172,17 @@ def test_equal_files_and_copies_of_another_size_are_told(copied):
     ]
     assert copied.names[1] in found[0].message
     assert copied.names[2] in found[1].message
+
+
+def test_alike_images_are_found_in_every_block(tmp_path, monkeypatch):
+    data = make_shapes(tmp_path, 9, seed=8, hw=HW)
+    for k in (3, 7, 8):
+        Image.fromarray(read_pixels(data, 1)).save(data.files[k].with_suffix(".jpg"), quality=50 + k)
+        data.files[k] = data.files[k].with_suffix(".jpg")
+    expected = [f for f in find_problems(data) if f.kind == Kind.ALIKE]
+    assert [(f.image, f.twin) for f in expected] == [(data.names[k], str(data.files[1])) for k in (3, 7, 8)]
+    monkeypatch.setattr(images_module, "ROWS_AT_ONCE", 2)
+    assert [f for f in find_problems(data) if f.kind == Kind.ALIKE] == expected
 
 
 def test_images_of_one_brightness_look_like_nothing(copied):

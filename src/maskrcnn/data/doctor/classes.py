@@ -32,9 +32,9 @@ def check_classes(data: Dataset) -> list[Problem]:
         problems.append(
             Problem(Kind.SPELLING, place, f"the classes {listed} have one name", instances=examples(*labels))
         )
-    distinct = sorted({_folded(name): name for name in names}.values())
-    for a, b in combinations(distinct, 2):
-        if _differ_by_a_letter(a, b):
+    words_of = {name: _folded(name).split() for name in sorted({_folded(name): name for name in names}.values())}
+    for a, b in combinations(words_of, 2):
+        if _differ_by_a_letter(words_of[a], words_of[b]):
             message = f"the classes {a!r} and {b!r} differ by one letter"
             instances = examples(names.index(a) + 1, names.index(b) + 1)
             problems.append(Problem(Kind.ONE_LETTER, place, message, instances=instances))
@@ -68,14 +68,15 @@ def _folded(name: str) -> str:
     return re.sub(r"[\s_-]+", " ", name).strip().casefold() or name
 
 
-def _differ_by_a_letter(a: str, b: str) -> bool:
-    """Whether one word of the names differs, by a letter that is added, lost, another, or swapped with the next one.
+def _differ_by_a_letter(a: list[str], b: list[str]) -> bool:
+    """Whether one of the words differs, by a letter that is added, lost, another, or swapped with the next one.
 
     Numbers are no misprints.
     """
-    words_a, words_b = _folded(a).split(), _folded(b).split()
-    different = [(x, y) for x, y in zip(words_a, words_b, strict=False) if x != y]
-    if len(words_a) != len(words_b) or len(different) != 1:
+    if len(a) != len(b):
+        return False
+    different = [(x, y) for x, y in zip(a, b, strict=True) if x != y]
+    if len(different) != 1:
         return False
     short, long = sorted(different[0], key=len)
     if len(long) < MIN_LETTERS or len(long) - len(short) > 1 or not (short + long).isalpha():
@@ -90,7 +91,7 @@ def _missing_ids(class_ids: list[Any]) -> list[str]:
         return []
     if len(class_ids) < 2 or max(class_ids) - min(class_ids) > 2 * len(class_ids):  # names of some other kind
         return []
-    return [str(i) for i in range(min(class_ids), max(class_ids)) if i not in set(class_ids)]
+    return [str(i) for i in sorted(set(range(min(class_ids), max(class_ids))) - set(class_ids))]
 
 
 def _joined(texts: list[str]) -> str:

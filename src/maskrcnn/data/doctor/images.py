@@ -29,9 +29,9 @@ with few bright spots come close to one another by chance, which the next limit 
 
 MIN_CORRELATION = 0.95
 """Of small gray images (`SMALL`). Of the 220,000 pairs of the nuclei images of BBBC038, one is above: two fields of one
-slide. All others are below 0.65, however many bits they share."""
+slide. All others are below 0.70, however many bits they share."""
 
-SMALL = 32
+SMALL = 16
 """Side of the small gray image, in pixels."""
 
 MAX_COMPARED = 200
@@ -149,24 +149,30 @@ def _alike_pairs(
     With `n_first`, only pairs of the first `n_first` images with the others count.
     """
     first_of: dict[str, int] = {}
-    digests = _digests(files)
-    readable = [i for i, look in enumerate(looks) if look.small is not None]
-    bits = np.array([looks[i].bits for i in readable], np.uint64)
-    small = np.array([looks[i].small for i in readable], np.float32).reshape(len(readable), -1)
-    alike: dict[int, int] = {}
-    for start in range(0, len(readable), ROWS_AT_ONCE):
-        rows = slice(start, start + ROWS_AT_ONCE)
-        is_close = np.bitwise_count(bits[rows, None] ^ bits[None]) <= MAX_DIFFERENT_BITS
-        for k, j in np.argwhere(is_close).tolist():
-            a, b = readable[j], readable[start + k]
-            crosses = n_first is None or (a < n_first <= b)
-            if a < b and b not in alike and crosses and small[start + k] @ small[j] >= MIN_CORRELATION:
-                alike[b] = a
+    digests, alike = _digests(files), _first_alike(looks, n_first)
     for b, digest in enumerate(digests):
         if digest and (a := first_of.setdefault(digest, b)) != b and (n_first is None or a < n_first <= b):
             yield a, b, True
         elif b in alike:
             yield alike[b], b, False
+
+
+def _first_alike(looks: Sequence[Look], n_first: int | None) -> dict[int, int]:
+    """Return for each image that looks like one before it the first such image. `n_first` is as in `_alike_pairs`."""
+    textured = np.array([i for i, look in enumerate(looks) if look.small is not None and look.small.any()], np.int64)
+    bits = np.array([looks[i].bits for i in textured.tolist()], np.uint64)
+    small = np.array([looks[i].small for i in textured.tolist()], np.float32).reshape(len(textured), SMALL * SMALL)
+    first_alike: dict[int, int] = {}
+    for start in range(0, len(textured), ROWS_AT_ONCE):
+        later = textured[start : start + ROWS_AT_ONCE, None]
+        matches = np.bitwise_count(bits[start : start + ROWS_AT_ONCE, None] ^ bits) <= MAX_DIFFERENT_BITS
+        matches &= textured < later if n_first is None else (textured < n_first) & (n_first <= later)
+        columns = np.flatnonzero(matches.any(0))
+        rows = np.flatnonzero(matches.any(1))
+        matches = matches[np.ix_(rows, columns)] & (small[start + rows] @ small[columns].T >= MIN_CORRELATION)
+        for k in np.flatnonzero(matches.any(1)).tolist():
+            first_alike[int(later[rows[k], 0])] = int(textured[columns[matches[k].argmax()]])
+    return first_alike
 
 
 def _digests(files: Sequence[Path]) -> list[str]:

@@ -42,6 +42,7 @@ def check_masks(data: Dataset, i: int) -> list[Problem]:
     masks, first = data.runs(i), data.instances(i).start
     height = data.hw(i)[0]
     areas, boxes = masks.areas, masks.boxes(height)
+    is_crowd = np.zeros(len(masks), bool) if data.crowd is None else data.crowd[data.instances(i)]
     is_tiny, is_full = areas < MIN_MASK_AREA, areas > MAX_MASK_FRACTION * data.sizes[i].prod()
 
     def problem(kind: Kind, k: int, message: str, share: float | None = None, other: int | None = None) -> Problem:
@@ -59,13 +60,13 @@ def check_masks(data: Dataset, i: int) -> list[Problem]:
     for k in np.flatnonzero(is_full).tolist():
         problems.append(problem(Kind.FULL, k, "the mask covers the whole image"))
     pieces = count_pieces(masks.runs, masks.offsets, np.full(len(masks), height))
-    for k in np.flatnonzero((pieces > 1) & ~is_tiny).tolist():
+    for k in np.flatnonzero((pieces > 1) & ~is_tiny & ~is_crowd).tolist():
         if gap := _gap_between_parts(RLE(masks[k], data.hw(i))):
             message = f"the mask has parts of similar size, {gap:,} pixels from one another"
             problems.append(problem(Kind.DISTANT_PARTS, k, message))
     labels = data.labels[data.instances(i)]
     for a, b, shared in overlapping_pairs(masks, boxes):
-        if is_full[a] != is_full[b]:  # covers every other mask
+        if is_full[a] != is_full[b] or is_crowd[a] or is_crowd[b]:  # these cover others by their nature
             continue
         same_class, share = bool(labels[a] == labels[b]), shared / int(min(areas[a], areas[b]))
         other = f"that of {data.row_noun} {data.rows[first + a]}"
