@@ -93,7 +93,7 @@ def write_repaired(
     left = [finding for finding in findings if finding.is_problem and finding not in repaired]
     _write(current, changes, target)
     write_log(log_of(target), opened, changes)
-    _show_changes(changes, left, target, options)
+    _show_changes(changes, left, target, data, options.images)
     return len(left)
 
 
@@ -108,7 +108,7 @@ def replay_changes(data: Path, options: ReadOptions, opened: Dataset, log: Path,
         current = options.open_with(data, "skip", lambda line: None)
     _write(current, changes, target)
     write_log(log_of(target), opened, changes)
-    _show_changes(changes, [], target, options)
+    _show_changes(changes, [], target, data, options.images)
 
 
 def with_option(options: ReadOptions, text: str) -> ReadOptions:
@@ -132,7 +132,7 @@ def _write(data: Dataset, changes: list[Change], target: Path) -> None:
     write_dataset(apply_changes(data, changes), target, FORMAT_OF_SUFFIX[target.suffix.lower()])
 
 
-def _show_changes(changes: list[Change], left: list[Problem], target: Path, options: ReadOptions) -> None:
+def _show_changes(changes: list[Change], left: list[Problem], target: Path, data: Path, images: Path | None) -> None:
     """Print a table of the changes by action and kind, and what is left."""
     counts = Counter((str(change.action), str(change.kind)) for change in changes)
     if counts:
@@ -145,5 +145,6 @@ def _show_changes(changes: list[Change], left: list[Problem], target: Path, opti
     if left:
         kinds = ", ".join(f"{kind} ({n:,})" for kind, n in Counter(str(finding.kind) for finding in left).items())
         say(f"left for you to judge: {kinds}")
-    images = f" --images {options.images}" if options.images else " --images FOLDER"
-    say(f"check it with: maskrcnn check {target}{images}")
+    is_beside = target.absolute().parent == data.absolute().parent
+    folder = f" --images {images}" if images else "" if is_beside else " --images FOLDER"
+    say(f"check it with: maskrcnn check {target}{folder}")

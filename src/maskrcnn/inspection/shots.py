@@ -21,7 +21,7 @@ from maskrcnn.rle import RLE
 SIDE = 300
 """Longer side of a picture in pixels, before it is enlarged so that outlines stay thin."""
 
-MIN_WINDOW = 48
+MIN_WINDOW = 32
 """Smallest side, in pixels, of what a picture shows of its image."""
 
 ROOM = 2.5

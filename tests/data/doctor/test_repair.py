@@ -53,11 +53,14 @@ def scenes(tmp_path):
 def test_a_blemished_table_is_repaired_and_the_log_repeats_it(scenes, capsys):
     folder, rows = scenes
     n_clean = len(rows)
-    rows[0][2] = rows[0][2].upper()
+    several = [name for name in {row[2] for row in rows} if sum(row[2] == name for row in rows) > 1]
+    for name in sorted(several)[:2]:
+        first = next(row for row in rows if row[2] == name)
+        first[2] = name.upper()
     background = RLE.from_mask(np.indices(HW).sum(0) > 150).to_encoded_pixels()
     rows += [
-        rows[1],
-        rows[2],
+        rows[-1],
+        rows[-2],
         ["1.png", "5 3 5 1", "disc"],
         ["gone.png", "5 3", "disc"],
         ["2.png", background, "Background"],
@@ -80,7 +83,7 @@ def test_a_blemished_table_is_repaired_and_the_log_repeats_it(scenes, capsys):
     assert actions.count(Action.REMOVE_MASK) == 2
     assert actions.count(Action.LEAVE_OUT) == 2
     assert Action.DROP_CLASS in actions
-    assert Action.MERGE_CLASS in actions
+    assert actions.count(Action.MERGE_CLASS) == 2
     log = folder / "out.csv.fixes.jsonl"
     assert call("check", csv, "--fix", folder / "again.csv", "--replay", log) == 0
     assert (folder / "again.csv").read_bytes() == (folder / "out.csv").read_bytes()

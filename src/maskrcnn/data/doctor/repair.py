@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from maskrcnn.data.doctor.classes import background_labels, spelled_alike
+from maskrcnn.data.doctor.classes import spelled_alike
 from maskrcnn.data.doctor.orientation import turned_images
 from maskrcnn.data.images import TURNED_BACK, read_header
 from maskrcnn.data.problem import KINDS, Kind, Problem, Repair
@@ -77,7 +77,7 @@ def better_option(findings: Iterable[Problem], tried: Sequence[str]) -> Problem 
 
 def plan_changes(data: Dataset, findings: Sequence[Problem]) -> list[tuple[Problem, Change]]:
     """Return the changes of `data` that its findings call for, each with its finding."""
-    merged, dropped = _merged_labels(data), background_labels(data.class_names)
+    merged = _merged_labels(data)
     planned: list[tuple[Problem, Change]] = []
 
     def at(finding: Problem) -> tuple[Kind, str]:
@@ -98,20 +98,17 @@ def plan_changes(data: Dataset, findings: Sequence[Problem]) -> list[tuple[Probl
         else:
             continue
         planned.append((finding, change))
-    spelling = next((finding for finding in findings if finding.kind == Kind.SPELLING), None)
-    background = next((finding for finding in findings if finding.kind == Kind.BACKGROUND), None)
     names = data.class_names
-    if spelling is not None:
+    spelling = [finding for finding in findings if finding.kind == Kind.SPELLING]
+    for finding, group in zip(spelling, spelled_alike(names) if spelling else [], strict=True):
         planned += [
-            (spelling, Change(Action.MERGE_CLASS, *at(spelling), label=a, into=b, name=names[a - 1]))
-            for a, b in enumerate(merged)
-            if a != b
+            (finding, Change(Action.MERGE_CLASS, *at(finding), label=k, into=merged[k], name=names[k - 1]))
+            for k in group
+            if merged[k] != k
         ]
-    if background is not None:
-        planned += [
-            (background, Change(Action.DROP_CLASS, *at(background), label=label, name=names[label - 1]))
-            for label in dropped
-        ]
+    for finding in (finding for finding in findings if finding.kind == Kind.BACKGROUND):
+        label = int(data.labels[finding.instances[0]])
+        planned.append((finding, Change(Action.DROP_CLASS, *at(finding), label=label, name=names[label - 1])))
     if data.reading.exif == "ignore":
         turned = [(data.names[i], str(data.files[i])) for i in turned_images(data)]
         finding = Problem(Kind.TURNED, str(data.source), "")
