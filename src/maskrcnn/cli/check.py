@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from maskrcnn.data.problem import Problem
     from maskrcnn.data.table import Dataset
     from maskrcnn.evaluation.suspects import Suspect
+    from maskrcnn.inference.predictor import Predictor
 
 MAX_EXAMPLES = 3
 """Findings of each kind that are listed without --all-problems."""
@@ -82,10 +83,11 @@ def check(
     if fix is not None and replay is not None:
         replay_changes(data, options, opened, replay, fix)
         return 0
+    predictor = _loaded(model, device) if model is not None else None
     findings = find_all(data, options, opened, validation, decode=decode)
     n_problems = sum(finding.is_problem for finding in findings)
     statistics = {**opened.statistics(), "problems": n_problems, "notes": len(findings) - n_problems}
-    readable, suspects = _suspects(model, device, opened) if model is not None else (opened, [])
+    readable, suspects = _suspects(predictor, opened) if predictor is not None else (opened, [])
     if json:
         report = {**statistics, "found": opened.notes, "findings": [_to_json(finding) for finding in findings]}
         print_json(report | ({"suspects": [s.to_json(readable) for s in suspects]} if model is not None else {}))
@@ -101,17 +103,21 @@ def check(
         write_check_page(html, opened, findings, sections)
         say(f"wrote {html}")
     if fix is not None:
-        n_problems = write_repaired(data, options, opened, findings, fix, decode=decode)
+        n_problems = write_repaired(data, options, opened, findings, fix, validation, decode=decode)
     return 1 if n_problems else 0
 
 
-def _suspects(model: Path, device: str, data: Dataset) -> tuple[Dataset, list[Suspect]]:
-    """Return the images that the model could read, and the labels that it disagrees with."""
+def _loaded(model: Path, device: str) -> Predictor:
     from maskrcnn.checkpoints.load import load
+
+    return load(model, device=device)
+
+
+def _suspects(predictor: Predictor, data: Dataset) -> tuple[Dataset, list[Suspect]]:
+    """Return the images that the model could read, and the labels that it disagrees with."""
     from maskrcnn.evaluation import find
     from maskrcnn.evaluation.suspects import find_suspects, readable_part
 
-    predictor = load(model, device=device)
     with progress_bar(len(data), "predicting") as set_done:
         results = find(predictor, data, range(len(data)), on_image=set_done)
     readable, detections = readable_part(data, results)
@@ -119,7 +125,7 @@ def _suspects(model: Path, device: str, data: Dataset) -> tuple[Dataset, list[Su
 
 
 def _show_suspects(data: Dataset, suspects: list[Suspect], model: Path) -> None:
-    """Print a table of the labels that the model doubts most."""
+    """Print the labels that the model doubts most."""
     if not suspects:
         say(f"{model} disagrees with no label")
         return

@@ -69,7 +69,14 @@ def _check_orientation(data: Path, options: ReadOptions, opened: Dataset) -> lis
 
 
 def write_repaired(
-    data: Path, options: ReadOptions, opened: Dataset, findings: list[Problem], target: Path, *, decode: bool
+    data: Path,
+    options: ReadOptions,
+    opened: Dataset,
+    findings: list[Problem],
+    target: Path,
+    validation: Dataset | None = None,
+    *,
+    decode: bool = True,
 ) -> int:
     """Repair what can be repaired and write it to `target`. Return the number of problems that are left."""
     from maskrcnn.data.doctor.repair import Action, Change, better_option, plan_changes, write_log
@@ -83,7 +90,7 @@ def write_repaired(
             reopened = others.open_with(data, "skip", lambda line: None)
         except UserError:  # no image can be used so
             continue
-        found = find_all(data, others, reopened, decode=decode)
+        found = find_all(data, others, reopened, validation, decode=decode)
         if sum(f.is_problem for f in found) < sum(f.is_problem for f in findings):
             changes.append(Change(Action.READ_AGAIN, finding.kind, finding.place, option=finding.option))
             current, options, findings = reopened, others, found
