@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from maskrcnn import RLE, open_dataset
 from maskrcnn.data.dataset import read_pixels
@@ -14,6 +14,7 @@ from maskrcnn.data.doctor import find_problems
 from maskrcnn.data.doctor import images as images_module
 from maskrcnn.data.doctor import masks as masks_module
 from maskrcnn.data.doctor.classes import spelled_alike
+from maskrcnn.data.doctor.shift import find_shift, steps_across
 from maskrcnn.data.formats.mask_texts import Numbering
 from maskrcnn.data.problem import KINDS, Kind, Repair, Severity
 from maskrcnn.data.synthetic import make_shapes
@@ -148,6 +149,37 @@ def test_the_wrong_first_pixel_is_named(clean, origin, order):
     assert "--origin" not in finding.message
 
 
+def test_masks_drawn_by_hand_over_soft_edges(tmp_path, rng):
+    """Every mask is up to a pixel off in its own way; all are another two pixels off together."""
+    data = make_shapes(tmp_path, 16, seed=6, hw=HW)
+    for file in data.files:
+        Image.open(file).filter(ImageFilter.GaussianBlur(1.5)).save(file)
+    own = rng.integers(-1, 2, (data.n_instances, 2)).tolist()
+    for together in ((0, 0), (2, 0), (-2, 2)):
+        masks = [RLE(data.masks[k], HW).shift(dx + together[0], dy + together[1]) for k, (dx, dy) in enumerate(own)]
+        drawn = replace(data, masks=RunTable.of(mask.runs for mask in masks))
+        found = [f.move for f in find_problems(drawn) if f.kind == Kind.SHIFTED]
+        assert len(found) == (together != (0, 0))
+        assert np.abs(np.array(found).reshape(-1, 2) + together).max(initial=0) <= 1
+
+
+@pytest.mark.shared
+def test_photos_with_polygons_drawn_by_hand(shared, clean):
+    """In place, they are no finding; two pixels off, they are."""
+    folder = shared / "data/fruits_nuts/images"
+    names = sorted(path.stem for path in folder.glob("*.json"))
+    pixels = [np.asarray(Image.open(folder / f"{name}.jpg").convert("RGB")) for name in names]
+    shapes = [json.loads((folder / f"{name}.json").read_text())["shapes"] for name in names]
+    outlines = [[np.ravel(shape["points"]).tolist() for shape in of_image] for of_image in shapes]
+    for by in (0, 2):
+        steps = []
+        for image, polygons in zip(pixels, outlines, strict=True):
+            masks = [RLE.from_polygons([polygon], image.shape[:2]).shift(by, 0) for polygon in polygons]
+            steps.append(steps_across(image, masks))
+        shift = find_shift(clean, steps, Numbering())
+        assert (shift and (shift.dx, shift.dy)) == (None if by == 0 else (-2, 0))
+
+
 def test_masks_without_edges_are_not_shifted(copied, rng):
     for file in copied.files:
         Image.fromarray(rng.integers(0, 255, (*HW, 3), np.uint8)).save(file)
@@ -183,6 +215,27 @@ def test_alike_images_are_found_in_every_block(tmp_path, monkeypatch):
     assert [(f.image, f.twin) for f in expected] == [(data.names[k], str(data.files[1])) for k in (3, 7, 8)]
     monkeypatch.setattr(images_module, "ROWS_AT_ONCE", 2)
     assert [f for f in find_problems(data) if f.kind == Kind.ALIKE] == expected
+
+
+def test_dark_images_with_a_bright_spot_are_not_alike(tmp_path):
+    """Nearly all their bits are equal."""
+    data = make_shapes(tmp_path, 6, seed=8, hw=HW)
+    data = with_masks(data, [rectangle(5, 5, 40, 40)]).take([0] * 6)
+    for k in range(6):
+        dark = np.zeros(HW, np.uint8)
+        dark[10 + 12 * k : 18 + 12 * k, 20 + 14 * k : 28 + 14 * k] = 255
+        Image.fromarray(dark).save(tmp_path / f"dark{k}.png")
+    data = replace(data, files=[tmp_path / f"dark{k}.png" for k in range(6)])
+    assert find_problems(data) == []
+
+
+def test_repeated_images_of_one_side_are_no_leaks(copied):
+    train, val = copied.take([0, 1, 2]), copied.take([3, 4, 5])
+    train.files[2].write_bytes(train.files[0].read_bytes())
+    val.files[2].write_bytes(val.files[1].read_bytes())
+    Image.fromarray(read_pixels(val, 0)).save(val.files[1].with_suffix(".jpg"), quality=80)
+    val.files[1] = val.files[1].with_suffix(".jpg")
+    assert kinds(find_problems(train, validation=val)) == {Kind.SAME_IMAGE: 1}
 
 
 def test_images_of_one_brightness_look_like_nothing(copied):
