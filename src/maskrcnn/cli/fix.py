@@ -17,6 +17,18 @@ if TYPE_CHECKING:
     from maskrcnn.data.problem import Problem
     from maskrcnn.data.table import Dataset
 
+VALUES_OF_OPTION: dict[str, dict[str, Any]] = {
+    "--order row": {"order": "row"},
+    "--order column": {"order": "column"},
+    "--origin 0": {"origin": 0},
+    "--origin 1": {"origin": 1},
+    "--relative": {"relative": True},
+    "--no-relative": {"relative": False},
+    "--exif turn": {"exif": "turn"},
+    "--exif ignore": {"exif": "ignore"},
+}
+"""Values of `ReadOptions` for each option that a finding names, beside those for columns."""
+
 FORMAT_OF_SUFFIX = {".csv": "csv", ".json": "coco"}
 """Format of the repaired file."""
 
@@ -119,24 +131,30 @@ def replay_changes(data: Path, options: ReadOptions, opened: Dataset, log: Path,
 
 
 def with_option(options: ReadOptions, text: str) -> ReadOptions:
-    """Return `options` with one more, as a finding names it: "--order row", "--relative", "--column height=w"."""
-    words = text.split()
-    values: dict[str, Any] = {}
-    if words[0] == "--column":
-        values["column"] = (*options.column, *(word for word in words if word != "--column"))
-    elif words[0] in ("--relative", "--no-relative"):
-        values["relative"] = words[0] == "--relative"
-    else:
-        name, value = words
-        values[name.removeprefix("--")] = int(value) if value.isdigit() else value
-    return dataclasses.replace(options, **values)
+    """Return `options` with one more, as a finding names it: "--order row", "--column height=w --column width=h".
+
+    Raise `UserError` for any other option.
+    """
+    if text.startswith("--column "):
+        columns = [column.strip() for column in text.split("--column ")[1:]]
+        return dataclasses.replace(options, column=(*options.column, *columns))
+    if text not in VALUES_OF_OPTION:
+        raise UserError(f"{text!r} is no option that a repair can name; they are {', '.join(VALUES_OF_OPTION)}")
+    return dataclasses.replace(options, **VALUES_OF_OPTION[text])
 
 
 def _write(data: Dataset, changes: list[Change], target: Path) -> None:
+    """Make the changes and write the result."""
     from maskrcnn.data.doctor.repair import apply_changes
     from maskrcnn.data.formats import write_dataset
 
-    write_dataset(apply_changes(data, changes), target, FORMAT_OF_SUFFIX[target.suffix.lower()])
+    repaired = apply_changes(data, changes)
+    write_dataset(repaired, target, FORMAT_OF_SUFFIX[target.suffix.lower()])
+    masks, images = (
+        f"{repaired.n_instances:,} of {data.n_instances:,} masks",
+        f"{len(repaired):,} of {len(data):,} images",
+    )
+    say(f"wrote {target}: {masks}, {images}")
 
 
 def _show_changes(changes: list[Change], left: list[Problem], target: Path, data: Path, images: Path | None) -> None:
@@ -148,7 +166,7 @@ def _show_changes(changes: list[Change], left: list[Problem], target: Path, data
         for (action, kind), n in counts.items():
             table.add_row(action, kind, f"{n:,}")
         talk.print(table)
-    say(f"wrote {target} and its {len(changes):,} changes to {log_of(target)}")
+    say(f"wrote {log_of(target)}: {len(changes):,} change{'' if len(changes) == 1 else 's'}")
     if left:
         kinds = ", ".join(f"{kind} ({n:,})" for kind, n in Counter(str(finding.kind) for finding in left).items())
         say(f"left for you to judge: {kinds}")

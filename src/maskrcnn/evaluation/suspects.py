@@ -94,17 +94,17 @@ def find_suspects(data: Dataset, detections: Sequence[Detections]) -> list[Suspe
         for d in of_image.tolist():
             row, score, truth = int(judgement.rows[d]), float(judgement.scores[d]), int(judgement.truth[d])
             overlap = float(iou[row, truth - first]) if truth >= 0 else 0.0
-            seen, mask = f"the model sees {found.class_names[row]} (score {score:.2f})", found.rles[row]
+            opinion, mask = f"the model sees {found.class_names[row]} (score {score:.2f})", found.rles[row]
             kind = judgement.kinds[d]
             if any(mask.intersection(crowd).area > mask.area / 2 for crowd in crowds):
                 continue  # nobody outlined the objects of a crowd one by one
             if kind == ON_BACKGROUND:
-                suspects.append(Suspect(SuspectKind.UNLABELLED, i, score, f"{seen} where no label is", None, mask))
+                suspects.append(Suspect(SuspectKind.UNLABELLED, i, score, f"{opinion} where no label is", None, mask))
             elif kind == WRONG_CLASS and overlap >= SAME_OBJECT and judgement.found_at[truth] < score:
-                message = f"{seen}; the label says {data.class_names[data.labels[truth] - 1]}"
+                message = f"{opinion}; the label says {data.class_names[data.labels[truth] - 1]}"
                 suspects.append(Suspect(SuspectKind.OTHER_CLASS, i, score * overlap, message, truth, mask))
             elif kind == CORRECT and overlap < MAX_LOOSE:
-                message = f"{seen} whose outline has an IoU of {overlap:.2f} with that of the label"
+                message = f"{opinion} whose outline has an IoU of {overlap:.2f} with that of the label"
                 suspects.append(Suspect(SuspectKind.LOOSE, i, score * (1 - overlap), message, truth, mask))
     return sorted(suspects, key=lambda suspect: -suspect.doubt)
 

@@ -184,6 +184,43 @@ def test_mistakes_are_named_and_nothing_is_written(scenes, capsys, arguments, me
     assert (sorted(folder.iterdir()), csv.read_bytes()) == before
 
 
+@pytest.mark.parametrize("line", [
+    "[]", "{}", '{"action": "explode", "kind": "tiny mask", "place": ""}',
+    '{"action": "remove mask", "kind": "tiny mask", "place": "", "mask": 9999}',
+    '{"action": "remove mask", "kind": "tiny mask", "place": "", "mask": -1}',
+    '{"action": "remove mask", "kind": "tiny mask", "place": "", "mask": "2"}',
+    '{"action": "merge class", "kind": "tiny mask", "place": "", "label": 1, "into": 77}',
+    '{"action": "read again", "kind": "tiny mask", "place": "", "option": "--images /"}',
+    '{"action": "move masks", "kind": "tiny mask", "place": "", "move": [1]}',
+    "\xff", "[" * 5000,
+])  # fmt: skip
+def test_a_damaged_log_is_refused(scenes, capsys, line):
+    folder, rows = scenes
+    csv = write_rows(folder, rows)
+    log = folder / "log.jsonl"
+    log.write_bytes(
+        b'{"source": "x", "fingerprint": "%s"}\n' % opened(csv).fingerprint().encode() + line.encode("latin-1")
+    )
+    assert call("check", csv, "--fix", folder / "out.csv", "--replay", log) == 1
+    assert "error: " in capsys.readouterr().err
+    assert not (folder / "out.csv").exists()
+
+
+def test_masks_that_a_move_takes_off_the_image_are_counted(scenes, capsys):
+    folder, rows = scenes
+    last = RLE.from_mask(np.indices(HW)[0] == 0).to_encoded_pixels()
+    csv = write_rows(folder, [*rows, [rows[0][0], last, rows[0][2]]])
+    data = opened(csv)
+    log = folder / "log.jsonl"
+    head = {"source": "x", "fingerprint": data.fingerprint()}
+    move = {"action": "move masks", "kind": "masks beside their objects", "place": "", "move": [0, -1]}
+    log.write_text("".join(json.dumps(line) + "\n" for line in (head, move)))
+    assert call("check", csv, "--fix", folder / "out.csv", "--replay", log) == 0
+    n_left = opened(folder / "out.csv").n_instances
+    assert n_left < data.n_instances
+    assert f"{n_left} of {data.n_instances} masks" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_log_of_other_data_is_refused(scenes, capsys):
     folder, rows = scenes
     csv = write_rows(folder, [*rows, rows[0]])

@@ -119,7 +119,7 @@ def find_repeated(data: Dataset, looks: Sequence[Look]) -> list[Problem]:
     problems = []
     for a, b, equal in _alike_pairs(data.files, looks):
         in_parts = (data.parts[a], data.parts[b]) if data.parts is not None else ("", "")
-        verb = "is equal to" if equal else "looks like"
+        verb = _verb(equal)
         if all(in_parts) and in_parts[0] != in_parts[1]:
             message = f"image {data.names[b]} of {in_parts[1]} {verb} {data.names[a]} of {in_parts[0]}"
             kind = Kind.LEAK
@@ -134,11 +134,14 @@ def find_leaks(data: Dataset, looks: Sequence[Look], validation: Dataset, val_lo
     """Return a finding for each image of `validation` that is equal to one of `data`, or looks like it."""
     problems = []
     for a, b, equal in _alike_pairs([*data.files, *validation.files], [*looks, *val_looks], n_first=len(data)):
-        verb = "is equal to" if equal else "looks like"
-        file = validation.files[b - len(data)]
-        message = f"image {validation.names[b - len(data)]} of the validation {verb} {data.names[a]}"
+        name, file = validation.names[b - len(data)], validation.files[b - len(data)]
+        message = f"image {name} of the validation {_verb(equal)} {data.names[a]}"
         problems.append(Problem(Kind.LEAK, str(file), message, image=data.names[a], twin=str(file)))
     return problems
+
+
+def _verb(equal: bool) -> str:
+    return "is equal to" if equal else "looks like"
 
 
 def _alike_pairs(
@@ -149,7 +152,7 @@ def _alike_pairs(
     With `n_first`, only pairs of the first `n_first` images with the others count.
     """
     first_of: dict[str, int] = {}
-    digests, alike = _digests(files), _first_alike(looks, n_first)
+    digests, alike = _digests(files, looks), _first_alike(looks, n_first)
     for b, digest in enumerate(digests):
         if digest and (a := first_of.setdefault(digest, b)) != b and (n_first is None or a < n_first <= b):
             yield a, b, True
@@ -175,11 +178,11 @@ def _first_alike(looks: Sequence[Look], n_first: int | None) -> dict[int, int]:
     return first_alike
 
 
-def _digests(files: Sequence[Path]) -> list[str]:
-    """Return a digest of each file that has the size of another one; "" for the others."""
-    sizes = [file.stat().st_size if file.exists() else -1 for file in files]
+def _digests(files: Sequence[Path], looks: Sequence[Look]) -> list[str]:
+    """Return a digest of each readable file that has the size of another one; "" for the others."""
+    sizes = [file.stat().st_size if look.error is None else None for file, look in zip(files, looks, strict=True)]
     counts = Counter(sizes)
     return [
-        hashlib.sha256(file.read_bytes()).hexdigest() if size >= 0 and counts[size] > 1 else ""
+        hashlib.sha256(file.read_bytes()).hexdigest() if size is not None and counts[size] > 1 else ""
         for file, size in zip(files, sizes, strict=True)
     ]

@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from PIL import Image
 
@@ -127,7 +128,16 @@ def _merged_labels(data: Dataset) -> list[int]:
 
 
 def apply_changes(data: Dataset, changes: Sequence[Change]) -> Dataset:
-    """Return the changed data, whose pictures are read upright. Masks that a move takes off their image are removed."""
+    """Return the changed data, whose pictures are read upright. Masks that a move takes off their image are removed.
+
+    Raise `UserError` for masks or classes that the data lack.
+    """
+    n_masks, n_labels = data.n_instances, len(data.class_names) + 1
+    if any(
+        not 0 <= (c.mask or 0) < max(n_masks, 1) or not 0 <= min(c.label, c.into) <= max(c.label, c.into) < n_labels
+        for c in changes
+    ):
+        raise UserError(f"the changes name masks or classes that {data.source} does not have")
     by_action: dict[Action, list[Change]] = {action: [] for action in Action}
     for change in changes:
         by_action[change.action].append(change)
@@ -191,15 +201,12 @@ def write_log(path: Path, data: Dataset, changes: Sequence[Change]) -> None:
 def read_log(path: Path, data: Dataset) -> list[Change]:
     """Return the changes in a log. Raise `UserError` if it is no log, or one of other data than `data`."""
     try:
-        head, *lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        changes = [
-            Change(**{**line, "action": Action(line["action"]), "kind": Kind(line["kind"]), "move": _pair(line)})
-            for line in lines
-        ]
-        fingerprint = head["fingerprint"]
+        head, *lines = path.read_bytes().splitlines() or [b""]
+        fingerprint = msgspec.json.decode(head, type=dict[str, str]).get("fingerprint")
+        changes = [msgspec.json.decode(line, type=Change) for line in lines]
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise UserError(f"{path} is no log of repairs: `maskrcnn check DATA --fix OUT` writes one beside OUT") from None
     if fingerprint != data.fingerprint():
         raise UserError(
@@ -207,10 +214,3 @@ def read_log(path: Path, data: Dataset) -> list[Change]:
             "passed with --fix"
         )
     return changes
-
-
-def _pair(line: dict[str, Any]) -> tuple[int, int] | None:
-    if "move" not in line:
-        return None
-    dx, dy = line["move"]
-    return int(dx), int(dy)

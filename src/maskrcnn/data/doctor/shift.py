@@ -67,13 +67,7 @@ class Shift:
             f"in {self.agreeing:,} of {self.compared:,} images, masks follow the edges best when they are moved "
             f"{' and '.join(moves)}, with {self.ratio:.2f} times the step of brightness (mean): {advice}"
         )
-        return Problem(
-            Kind.SHIFTED,
-            str(data.source),
-            message,
-            option=self.option,
-            move=None if self.option else (self.dx, self.dy),
-        )
+        return Problem(Kind.SHIFTED, str(data.source), message, option=self.option, move=(self.dx, self.dy))
 
 
 def find_shift(data: Dataset, steps_of_images: Sequence[np.ndarray], numbering: Numbering) -> Shift | None:
