@@ -30,7 +30,7 @@ class Kind(StrEnum):
     SAME_IMAGE = "repeated image"
     ALIKE = "images that look the same"
     EMPTY = "mask without pixels"
-    OUTSIDE = "stated box beyond the image"
+    OUTSIDE = "shape or box beyond the image"
     TINY = "tiny mask"
     SLIT = "mask one pixel wide"
     DISTANT_PARTS = "mask of distant parts"
@@ -198,7 +198,7 @@ KINDS = {
         Repair.LEAVE_OUT,
     ),
     Kind.OUTSIDE: _note(
-        "The box that the annotation states goes beyond the image.",
+        "A shape, or the box that is stated for it, goes beyond the image.",
         "What lies beyond is cut off.",
         "Nothing, if objects reach the border; otherwise, look whether the image was cropped or scaled.",
         Repair.CLIP,

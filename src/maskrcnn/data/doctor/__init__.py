@@ -1,7 +1,7 @@
 """The doctor: data that is valid but probably wrong -> findings by kind, each with its place. `repair` mends some.
 
 One module for each family of findings: `masks`, `boxes` and `classes` look at the annotations alone, `images`, `shift`
-and `orientation` at the pixels, each image decoded once. Readers report what they cannot read.
+and `orientation` at the pixels. Readers report what they cannot read.
 """
 
 from __future__ import annotations
