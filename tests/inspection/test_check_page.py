@@ -9,11 +9,11 @@ from PIL import Image
 
 from maskrcnn import RLE
 from maskrcnn.data.doctor import find_problems
-from maskrcnn.data.problem import KINDS, Kind, Problem
+from maskrcnn.data.problem import KINDS, Kind, Problem, worst_first
 from maskrcnn.data.synthetic import make_shapes
 from maskrcnn.evaluation.suspects import Suspect, SuspectKind
 from maskrcnn.inspection.charts import Axis, category_bars, histogram
-from maskrcnn.inspection.check_page import MAX_LISTED, MAX_SHOTS, suspects_section, worst_first, write_check_page
+from maskrcnn.inspection.check_page import MAX_LISTED, MAX_SHOTS, suspects_section, write_check_page
 from maskrcnn.rle import RunTable
 from pages import Page
 

@@ -145,34 +145,29 @@ def _to_json(finding: Problem) -> dict[str, Any]:
 
 def _show_findings(findings: list[Problem], opened: Dataset, max_examples: int) -> None:
     """Print a table of the kinds, problems first, and the worst `max_examples` findings of each kind."""
-    from maskrcnn.data.problem import Kind
+    from maskrcnn.data.problem import worst_first
 
-    of_kind = {kind: sorted((f for f in findings if f.kind == kind), key=_share, reverse=True) for kind in Kind}
-    found = [(kind, worst_first) for kind, worst_first in of_kind.items() if worst_first]
-    if not found:
+    of_kind = worst_first(findings)
+    if not of_kind:
         say("no problems found")
         return
     table = Table("", "finding", title="Findings")
     table.add_column("count", justify="right")
     table.add_column("largest share of a mask", justify="right")
-    for kind, worst_first in found:
-        share = "" if worst_first[0].share is None else f"{worst_first[0].share:.1%}"
-        table.add_row(str(worst_first[0].severity), str(kind), f"{len(worst_first):,}", share)
+    for kind, found in of_kind.items():
+        share = "" if found[0].share is None else f"{found[0].share:.1%}"
+        table.add_row(str(found[0].severity), str(kind), f"{len(found):,}", share)
     talk.print(table)
-    for kind, worst_first in found:
-        shown = worst_first[:max_examples]
-        is_cut = len(shown) < len(worst_first)
-        say(f"{kind}, {len(shown)} of {len(worst_first):,} (--all-problems lists them all):" if is_cut else f"{kind}:")
+    for kind, found in of_kind.items():
+        shown = found[:max_examples]
+        is_cut = len(shown) < len(found)
+        say(f"{kind}, {len(shown)} of {len(found):,} (--all-problems lists them all):" if is_cut else f"{kind}:")
         for finding in shown:
             say("  " + str(finding).removeprefix(f"{opened.source}, "))
     n_problems = sum(finding.is_problem for finding in findings)
     n_notes = len(findings) - n_problems
     problems = "no problems" if n_problems == 0 else f"{n_problems:,} problem{'s' if n_problems > 1 else ''}"
     say(f"{problems} found, {n_notes:,} note{'s' if n_notes != 1 else ''}")
-
-
-def _share(finding: Problem) -> float:
-    return finding.share or 0.0
 
 
 def _show(statistics: dict[str, Any]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Kind(StrEnum):
-    """Kind of finding, as people read it; in the order in which they look at kinds."""
+    """Kind of finding, as people read it; in the order in which they look at kinds: problems before notes."""
 
     BAD_ROW = "bad row"
     NO_FILE = "image file missing or ambiguous"
@@ -279,3 +280,11 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.place}: {self.message}"
+
+
+def worst_first(problems: Iterable[Problem]) -> dict[Kind, list[Problem]]:
+    """Return the findings of each kind that has some, in the order of kinds, those of the largest share first."""
+    of_kind: dict[Kind, list[Problem]] = {kind: [] for kind in Kind}
+    for problem in sorted(problems, key=lambda problem: -(problem.share or 0.0)):
+        of_kind[problem.kind].append(problem)
+    return {kind: found for kind, found in of_kind.items() if found}

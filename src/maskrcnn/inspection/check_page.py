@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from maskrcnn import __version__
-from maskrcnn.data.problem import KINDS, Kind, Problem
+from maskrcnn.data.problem import KINDS, Kind, Problem, worst_first
 from maskrcnn.data.table import Dataset
 from maskrcnn.detection.boxes import sides
 from maskrcnn.errors import ImageError
@@ -63,15 +63,6 @@ def write_check_page(path: Path, data: Dataset, findings: Sequence[Problem], mor
         Section("reading", "How the data was read", _notes(data)),
     ]
     write_text(page(f"Check of {data.source.name}", _headline(data, findings), sections, SCRIPT), path)
-
-
-def worst_first(findings: Sequence[Problem]) -> dict[Kind, list[Problem]]:
-    """Return the findings of each kind that has some, in the order of kinds, those of the largest share first."""
-    of_kind = {
-        kind: sorted((f for f in findings if f.kind == kind), key=lambda f: -(f.share or 0.0))
-        for kind in sorted(Kind, key=lambda kind: KINDS[kind].severity != "problem")
-    }
-    return {kind: found for kind, found in of_kind.items() if found}
 
 
 def _headline(data: Dataset, findings: Sequence[Problem]) -> str:

@@ -66,6 +66,11 @@ def test_every_kind_is_described():
         assert all(text.endswith(".") for text in texts), kind
 
 
+def test_problems_come_before_notes():
+    severities = [KINDS[kind].severity for kind in Kind]
+    assert severities == sorted(severities, reverse=True)
+
+
 def test_every_repair_is_of_some_kind():
     assert {d.repair for d in KINDS.values()} - {None} == set(Repair)
 
