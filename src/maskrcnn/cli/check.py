@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from maskrcnn.cli.common import Device, Json, ReadOptions, print_json, progress_bar, say, talk
-from maskrcnn.cli.fix import check_target, find_all, replay_changes, write_repaired
+from maskrcnn.cli.fix import check_target, find_all, open_repairable, replay_changes, write_repaired
 from maskrcnn.errors import UserError
 
 if TYPE_CHECKING:
+    from maskrcnn.data.doctor.repair import Change
     from maskrcnn.data.problem import Problem
     from maskrcnn.data.table import Dataset
     from maskrcnn.evaluation.suspects import Suspect
@@ -74,8 +75,12 @@ def check(
         check_target(fix, data)
     elif replay is not None:
         raise UserError("--replay makes the changes of a log; name the file to write with --fix")
+    earlier: list[Change] = []
     try:
-        opened = options.open_with(data, "skip")
+        if fix is None:
+            opened = options.open_with(data, "skip")
+        else:
+            opened, options, earlier = open_repairable(data, options)
         validation = options.open_with(val_data, "skip") if val_data is not None else None
     except UserError as error:
         say(f"error: {error}")
@@ -103,7 +108,7 @@ def check(
         write_check_page(html, opened, findings, sections)
         say(f"wrote {html}")
     if fix is not None:
-        n_problems = write_repaired(data, options, opened, findings, fix, validation, decode=decode)
+        n_problems = write_repaired(data, options, opened, findings, fix, earlier, validation, decode=decode)
     return 1 if n_problems else 0
 
 

@@ -80,20 +80,43 @@ def _check_orientation(data: Path, options: ReadOptions, opened: Dataset) -> lis
     return findings + find_wrong_orientation(opened, turned, reopened)
 
 
+def open_repairable(data: Path, options: ReadOptions) -> tuple[Dataset, ReadOptions, list[Change]]:
+    """Open data of which no image can be used, if a problem names the option that makes them usable.
+
+    Return the data, the options with that one, and the change. Raise `UserError` if no option is named.
+    """
+    from maskrcnn.data.doctor.repair import Action, Change, better_option
+    from maskrcnn.data.problem import NoImageError
+
+    try:
+        return options.open_with(data, "skip"), options, []
+    except NoImageError as error:
+        if (problem := better_option(error.problems, [])) is None:
+            raise
+        say(f"no image can be used as it is: {problem}")
+        options = with_option(options, problem.option)
+        change = Change(Action.READ_AGAIN, problem.kind, problem.place, option=problem.option)
+        return options.open_with(data, "skip"), options, [change]
+
+
 def write_repaired(
     data: Path,
     options: ReadOptions,
     opened: Dataset,
     findings: list[Problem],
     target: Path,
+    earlier: list[Change],
     validation: Dataset | None = None,
     *,
     decode: bool = True,
 ) -> int:
-    """Repair what can be repaired and write it to `target`. Return the number of problems that are left."""
+    """Repair what can be repaired and write it to `target`. Return the number of problems that are left.
+
+    `earlier` are changes that opened the data.
+    """
     from maskrcnn.data.doctor.repair import Action, Change, better_option, plan_changes, write_log
 
-    changes: list[Change] = []
+    changes = list(earlier)
     current, tried = opened, list[str]()
     while (finding := better_option(findings, tried)) is not None:
         tried.append(finding.option)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+from maskrcnn.errors import UserError
 
 
 class Kind(StrEnum):
@@ -247,6 +249,14 @@ KINDS = {
     ),
 }
 """Every kind of finding."""
+
+
+class NoImageError(UserError):
+    """No image of the data can be used. `problems` say why."""
+
+    def __init__(self, message: str, problems: Sequence[Problem]) -> None:
+        super().__init__(message)
+        self.problems = problems
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,27 @@ def test_swapped_sizes_are_read_again(scenes):
     assert opened(folder / "out.csv").n_instances == sum(row[0] != in_order for row in rows)
 
 
+def test_sizes_that_are_all_swapped_are_read_again(scenes):
+    folder, rows = scenes
+    csv = write_rows(
+        folder, [[*row, *HW[::-1]] for row in rows], "ImageId,EncodedPixels,ClassId,Image Height,Image Width"
+    )
+    assert call("check", csv) == 2
+    assert call("check", csv, "--fix", folder / "out.csv") == 0
+    assert log_of(folder / "out.csv")[0]["option"] == "--column height=Image Width --column width=Image Height"
+    assert opened(folder / "out.csv").n_instances == len(rows)
+    log = folder / "out.csv.fixes.jsonl"
+    assert call("check", csv, "--fix", folder / "again.csv", "--replay", log) == 0
+    assert (folder / "again.csv").read_bytes() == (folder / "out.csv").read_bytes()
+
+
+def test_data_without_a_usable_image_are_not_repaired(scenes):
+    folder, rows = scenes
+    csv = write_rows(folder, [["gone.png", *row[1:]] for row in rows])
+    assert call("check", csv, "--fix", folder / "out.csv") == 2
+    assert not (folder / "out.csv").exists()
+
+
 @pytest.mark.parametrize("orientation", [2, 3, 4, 5, 6, 7, 8])
 def test_masks_of_the_stored_pixels_are_turned_upright(tmp_path, orientation):
     csv = write_scenes(tmp_path / "stored", orientation, drawn_on="stored")

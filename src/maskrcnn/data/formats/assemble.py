@@ -18,7 +18,7 @@ from maskrcnn.data.depth import find_reading
 from maskrcnn.data.formats.mask_texts import Numbering
 from maskrcnn.data.images import Header, read_each, read_header
 from maskrcnn.data.pictures import describe_pages, image_files, locate
-from maskrcnn.data.problem import Kind, Problem
+from maskrcnn.data.problem import Kind, NoImageError, Problem
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import ImageError, UserError
 from maskrcnn.rle import RunTable
@@ -201,9 +201,8 @@ def build_dataset(
     images = np.flatnonzero(usable)
     if len(images) == 0:
         reasons = "".join(f"\n  {problem}" for problem in [*problems, *unreadable][:MAX_EXAMPLES])
-        raise UserError(
-            f"{source}: none of its {len(pictures.names)} images can be read from {pictures.folder}{reasons}"
-        )
+        message = f"{source}: none of its {len(pictures.names)} images can be read from {pictures.folder}{reasons}"
+        raise NoImageError(message, [*problems, *unreadable])
     image_index = (np.cumsum(usable) - 1)[instances.image]
     selected = np.flatnonzero(valid)
     selected = selected[np.argsort(image_index[selected], kind="stable")]
