@@ -55,8 +55,8 @@ def test_check_reports_counts_and_classes(shapes_csv, capsys):
 
 def test_check_finds_bad_rows_and_damaged_images(tmp_path, capsys):
     (tmp_path / "images").mkdir()
-    for name in ("a.png", "b.png", "c.png"):
-        Image.fromarray(np.zeros((10, 10), np.uint8)).save(tmp_path / "images" / name)
+    for name, value in (("a.png", 1), ("b.png", 0), ("c.png", 2)):
+        Image.fromarray(np.full((10, 10), value, np.uint8)).save(tmp_path / "images" / name)
     truncated = tmp_path / "images" / "b.png"
     truncated_bytes = truncated.read_bytes()[:-30]
     truncated.write_bytes(truncated_bytes)
@@ -174,6 +174,45 @@ def test_check_finds_masks_drawn_on_unturned_pixels(tmp_path, capsys):
     upside_down = write_scenes(tmp_path / "upside_down", 3, drawn_on="stored")
     assert call("check", upside_down) == 1
     assert call("check", upside_down, "--no-decode") == 0
+
+
+@pytest.mark.parametrize("content", [None, "a,b\n1,2\n", "ImageId,EncodedPixels\ngone.png,1 2\n"])
+def test_check_of_unusable_data_exits_with_2(tmp_path, capsys, content):
+    (tmp_path / "images").mkdir()
+    Image.new("L", (9, 9)).save(tmp_path / "images" / "a.png")
+    csv = tmp_path / "train.csv"
+    if content is not None:
+        csv.write_text(content)
+    assert call("check", csv) == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_check_finds_validation_images_among_those_of_training(tmp_path, capsys):
+    train, val = write_shapes(tmp_path / "train", 4, seed=1), write_shapes(tmp_path / "val", 4, seed=2)
+    assert call("check", train, "--val-data", val, "--json") == 0
+    capsys.readouterr()
+    leaked = (tmp_path / "train" / "images" / "shapes_0002.png").read_bytes()
+    (tmp_path / "val" / "images" / "shapes_0001.png").write_bytes(leaked)
+    assert call("check", train, "--val-data", val, "--json") == 1
+    [finding] = json.loads(capsys.readouterr().out)["findings"]
+    assert finding["kind"] == "image in training and in validation"
+    assert "shapes_0001.png" in finding["message"]
+    assert "shapes_0002.png" in finding["message"]
+
+
+def test_check_ranks_what_a_model_doubts_and_shows_it(run, shapes_csv, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    assert call("check", shapes_csv, "--model", run, "--html", page, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["suspects"]
+    doubts = [suspect["doubt"] for suspect in report["suspects"]]
+    assert doubts == sorted(doubts, reverse=True)
+    assert "Suspect labels" in page.read_text("utf-8")
+    assert call("check", shapes_csv, "--model", run) == 0
+    assert "the strongest doubt first" in capsys.readouterr().err
+    assert call("check", shapes_csv, "--model", tmp_path / "none") == 1
+    assert call("check", shapes_csv, "--html", tmp_path / "page") == 0
+    assert "Suspect labels" not in (tmp_path / "page").read_text("utf-8")
 
 
 def test_check_has_no_option_for_bad_rows(shapes_csv, capsys):
@@ -511,5 +550,5 @@ def test_predict_says_that_a_limit_was_reached(run, shapes, tmp_path, capsys):
     (["train", "{tmp}/x.csv", "--swap-on-flip", "a=b", "c=d", "--anchor-ratios", "0.5", "1"], "x.csv: there is no"),
 ])  # fmt: skip
 def test_list_options_take_several_values(command, message, tmp_path, capsys):
-    assert call(*(word.format(tmp=tmp_path) for word in command)) == 1
+    assert call(*(word.format(tmp=tmp_path) for word in command)) == (2 if command[0] == "check" else 1)
     assert message in capsys.readouterr().err

@@ -76,8 +76,10 @@ def test_masks_of_several_objects_suggest_nothing(tmp_path, rng):
         random_discs(rng, 5), random_discs(rng, 5), strict=True
     )]  # fmt: skip
     scattered = [[rng.random(HW) < 0.02] for _ in range(3)]
-    for masks in (pairs, scattered):
-        assert opened(write(tmp_path, masks))[0].problems == []
+    for number, masks in enumerate((pairs, scattered)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        assert opened(write(folder, masks))[0].problems == []
 
 
 def test_masks_of_the_unturned_picture_name_exif_too(tmp_path, rng):

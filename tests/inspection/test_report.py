@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import re
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -28,44 +27,9 @@ from maskrcnn.inspection.charts import (
 from maskrcnn.inspection.curves import LOSSES
 from maskrcnn.inspection.gallery import SIDE, best_and_worst, picture, shrunk
 from maskrcnn.inspection.report import write_report, write_run_report
+from pages import Page
 
-VOID = {"meta", "img", "br"}
 SCORED = ["quality", "errors", "classes", "images"]
-
-
-class Page(HTMLParser):
-    """Collect tags, section ids, references and text of a page, and check that tags close in order."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.sections: list[str] = []
-        self.references: list[str] = []
-        self.tags: list[tuple[str, dict]] = []
-        self.text = ""
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        values = dict(attrs)
-        self.tags.append((tag, values))
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == "section":
-            self.sections.append(values["id"])
-        self.references += [v for k, v in attrs if k in ("src", "href", "xlink:href", "data", "action") and v]
-
-    def handle_startendtag(self, tag, attrs):
-        self.handle_starttag(tag, attrs)
-        if tag not in VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text += data
 
 
 def evaluation(data: Dataset, found: list[Detections], threshold: float = 0.5) -> Evaluation:

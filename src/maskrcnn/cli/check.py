@@ -9,117 +9,180 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from maskrcnn.cli.common import Json, ReadOptions, print_json, progress_bar, say, talk
+from maskrcnn.cli.common import Device, Json, ReadOptions, print_json, progress_bar, say, talk
+from maskrcnn.cli.fix import check_target, find_all, open_repairable, replay_changes, write_repaired
 from maskrcnn.data.parts import describe_parts
 from maskrcnn.errors import UserError
 
 if TYPE_CHECKING:
+    from maskrcnn.data.doctor.repair import Change
     from maskrcnn.data.problem import Problem
     from maskrcnn.data.table import Dataset
+    from maskrcnn.evaluation.suspects import Suspect
+    from maskrcnn.inference.predictor import Predictor
 
 MAX_EXAMPLES = 3
 """Findings of each kind that are listed without --all-problems."""
+
+MAX_SUSPECTS = 10
+"""Suspect labels that are listed without --json or --html."""
+
+UNUSABLE = 2
+"""Exit status for data that cannot be opened, or of which no image can be used."""
 
 
 def check(
     data: Path,
     *,
     options: ReadOptions | None = None,
+    val_data: Path | None = None,
+    model: Path | None = None,
+    device: Device = "auto",
+    html: Path | None = None,
+    fix: Path | None = None,
+    replay: Path | None = None,
     decode: bool = True,
     all_problems: bool = False,
     json: Json = False,
 ) -> int:
     """Check a data set: counts, sizes, classes, instances per image, and findings with their rows, by kind.
 
-    Exits with 1 if a finding hurts training. Notes, such as masks that share a border, do not. No file is changed.
+    Exits with 0 if nothing hurts training, with 1 if a finding does, and with 2 if the data cannot be opened. Notes,
+    such as masks that share a border, do not count. No file of the data is changed.
 
     Parameters
     ----------
     data
-        CSV of run-length masks.
+        Annotations: a file or a folder of any format that `train` reads.
+    val_data
+        Validation data, whose images must not be among those of the data.
+    model
+        Rank the labels that this model disagrees with. It must not have been trained on them.
+    html
+        Write a page with pictures of the findings, charts and images: one file that needs no network.
+    fix
+        Write a repaired copy of the annotations to this CSV or COCO JSON file, and what was changed beside it.
+    replay
+        Changes that an earlier --fix wrote: make these, and look for no others.
     decode
-        Decode every image to find damaged ones, and masks that were drawn on the other reading of the EXIF orientation.
+        Decode every image to find damaged and repeated ones, and masks that do not lie on their objects.
     all_problems
         List every finding, not only the worst of each kind.
     json
         Print the counts and all findings as one JSON object.
     """
-    from maskrcnn.data.doctor import find_problems
     from maskrcnn.data.split import describe_default_split
 
     options = options or ReadOptions()
-    opened = options.open_with(data, "skip")
-    with progress_bar(len(opened), "checking") as set_done:
-        findings = [*opened.problems, *find_problems(opened, decode=decode, on_image=set_done)]
-    if decode:
-        findings += _check_orientation(data, options, opened)
+    if fix is not None:
+        check_target(fix, data)
+    elif replay is not None:
+        raise UserError("--replay makes the changes of a log; name the file to write with --fix")
+    earlier: list[Change] = []
+    try:
+        if fix is None:
+            opened = options.open_with(data, "skip")
+        else:
+            opened, options, earlier = open_repairable(data, options)
+        validation = options.open_with(val_data, "skip") if val_data is not None else None
+    except UserError as error:
+        say(f"error: {error}")
+        return UNUSABLE
+    if fix is not None and replay is not None:
+        replay_changes(data, options, opened, replay, fix)
+        return 0
+    predictor = _loaded(model, device) if model is not None else None
+    findings = find_all(data, options, opened, validation, decode=decode)
     n_problems = sum(finding.is_problem for finding in findings)
     statistics = {**opened.statistics(), "problems": n_problems, "notes": len(findings) - n_problems}
     split_notes = describe_default_split(opened)
+    readable, suspects = _suspects(predictor, opened) if predictor is not None else (opened, [])
     if json:
-        found = [*opened.notes, *split_notes]
-        print_json({**statistics, "found": found, "findings": [_to_json(finding) for finding in findings]})
+        report = {
+            **statistics,
+            "found": [*opened.notes, *split_notes],
+            "findings": [_to_json(finding) for finding in findings],
+        }
+        print_json(report | ({"suspects": [s.to_json(readable) for s in suspects]} if model is not None else {}))
     else:
         _show(statistics)
         _show_findings(findings, opened, len(findings) if all_problems else MAX_EXAMPLES)
+        if model is not None:
+            _show_suspects(readable, suspects, model)
         for note in split_notes:
             say(note)
+    if html is not None:
+        from maskrcnn.inspection.check_page import suspects_section, write_check_page
+
+        sections = [suspects_section(readable, suspects, str(model))] if model is not None else []
+        write_check_page(html, opened, findings, sections)
+        say(f"wrote {html}")
+    if fix is not None:
+        n_problems = write_repaired(data, options, opened, findings, fix, earlier, validation, decode=decode)
     return 1 if n_problems else 0
 
 
-def _check_orientation(data: Path, options: ReadOptions, opened: Dataset) -> list[Problem]:
-    """Compare both readings of the pictures with an EXIF orientation, and both orders of runs on other square ones."""
-    import numpy as np
+def _loaded(model: Path, device: str) -> Predictor:
+    from maskrcnn.checkpoints.load import load
 
-    from maskrcnn.data.orientation import find_wrong_order, find_wrong_orientation, turned_images
+    return load(model, device=device)
 
-    turned = turned_images(opened)
-    unturned = opened.take(np.setdiff1d(np.arange(len(opened)), turned))
-    findings = find_wrong_order(unturned, "column" if options.order == "row" else "row")
-    if not len(turned):
-        return findings
-    other = dataclasses.replace(options, exif="turn" if options.exif == "ignore" else "ignore")
-    try:
-        reopened = other.open_with(data, "skip", lambda line: None)
-    except UserError:  # no picture fits the sizes or masks in the other orientation
-        return findings
-    return findings + find_wrong_orientation(opened, turned, reopened)
+
+def _suspects(predictor: Predictor, data: Dataset) -> tuple[Dataset, list[Suspect]]:
+    """Return the images that the model could read, and the labels that it disagrees with."""
+    from maskrcnn.evaluation import find
+    from maskrcnn.evaluation.suspects import find_suspects, readable_part
+
+    with progress_bar(len(data), "predicting") as set_done:
+        results = find(predictor, data, range(len(data)), on_image=set_done)
+    readable, detections = readable_part(data, results)
+    return readable, find_suspects(readable, detections)
+
+
+def _show_suspects(data: Dataset, suspects: list[Suspect], model: Path) -> None:
+    """Print the labels that the model doubts most."""
+    if not suspects:
+        say(f"{model} disagrees with no label")
+        return
+    is_cut = len(suspects) > MAX_SUSPECTS
+    more = f", {MAX_SUSPECTS} of {len(suspects):,} (--html shows more, --json lists all)" if is_cut else ""
+    say(f"labels that {model} disagrees with, the strongest doubt first{more}:")
+    for suspect in suspects[:MAX_SUSPECTS]:
+        row = "" if suspect.instance is None else f"{data.row_noun} {data.rows[suspect.instance]}, "
+        say(f"  {suspect.doubt:.2f} {row}image {data.names[suspect.image]}: {suspect.kind}: {suspect.message}")
 
 
 def _to_json(finding: Problem) -> dict[str, Any]:
-    return {**dataclasses.asdict(finding), "severity": "problem" if finding.is_problem else "note"}
+    values = dataclasses.asdict(finding)
+    del values["instances"]
+    return {**values, "severity": str(finding.severity)}
 
 
 def _show_findings(findings: list[Problem], opened: Dataset, max_examples: int) -> None:
     """Print a table of the kinds, problems first, and the worst `max_examples` findings of each kind."""
-    from maskrcnn.data.problem import Kind
+    from maskrcnn.data.problem import worst_first
 
-    of_kind = {kind: sorted((f for f in findings if f.kind == kind), key=_share, reverse=True) for kind in Kind}
-    found = [(kind, worst_first) for kind, worst_first in of_kind.items() if worst_first]
-    if not found:
+    of_kind = worst_first(findings)
+    if not of_kind:
         say("no problems found")
         return
     table = Table("", "finding", title="Findings")
     table.add_column("count", justify="right")
     table.add_column("largest share of a mask", justify="right")
-    for kind, worst_first in found:
-        share = "" if worst_first[0].share is None else f"{worst_first[0].share:.1%}"
-        table.add_row("problem" if worst_first[0].is_problem else "note", str(kind), f"{len(worst_first):,}", share)
+    for kind, found in of_kind.items():
+        share = "" if found[0].share is None else f"{found[0].share:.1%}"
+        table.add_row(str(found[0].severity), str(kind), f"{len(found):,}", share)
     talk.print(table)
-    for kind, worst_first in found:
-        shown = worst_first[:max_examples]
-        is_cut = len(shown) < len(worst_first)
-        say(f"{kind}, {len(shown)} of {len(worst_first):,} (--all-problems lists them all):" if is_cut else f"{kind}:")
+    for kind, found in of_kind.items():
+        shown = found[:max_examples]
+        is_cut = len(shown) < len(found)
+        say(f"{kind}, {len(shown)} of {len(found):,} (--all-problems lists them all):" if is_cut else f"{kind}:")
         for finding in shown:
             say("  " + str(finding).removeprefix(f"{opened.source}, "))
     n_problems = sum(finding.is_problem for finding in findings)
     n_notes = len(findings) - n_problems
     problems = "no problems" if n_problems == 0 else f"{n_problems:,} problem{'s' if n_problems > 1 else ''}"
     say(f"{problems} found, {n_notes:,} note{'s' if n_notes != 1 else ''}")
-
-
-def _share(finding: Problem) -> float:
-    return finding.share or 0.0
 
 
 def _show(statistics: dict[str, Any]) -> None:

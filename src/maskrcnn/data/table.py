@@ -43,7 +43,8 @@ class Dataset:
 
     What only some formats hold is None where nothing has it: `attributes` (N,) texts, of numbers that
     ``attribute_names`` may explain; `crowd` (N,) bool for regions of many objects that nobody outlined one by one;
-    `scores` (N,) float64, NaN without one; `parts`, the part of each image in the source's own division ("train",
+    `scores` (N,) float64, NaN without one; `stated_boxes` (N, 4) float64 xyxy that the source has beside the masks, NaN
+    without one; `parts`, the part of each image in the source's own division ("train",
     "val", ...), "" without one; and `federated`, the classes that were looked for, where that differs between images.
     `headers` are those of the files, where they were read.
 
@@ -63,6 +64,7 @@ class Dataset:
     attributes: np.ndarray | None = None
     crowd: np.ndarray | None = None
     scores: np.ndarray | None = None
+    stated_boxes: np.ndarray | None = None
     parts: list[str] | None = None
     federated: Federated | None = None
     attribute_names: dict[str, str] | None = None
@@ -150,7 +152,7 @@ class Dataset:
 
     def _instance_columns(self, selected: np.ndarray) -> dict[str, Any]:
         """Return the columns of the instances with the indices `selected` (n,)."""
-        columns = ("image_index", "labels", "rows", "attributes", "crowd", "scores")
+        columns = ("image_index", "labels", "rows", "attributes", "crowd", "scores", "stated_boxes")
         values = {name: getattr(self, name) for name in columns}
         taken = {name: None if value is None else value[selected] for name, value in values.items()}
         return {**taken, "masks": self.masks.take(selected)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -17,6 +17,10 @@ LEFT, RIGHT, TOP, BOTTOM = 50, 12, 10, 40
 
 MAX_POINTS = 240
 """Longer lines are averaged down to this many points: more would only enlarge the page."""
+
+MAX_BARS = 24
+
+QUANTILES = {"lowest": 0.0, "median": 0.5, "highest": 1.0}
 
 MAX_MARKS = 40
 """Lines with more points than this are drawn without dots."""
@@ -161,6 +165,42 @@ def reliability_chart(title: str, description: str, edges: np.ndarray, shares: n
     (x1, x2), (y1, y2) = plot.at(np.array([0, 1]), np.array([0, 1]))
     parts.append(f'<line class="ideal" x1="{x1}" y1="{y1}" x2="{x2}" y2="{y2}"/>')
     return figure(title, "share of correct detections", svg(title, description, "".join(parts)))
+
+
+def histogram(title: str, unit: str, x: Axis, values: np.ndarray) -> str:
+    """Draw how many of `values` (n,), numbers from 0, lie in each of up to `MAX_BARS` equal bins.
+
+    The last bin also holds the largest hundredth, which would otherwise flatten the rest.
+    """
+    if not len(values):
+        return figure(title, unit, _note("There are none."))
+    top = max(float(np.quantile(values, 0.99)), 1.0)
+    width = max(1, math.ceil(top / MAX_BARS))
+    edges = np.arange(0, math.floor(top / width) * width + 2 * width, width)
+    counts, _ = np.histogram(np.minimum(values, edges[-1] - width / 2), edges)
+    plot = _Plot(Axis(x.label, 0, float(edges[-1])), Axis("", 0), np.empty(0), counts.astype(float))
+    parts = [plot.frame()]
+    for k, (low, high, count) in enumerate(zip(edges, edges[1:], counts, strict=False)):
+        (x1, x2), (top_y, bottom) = plot.at(np.array([low, high]), np.array([count, 0.0]))
+        more = " or more" if k == len(counts) - 1 and values.max() >= high else ""
+        name = f"{low}{more}" if width == 1 or more else f"{low} to {high - 1}"
+        box = f'x="{x1 + 0.5:.1f}" y="{top_y:.1f}" width="{x2 - x1 - 1:.1f}" height="{max(bottom - top_y, 0):.1f}"'
+        parts.append(f'<rect class="bar" {box}><title>{name}: {count:,}</title></rect>')
+    quantiles = ", ".join(f"{name} {number(float(np.quantile(values, q)))}" for name, q in QUANTILES.items())
+    return figure(title, unit, svg(title, f"{quantiles}.", "".join(parts)) + _note(quantiles))
+
+
+def category_bars(title: str, unit: str, count_of: Mapping[str, int]) -> str:
+    """Draw a bar for each name, the first `MAX_BARS` of them, the longest bar first."""
+    ordered = sorted(count_of.items(), key=lambda item: -item[1])
+    longest = max([*count_of.values(), 1])
+    rows = "".join(
+        f'<li><span class="name" title="{escape(name)}">{escape(name)}</span>'
+        f'<i style="width:{100 * n / longest:.1f}%"></i><b>{n:,}</b></li>'
+        for name, n in ordered[:MAX_BARS]
+    )
+    more = _note(f"and {len(ordered) - MAX_BARS:,} more") if len(ordered) > MAX_BARS else ""
+    return figure(title, unit, f'<ul class="bars">{rows}</ul>{more}')
 
 
 def svg(title: str, description: str, content: str) -> str:

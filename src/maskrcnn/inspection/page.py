@@ -19,8 +19,8 @@ class Section(NamedTuple):
     content: str
 
 
-def page(title: str, headline: str, sections: Sequence[Section]) -> str:
-    """Build the complete, self-contained HTML document."""
+def page(title: str, headline: str, sections: Sequence[Section], script: str = "") -> str:
+    """Build the complete, self-contained HTML document. It can be read without its `script`."""
     style = Path(__file__).with_name("report.css").read_text("utf-8")
     links = "".join(f'<a href="#{s.key}">{escape(s.title)}</a>' for s in sections)
     body = "".join(f'<section id="{s.key}"><h2>{escape(s.title)}</h2>{s.content}</section>\n' for s in sections)
@@ -29,7 +29,8 @@ def page(title: str, headline: str, sections: Sequence[Section]) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}: Mask R-CNN report</title><style>\n{style}</style></head>\n"
         f"<body><header><h1{AUTO}>{escape(title)}</h1>{headline}</header>\n"
-        f'<nav aria-label="Sections">{links}</nav>\n<main>\n{body}</main></body></html>\n'
+        f'<nav aria-label="Sections">{links}</nav>\n<main>\n{body}</main>'
+        f"{f'<script>{script}</script>' if script else ''}</body></html>\n"
     )
 
 

@@ -37,6 +37,8 @@ Draw = Callable[[tuple[int, int]], RLE]
 """Draws a mask on a picture of (height, width). Raises `RLEError`."""
 
 
+NO_BOX = (np.nan,) * 4
+
 ANNOTATION_FOLDERS = ("ann", "label", "json", "xml")
 """What names of folders begin with that hold annotations beside the folder of pictures."""
 
@@ -45,7 +47,8 @@ ANNOTATION_FOLDERS = ("ann", "label", "json", "xml")
 class Instance:
     """One object of an image: its class, the function that draws its mask, and its number in the source.
 
-    `label` is a key of ``Annotations.class_names``. `row` counts as the format's users do.
+    `label` is a key of ``Annotations.class_names``. `row` counts as the format's users do. `box` (x1, y1, x2, y2) is
+    what the source states beside the mask.
     """
 
     label: Any
@@ -54,6 +57,7 @@ class Instance:
     attributes: str = ""
     is_crowd: bool = False
     score: float | None = None
+    box: tuple[float, float, float, float] | None = None
 
 
 @dataclass(slots=True)
@@ -269,6 +273,7 @@ def _draw(annotations: Annotations, pictures: Pictures, class_ids: list[Any]) ->
             masks.append(mask.runs)
     scores = [instance.score for instance in drawn]
     attributes = [instance.attributes for instance in drawn]
+    boxes = np.array([instance.box or NO_BOX for instance in drawn], np.float64).reshape(-1, 4)
     crowd = np.array([instance.is_crowd for instance in drawn], bool)
     instances = Instances(
         np.array(image_index, np.int64),
@@ -279,5 +284,6 @@ def _draw(annotations: Annotations, pictures: Pictures, class_ids: list[Any]) ->
         np.array(attributes, object) if any(attributes) else None,
         crowd if crowd.any() else None,
         np.array(scores, np.float64) if any(score is not None for score in scores) else None,
+        None if np.isnan(boxes).all() else boxes,
     )
     return instances, warnings

@@ -21,7 +21,7 @@ from maskrcnn.data.headers import KnownHeaders, read_headers
 from maskrcnn.data.images import Header
 from maskrcnn.data.parts import describe_parts
 from maskrcnn.data.pictures import describe_pages, image_files, locate
-from maskrcnn.data.problem import Kind, Problem
+from maskrcnn.data.problem import Kind, NoImageError, Problem
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import ImageError, UserError
 from maskrcnn.rle import RunTable
@@ -49,7 +49,8 @@ class OpenOptions:
 class Pictures:
     """The pictures that a source names: for each its file and header, None without one, and (height, width) in `sizes`.
 
-    A size of 0 0 marks a picture that cannot be used; `problems` or `unreadable` say why.
+    A size of 0 0 marks a picture that cannot be used; `problems` or `unreadable` say why. `unlisted` is a finding about
+    the pictures of the folder that are left out, if there are any.
     """
 
     folder: Path
@@ -60,6 +61,7 @@ class Pictures:
     problems: list[Problem]
     unreadable: list[Problem]
     notes: list[str]
+    unlisted: list[Problem]
 
     @property
     def usable(self) -> np.ndarray:
@@ -86,6 +88,7 @@ class Instances:
     attributes: np.ndarray | None = None
     crowd: np.ndarray | None = None
     scores: np.ndarray | None = None
+    stated_boxes: np.ndarray | None = None
 
 
 def find_pictures(
@@ -115,9 +118,14 @@ def find_pictures(
     if unlisted:
         action = "kept as images without objects" if options.unlisted == "empty" else "left out"
         notes.append(f"{folder}: images that the annotations do not list ({len(unlisted):,}) are {action}")
+    unlisted_finding = []
+    if unlisted and options.unlisted == "ignore":
+        is_are = "1 image is" if len(unlisted) == 1 else f"{len(unlisted):,} images are"
+        message = f"{is_are} left out, such as {unlisted[0].relative_to(folder)}"
+        unlisted_finding = [Problem(Kind.UNLISTED, str(folder), message)]
     headers, unreadable = _read_headers(known, options.known_headers)
     sizes = np.array([(0, 0) if h is None else h.hw(options.exif) for h in headers], np.int64).reshape(-1, 2)
-    return Pictures(folder, names, known, headers, sizes, problems, unreadable, notes)
+    return Pictures(folder, names, known, headers, sizes, problems, unreadable, notes, unlisted_finding)
 
 
 def _read_headers(files: list[Path | None], known: KnownHeaders) -> tuple[list[Header | None], list[Problem]]:
@@ -161,13 +169,15 @@ def check_sizes(
         i = int(image[j])
         h, w = pictures.sizes[i].tolist()
         message = f"{text(j)}, but the image {pictures.files[i]} is {h} high and {w} wide"
-        header = pictures.headers[i]
+        header, option = pictures.headers[i], ""
         if header is not None and header.is_turned and (stated[j] == upright_or_not[i]).all():
             state = "as its EXIF orientation turns it" if exif == "turn" else "without its EXIF orientation"
-            message += f" {state}. If masks were drawn on the other reading, pass --exif {other_exif(exif)}"
+            option = f"--exif {other_exif(exif)}"
+            message += f" {state}. If masks were drawn on the other reading, pass {option}"
         elif h != w and (stated[j] == (w, h)).all():
             message += f". The two are swapped: {swap_advice}"
-        pictures.problems.append(Problem(Kind.SIZE, place(j), message))
+            option = swap_advice.removeprefix("pass ") if swap_advice.startswith("pass ") else ""
+        pictures.problems.append(Problem(Kind.SIZE, place(j), message, option=option))
     pictures.sizes[np.unique(image[mismatched])] = 0
 
 
@@ -196,9 +206,8 @@ def build_dataset(
     images = np.flatnonzero(usable)
     if len(images) == 0:
         reasons = "".join(f"\n  {problem}" for problem in [*problems, *unreadable][:MAX_EXAMPLES])
-        raise UserError(
-            f"{source}: none of its {len(pictures.names)} images can be read from {pictures.folder}{reasons}"
-        )
+        message = f"{source}: none of its {len(pictures.names)} images can be read from {pictures.folder}{reasons}"
+        raise NoImageError(message, [*problems, *unreadable])
     image_index = (np.cumsum(usable) - 1)[instances.image]
     selected = np.flatnonzero(valid)
     selected = selected[np.argsort(image_index[selected], kind="stable")]
@@ -237,9 +246,10 @@ def build_dataset(
         crowd=column(instances.crowd),
         scores=column(instances.scores),
         headers=headers,
+        stated_boxes=column(instances.stated_boxes),
         reading=reading,
         notes=lines,
-        problems=[*problems, *unreadable, *warnings],
+        problems=[*problems, *unreadable, *warnings, *pictures.unlisted],
         **columns,
     )
     empty = int((data.counts == 0).sum())

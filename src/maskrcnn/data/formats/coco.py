@@ -221,6 +221,7 @@ class _Reader:
                 " ".join(map(id_text, entry.attribute_ids or ())),
                 bool(entry.iscrowd),
                 entry.score,
+                _corners(entry.bbox),
             )
         )
 
@@ -233,3 +234,11 @@ class _Reader:
                 del self.categories[key]
                 self._note(f"the category {category.text} has no objects and is that of all others: it is left out")
                 return
+
+
+def _corners(bbox: list[float] | None) -> tuple[float, float, float, float] | None:
+    """Return x1, y1, x2, y2 of COCO's x, y, width, height."""
+    if bbox is None or len(bbox) != 4:
+        return None
+    x, y, width, height = bbox
+    return x, y, x + width, y + height

@@ -112,7 +112,10 @@ def read(source: Path, options: OpenOptions) -> Dataset:
     labels, class_ids, attributes = read_classes(class_text, table, layout, rows)
     for row in rows[labels == 0].tolist():
         problems.append(Problem(Kind.BAD_ROW, place(row), f"the mask of {names[row_image[row]]} has no class"))
-    warnings = [] if column.advice is None else [Problem(Kind.IN_PIECES, str(source), column.advice)]
+    warnings = []
+    if column.advice is not None:
+        option = column.advice.rpartition(": pass ")[2].partition(" or ")[0]
+        warnings.append(Problem(Kind.IN_PIECES, str(source), column.advice, option=option))
     for row, fault in fault_of_cut_row.items():
         warnings.append(Problem(Kind.CUT, place(row), f"{layout.rle} of {names[row_image[row]]}: {fault}"))
     is_valid = np.ones(len(rows), bool)
@@ -120,7 +123,9 @@ def read(source: Path, options: OpenOptions) -> Dataset:
     if names_of_ids is None and layout.class_name and class_text is not None:
         names_of_ids = names_in_column(class_text, table[layout.class_name], class_ids)
         if names_of_ids is None:
-            notes.append(f"{layout.class_name} has several names for one class, so ids name the classes")
+            notes.append(
+                f"{layout.class_name} has several names for one class, so that classes keep their ids as names"
+            )
     has_classes = layout.class_ is not None or layout.combined
     return build_dataset(
         source,

@@ -79,7 +79,7 @@ def _archive(start: bytes) -> str | None:
     return next((kind for kind, mark in MARK_OF_ARCHIVE.items() if mark.match(start)), None)
 
 
-def _open_zstandard(source: Path) -> IO[bytes]:
+def _open_zstandard(source: Path) -> Any:
     try:
         if sys.version_info >= (3, 14):
             from compression import zstd

@@ -68,7 +68,7 @@ def find_wrong_orientation(data: Dataset, turned: np.ndarray, other: Dataset) ->
         f"in {n_better} of {len(log_ratios)} pictures with an EXIF orientation, masks follow the edges of the {state} "
         f"picture better, with {ratio:.1f} times the contrast (mean): pass --exif {other.reading.exif}"
     )
-    return [Problem(Kind.TURNED, str(data.source), message)]
+    return [Problem(Kind.TURNED, str(data.source), message, option=f"--exif {other.reading.exif}")]
 
 
 def find_wrong_order(data: Dataset, other_order: str) -> list[Problem]:
@@ -97,7 +97,7 @@ def find_wrong_order(data: Dataset, other_order: str) -> list[Problem]:
         f"in {n_better} of {len(log_ratios)} square pictures, masks follow the edges better along the other axis, with "
         f"{ratio:.1f} times the contrast (mean): pass --order {other_order}"
     )
-    return [Problem(Kind.TRANSPOSED, str(data.source), message)]
+    return [Problem(Kind.TRANSPOSED, str(data.source), message, option=f"--order {other_order}")]
 
 
 def _clearly_better(log_ratios: list[float]) -> tuple[float, int] | None:
