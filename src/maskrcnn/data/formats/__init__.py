@@ -29,6 +29,7 @@ from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError, say
 
 MODULES = {
+    "labelme": "labelme",
     "csv": "encoded_pixels",
     "coco": "coco",
 }

@@ -12,7 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from maskrcnn.data.formats.assemble import Instances, OpenOptions, Pictures, build_dataset, check_sizes, find_pictures
+from maskrcnn.data.formats.assemble import (
+    MAX_EXAMPLES,
+    Instances,
+    OpenOptions,
+    Pictures,
+    build_dataset,
+    check_sizes,
+    find_pictures,
+)
 from maskrcnn.data.formats.classes import find_class_names
 from maskrcnn.data.names import PathIndex
 from maskrcnn.data.pictures import image_files
@@ -49,7 +57,8 @@ class AnnotatedImage:
     """One image: its name in the source and its objects.
 
     `hw` is the (height, width) that the source states, `file` the picture where the format itself says which, `source`
-    the annotation file of this image where each has its own, and `part` that of the source's own division.
+    the annotation file of this image where each has its own, and `part` that of the source's own division. Where no
+    picture has the name, the first of `other_names` that one has counts, and then the picture `embedded` in that file.
     """
 
     name: str
@@ -58,6 +67,13 @@ class AnnotatedImage:
     file: Path | None = None
     source: Path | None = None
     part: str = ""
+    other_names: tuple[str, ...] = ()
+    embedded: Path | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names by which the picture may be found, the best first."""
+        return (self.name, *self.other_names)
 
 
 @dataclass
@@ -86,11 +102,16 @@ def to_dataset(annotations: Annotations, options: OpenOptions) -> Dataset:
     """Find the pictures, draw the masks and return the data set. Raise `UserError`."""
     source, images = annotations.source, annotations.images
     if not images:
-        raise UserError(f"{source} is read as {annotations.format}, but lists no images")
-    names = [image.name for image in images]
-    folder = options.images or _find_root(source, [image.name for image in images if image.file is None])
+        reasons = "".join(f"\n  {problem}" for problem in annotations.problems[:MAX_EXAMPLES])
+        raise UserError(f"{source} is read as {annotations.format}, but lists no images{reasons}")
     pictures = find_pictures(
-        names, [annotations.place(image) for image in images], folder, options, known_files=[i.file for i in images]
+        [image.name for image in images],
+        [annotations.place(image) for image in images],
+        options.images or _find_root(source, [image for image in images if image.file is None]),
+        options,
+        known_files=[image.file for image in images],
+        other_names=[image.other_names for image in images],
+        embedded=[image.embedded for image in images],
     )
     pictures.problems[:0] = annotations.problems
     stated = np.array([image.hw for image in images], np.float64)  # None becomes NaN
@@ -123,8 +144,8 @@ def to_dataset(annotations: Annotations, options: OpenOptions) -> Dataset:
     )
 
 
-def _find_root(source: Path, names: Sequence[str]) -> Path:
-    """Return the folder near `source` in which most of `names` are pictures. Raise `UserError` if none has pictures."""
+def _find_root(source: Path, images: Sequence[AnnotatedImage]) -> Path:
+    """Return the folder near `source` that has most pictures of `images`. Raise `UserError` if none has pictures."""
     parent = source if source.is_dir() else source.parent
     guesses = [parent / "images", parent / "train", parent / source.stem, parent]
     if parent.name.lower().startswith(ANNOTATION_FOLDERS):
@@ -135,11 +156,11 @@ def _find_root(source: Path, names: Sequence[str]) -> Path:
             continue
         files = image_files(guess)
         index = PathIndex([file.relative_to(guess).as_posix() for file in files])
-        n_found[guess] = sum(bool(index.find(name).indices) for name in names) if files else -1
-        if n_found[guess] == len(names):
+        n_found[guess] = sum(any(index.find(n).indices for n in image.names) for image in images) if files else -1
+        if n_found[guess] == len(images):
             return guess
     best = max(n_found, key=lambda guess: n_found[guess], default=parent)
-    if n_found.get(best, -1) < 0:
+    if n_found.get(best, -1) < 0 and not all(image.embedded for image in images):
         raise UserError(f"no folder of images was found beside {source}; pass --images FOLDER")
     return best
 
