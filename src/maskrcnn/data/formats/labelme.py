@@ -263,7 +263,7 @@ def write(data: Dataset, target: Path) -> None:
         }
         with named(file):
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=1))
+            file.write_bytes(msgspec.json.encode(content))
 
 
 def _shapes_of_image(data: Dataset, i: int) -> list[dict[str, Any]]:

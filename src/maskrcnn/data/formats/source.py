@@ -74,10 +74,11 @@ def decoded(content: bytes | msgspec.Raw, type_: Any, path: Path, where: str = "
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         fault = error
     try:
-        return msgspec.convert(json.loads(bytes(content), parse_constant=lambda name: None), type_)
+        without_nan = json.loads(bytes(content), parse_constant=lambda name: None)
+        return msgspec.json.decode(msgspec.json.encode(without_nan), type=type_)
     except msgspec.ValidationError as error:
         fault = error
-    except (ValueError, RecursionError, TypeError):
+    except (ValueError, RecursionError, TypeError, OverflowError):
         pass
     raise UserError(f"{path}{where and ', '}{where} cannot be read: {fault or 'nested too deeply'}")
 
