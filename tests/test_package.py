@@ -12,7 +12,8 @@ ROOT = Path(maskrcnn.__file__).parent
 # A module imports only from its own floor and from earlier floors.
 FLOORS = [
     {"kernels", "config", "settings", "errors", "files"},
-    {"rle"},
+    {"runs", "polygons", "labels"},
+    {"rle", "shapes"},
     {"fonts", "drawing"},
     {"structures"},
     {"detection"},

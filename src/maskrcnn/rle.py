@@ -15,21 +15,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from maskrcnn.errors import UserError
 from maskrcnn.kernels import encode, overlaps, texts
 from maskrcnn.kernels import runs as kernel
+from maskrcnn.polygons import Part, rasterize_polygons, ring_points, trace_parts
+from maskrcnn.runs import BadRuns, RLEError, RunTable, shortened
 
 Order = Literal["column", "row"]
 Origin = Literal[0, 1]
-
-
-class RLEError(UserError, ValueError):
-    """Malformed run-length encoding. The message names the value, its position and the fault."""
-
-
-def shortened(text: str, max_length: int = 40) -> str:
-    """Return the text, or its start and dots if it is longer than `max_length`."""
-    return text if len(text) <= max_length else text[: max_length - 3] + "..."
 
 
 def _describe(problem: np.ndarray, text: str, n_pixels: int, origin: int) -> str:
@@ -50,55 +42,6 @@ def _describe(problem: np.ndarray, text: str, n_pixels: int, origin: int) -> str
         texts.OVERLAP: f"{place} starts inside the previous run",
         texts.DECREASING: f"{place} is smaller than the previous start; starts must increase",
     }[code]
-
-
-@dataclass(frozen=True)
-class RunTable:
-    """Runs of many masks in two arrays: mask i is ``runs[offsets[i]:offsets[i + 1]]``, (n, 2) int64 (start, length)."""
-
-    runs: np.ndarray
-    offsets: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, i: int) -> np.ndarray:
-        return self.runs[self.offsets[i] : self.offsets[i + 1]]
-
-    def take(self, index: np.ndarray) -> RunTable:
-        """Return a table of the masks at `index` (n,), in that order."""
-        index = np.asarray(index, np.int64)
-        lengths = (self.offsets[1:] - self.offsets[:-1])[index]
-        offsets = np.concatenate([[0], np.cumsum(lengths)])
-        run_index = np.repeat(self.offsets[:-1][index] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return RunTable(self.runs[run_index], offsets)
-
-    @property
-    def areas(self) -> np.ndarray:
-        """Pixel count of each mask, (n,) int64."""
-        cumulative = np.concatenate([[0], np.cumsum(self.runs[:, 1])])
-        return cumulative[self.offsets[1:]] - cumulative[self.offsets[:-1]]
-
-    def boxes(self, heights: np.ndarray | int) -> np.ndarray:
-        """Return half-open boxes (n, 4) int64 xyxy. `heights` are image heights: (n,), or one for all masks."""
-        return kernel.boxes_of_runs(
-            self.runs, self.offsets, np.broadcast_to(np.asarray(heights, np.int64), len(self)).copy()
-        )
-
-    @classmethod
-    def of(cls, masks: Iterable[np.ndarray]) -> RunTable:
-        """Build a table from one run array per mask."""
-        parts = [np.asarray(m, np.int64).reshape(-1, 2) for m in masks]
-        offsets = np.concatenate([[0], np.cumsum([len(p) for p in parts])]).astype(np.int64)
-        return cls(np.concatenate(parts) if parts else np.empty((0, 2), np.int64), offsets)
-
-
-@dataclass(frozen=True)
-class BadRuns:
-    """Malformed text of a column: its index and its fault."""
-
-    index: int
-    message: str
 
 
 def parse_column(
@@ -175,14 +118,28 @@ class RLE:
                 numbers = None
             if numbers is None or numbers.ndim != 1 or not np.array_equal(numbers, counts):
                 raise RLEError(f"COCO RLE: the counts {shortened(str(counts))} are not a list of integers")
-        if (numbers < 0).any():
-            i = int(np.argmax(numbers < 0))
-            raise RLEError(f"COCO RLE: count {i + 1} is {numbers[i]}; counts cannot be negative")
+        try:
+            return cls.from_counts(numbers, (h, w))
+        except RLEError as error:
+            raise RLEError(f"COCO RLE: {error}") from None
+
+    @classmethod
+    def from_counts(cls, counts: Sequence[int] | np.ndarray, hw: tuple[int, int], *, order: Order = "column") -> RLE:
+        """Return the mask of counts that alternate between background (first) and mask, as integers (n,).
+
+        Raise `RLEError` for a negative count and for counts that do not add up to the pixels of the image.
+        """
+        h, w = int(hw[0]), int(hw[1])
+        numbers = np.asarray(counts, np.int64)
+        for i in np.flatnonzero(numbers < 0)[:1]:
+            raise RLEError(f"count {i + 1} is {numbers[i]}; counts cannot be negative")
+        for i in np.flatnonzero(numbers > h * w)[:1]:  # their sum could overflow
+            raise RLEError(f"count {i + 1} is {numbers[i]}, more than all {h} x {w} = {h * w} pixels")
         if numbers.sum() != h * w:
-            raise RLEError(f"COCO RLE: the counts add up to {numbers.sum()}, not to {h} x {w} = {h * w} pixels")
+            raise RLEError(f"the counts add up to {numbers.sum()}, not to {h} x {w} = {h * w} pixels")
         lengths = numbers[1::2]
-        runs = np.stack([np.cumsum(numbers)[1::2] - lengths, lengths], 1)[lengths > 0]
-        return cls(_join_touching(runs), (h, w))
+        runs = _join_touching(np.stack([np.cumsum(numbers)[1::2] - lengths, lengths], 1)[lengths > 0])
+        return cls(runs if order == "column" else kernel.transpose_runs(runs, h, w), (h, w))
 
     @classmethod
     def from_mask(cls, mask: np.ndarray) -> RLE:
@@ -199,43 +156,69 @@ class RLE:
         return cls(encode.runs_of_rows(pixels.ravel().view(np.uint8), height, width), (height, width))
 
     @classmethod
-    def from_polygons(cls, polygons: Sequence[Sequence[float]], hw: tuple[int, int]) -> RLE:
-        """Rasterise the union of polygons ``[x1, y1, x2, y2, ...]``, in pixels, by COCO's rule."""
-        h, w = int(hw[0]), int(hw[1])
-        for i, polygon in enumerate(polygons):
-            if len(polygon) < 6 or len(polygon) % 2:
-                raise RLEError(f"polygon {i + 1} has {len(polygon)} numbers; it needs at least 6 and an even count")
-        if not polygons:
-            return cls.empty((h, w))
-        from faster_coco_eval.core import mask
+    def from_polygons(
+        cls,
+        polygons: Sequence[Sequence[float] | np.ndarray],
+        hw: tuple[int, int],
+        *,
+        holes: Sequence[Sequence[float] | np.ndarray] = (),
+    ) -> RLE:
+        """Rasterise the union of `polygons` without the union of `holes`, by COCO's rule.
 
-        return cls.from_coco(mask.merge(mask.frPyObjects([[float(v) for v in p] for p in polygons], h, w)))
+        A polygon is ``[x1, y1, x2, y2, ...]`` or points (n, 2), in pixels. `polygons.rasterize_polygons` explains the
+        rule, and rasterises many masks in one pass. Raise `RLEError` for a polygon of fewer than 3 points, an odd count
+        of numbers, and a coordinate that is not finite or beyond 1e9.
+        """
+        h, w = int(hw[0]), int(hw[1])
+        rings = [ring_points(polygon, f"polygon {i + 1}") for i, polygon in enumerate(polygons)]
+        rings += [ring_points(hole, f"hole {i + 1}") for i, hole in enumerate(holes)]
+        offsets = np.concatenate([[0], np.cumsum([len(ring) for ring in rings], dtype=np.int64)])
+        points = np.concatenate([np.empty((0, 2)), *rings])
+        table, bad = rasterize_polygons(points, offsets, np.array([0, len(polygons), len(rings)]), (h, w))
+        if bad:
+            raise RLEError(bad[0].message if bad[0].index == 0 else f"of the holes, {bad[0].message}")
+        mask = cls(table[0], (h, w))
+        return mask.difference(cls(table[1], (h, w))) if len(table[1]) else mask
 
     # ---- to other forms ---------------------------------------------------------------------------------------
 
     def to_encoded_pixels(self, *, origin: Origin = 1, order: Order = "column", relative: bool = False) -> str:
         """Format as ``"start length ..."``. `from_encoded_pixels` explains the options."""
-        runs = self.runs if order == "column" else kernel.transpose_runs(self.runs, self.hw[1], self.hw[0])
+        runs = self._runs_in(order)
         starts = runs[:, 0] + origin
         if relative:
             starts = np.diff(runs[:, 0], prepend=0) - np.concatenate([[0], runs[:-1, 1]])
         return " ".join(map(str, np.stack([starts, runs[:, 1]], 1).ravel().tolist()))
 
-    def counts(self) -> list[int]:
-        """Return COCO's uncompressed counts, which alternate between background (first) and mask."""
-        return self._counts().tolist()
+    def counts(self, *, order: Order = "column") -> list[int]:
+        """Return uncompressed counts, which alternate between background (first) and mask. COCO's go down columns."""
+        return self._counts(order).tolist()
 
     def to_coco(self) -> dict[str, Any]:
         """Return COCO's compressed form, ``{"size": [h, w], "counts": str}``."""
-        chars = texts.counts_to_chars(self._counts())
+        chars = texts.counts_to_chars(self._counts("column"))
         return {"size": [self.hw[0], self.hw[1]], "counts": chars.tobytes().decode("ascii")}
 
-    def _counts(self) -> np.ndarray:
+    def _counts(self, order: Order) -> np.ndarray:
         """Return `counts` as an int64 array."""
         n_pixels = self.hw[0] * self.hw[1]
-        edges = np.concatenate([[0], np.stack([self.runs[:, 0], self.runs.sum(1)], 1).ravel(), [n_pixels]])
+        runs = self._runs_in(order)
+        edges = np.concatenate([[0], np.stack([runs[:, 0], runs.sum(1)], 1).ravel(), [n_pixels]])
         numbers = np.diff(edges)
         return numbers[:-1] if len(numbers) > 1 and numbers[-1] == 0 else numbers
+
+    def _runs_in(self, order: Order) -> np.ndarray:
+        """Return the runs (n, 2) along columns or rows."""
+        return self.runs if order == "column" else kernel.transpose_runs(self.runs, self.hw[1], self.hw[0])
+
+    def to_polygons(self) -> list[Part]:
+        """Trace the outlines of the parts of the mask along the edges of its pixels.
+
+        A part is a set of pixels connected by edges; pixels that meet only at a corner are not connected by it. Points
+        are corners of pixels, (n, 2) int64 x and y, without points on straight lines. `from_polygons` of a
+        part's outer ring and holes gives back that part. `polygons.join_rings` makes one polygon of all rings.
+        """
+        return trace_parts(self.runs, self.hw[0])
 
     def to_mask(self, window: tuple[int, int, int, int] | None = None) -> np.ndarray:
         """Return a dense bool (H, W) array, or its window ``(x1, y1, x2, y2)``, which may extend beyond the image."""
