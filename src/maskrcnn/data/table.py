@@ -7,13 +7,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from maskrcnn.config import VALIDATION_SHARE
-from maskrcnn.data.names import PathIndex
+from maskrcnn.data.names import PathIndex, safe_places
 from maskrcnn.data.problem import Problem
 from maskrcnn.data.reading import BY_ITSELF, Reading
 from maskrcnn.data.split import choose_validation
@@ -103,6 +103,11 @@ class Dataset:
     def counts(self) -> np.ndarray:
         """Number of instances per image, (n_images,) int64."""
         return np.bincount(self.image_index, minlength=len(self))
+
+    @cached_property
+    def places(self) -> list[PurePosixPath]:
+        """Where each picture belongs in a copy of the data: a relative path that `names.safe_places` explains."""
+        return safe_places(self.names, self.files)
 
     def take(self, images: Sequence[int] | np.ndarray) -> Dataset:
         """Return the given images, in that order, with their instances."""

@@ -32,6 +32,7 @@ MODULES = {
     "labelme": "labelme",
     "csv": "encoded_pixels",
     "coco": "coco",
+    "yolo": "yolo",
 }
 """Module of each format by the name that the command line has for it, in the order in which they are tried."""
 

@@ -5,6 +5,7 @@ Every format but the table of runs is read into `Annotations`. A mask is drawn o
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,10 +105,11 @@ def to_dataset(annotations: Annotations, options: OpenOptions) -> Dataset:
     if not images:
         reasons = "".join(f"\n  {problem}" for problem in annotations.problems[:MAX_EXAMPLES])
         raise UserError(f"{source} is read as {annotations.format}, but lists no images{reasons}")
+    unknown = [image for image in images if image.file is None]
     pictures = find_pictures(
         [image.name for image in images],
         [annotations.place(image) for image in images],
-        options.images or _find_root(source, [image for image in images if image.file is None]),
+        options.images or _common_folder(images) or _find_root(source, unknown),
         options,
         known_files=[image.file for image in images],
         other_names=[image.other_names for image in images],
@@ -142,6 +144,14 @@ def to_dataset(annotations: Annotations, options: OpenOptions) -> Dataset:
         row_noun=annotations.row_noun,
         is_numbered=False,
     )
+
+
+def _common_folder(images: Sequence[AnnotatedImage]) -> Path | None:
+    """Return the folder that holds the files of all images, None if the format does not say all of them."""
+    folders = {image.file.parent for image in images if image.file is not None}
+    if any(image.file is None for image in images):
+        return None
+    return Path(os.path.commonpath(folders))
 
 
 def _find_root(source: Path, images: Sequence[AnnotatedImage]) -> Path:

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations, Instance
+from maskrcnn.data.formats.parts import first_part
 from maskrcnn.data.formats.source import Fields, Source, decoded, each, json_fields
 from maskrcnn.data.formats.traits import Trait
 from maskrcnn.data.problem import Kind, Problem
@@ -34,9 +35,6 @@ MAX_EMPTY = 100
 """Bytes within which an empty segmentation ends, however it is indented."""
 
 NO_SEGMENTATION = (b"null", b"[]", b"[[]]", b'""', b"{}")
-
-PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-"""Part of a data set by a word in the name of its file or folder."""
 
 
 class Picture(msgspec.Struct):
@@ -98,10 +96,7 @@ def _is_coco(fields: Fields) -> bool:
 
 def _part(file: Path, root: Path) -> str:
     """Return the part that the folder or the name of the file names, or ""."""
-    for word in (*reversed(file.relative_to(root).parent.parts), *file.stem.replace("-", "_").split("_")):
-        if part := PARTS.get(word.lower().rstrip("0123456789")):
-            return part
-    return ""
+    return first_part((*reversed(file.relative_to(root).parent.parts), *file.stem.replace("-", "_").split("_")))
 
 
 def _read_file(annotations: Annotations, file: Path, fields: Fields, part: str) -> None:
