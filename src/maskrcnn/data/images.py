@@ -208,8 +208,8 @@ def _opened(source: str | Path | bytes | Image.Image) -> Iterator[Image.Image]:
             return
         # Decoding turns a TIFF and drops its orientation, so that the next reading would find another picture.
         page, source = source.tell(), _content(source)
-    is_embedded = not isinstance(source, bytes | Image.Image) and str(source).lower().endswith(EMBEDDING)
-    if is_embedded:
+    is_embedded = isinstance(source, str | Path) and str(source).lower().endswith(EMBEDDING)
+    if isinstance(source, str | Path) and is_embedded:
         source = embedded_picture(source)
     _allow_large_pictures()
     # Given a path, Pillow 13 maps an uncompressed TIFF into memory and scrambles it if its orientation is sideways.

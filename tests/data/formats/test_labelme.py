@@ -8,9 +8,9 @@ import shutil
 
 import numpy as np
 import pytest
-from drawn import contents, disc, write_drawn
 from PIL import Image
 
+from drawn import contents, disc, write_drawn
 from maskrcnn import RLE, UserError
 from maskrcnn.data.formats import labelme, open_dataset, write_dataset
 from maskrcnn.data.formats.source import Source
@@ -352,7 +352,9 @@ def test_size_that_differs_from_the_picture_is_a_problem(tmp_path):
 
 
 def test_other_json_is_not_taken(tmp_path):
-    for k, content in enumerate(({"shapes": []}, {"images": [], "annotations": []}, [1], {"imagePath": "a", "shapes": 3})):
+    for k, content in enumerate(
+        ({"shapes": []}, {"images": [], "annotations": []}, [1], {"imagePath": "a", "shapes": 3})
+    ):
         (tmp_path / f"{k}.json").write_text(json.dumps(content))
         assert not labelme.recognizes(Source(tmp_path / f"{k}.json"))
     assert not labelme.recognizes(Source(tmp_path))
@@ -394,7 +396,9 @@ def test_written_files_have_the_form_of_labelme(tmp_path):
 
 def test_attributes_and_scores_survive(tmp_path):
     first, _ = masks(
-        tmp_path, shape("polygon", TRIANGLE, description="cut", score=0.5), shape("polygon", TRIANGLE, flags={"x": True})
+        tmp_path,
+        shape("polygon", TRIANGLE, description="cut", score=0.5),
+        shape("polygon", TRIANGLE, flags={"x": True}),
     )
     write_dataset(first, tmp_path / "out", "labelme")
     shutil.copy(tmp_path / "a.png", tmp_path / "out")

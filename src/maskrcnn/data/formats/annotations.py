@@ -155,7 +155,10 @@ def _common_folder(images: Sequence[AnnotatedImage]) -> Path | None:
 
 
 def _find_root(source: Path, images: Sequence[AnnotatedImage]) -> Path:
-    """Return the folder near `source` that has most pictures of `images`. Raise `UserError` if none has pictures."""
+    """Return the folder near `source` that has most pictures of `images`. Raise `UserError` if none has pictures.
+
+    A picture counts once: folders of train and val may have files of the same names.
+    """
     parent = source if source.is_dir() else source.parent
     guesses = [parent / "images", parent / "train", parent / source.stem, parent]
     if parent.name.lower().startswith(ANNOTATION_FOLDERS):
@@ -166,7 +169,8 @@ def _find_root(source: Path, images: Sequence[AnnotatedImage]) -> Path:
             continue
         files = image_files(guess)
         index = PathIndex([file.relative_to(guess).as_posix() for file in files])
-        n_found[guess] = sum(any(index.find(n).indices for n in image.names) for image in images) if files else -1
+        matches = [next(filter(None, (index.find(n).indices for n in image.names)), []) for image in images]
+        n_found[guess] = len({match[0] for match in matches if len(match) == 1}) if files else -1
         if n_found[guess] == len(images):
             return guess
     best = max(n_found, key=lambda guess: n_found[guess], default=parent)

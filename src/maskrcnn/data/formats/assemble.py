@@ -98,12 +98,12 @@ def find_pictures(
     """Find and open the picture that each name means.
 
     ``places[k]`` says where name k stands, ``known_files[k]`` is its file where the source itself says so. For a name
-    without a file, the first of ``other_names[k]`` that has one counts, and then the file ``embedded[k]``, which has the
-    picture in it. Files in `no_pictures` (resolved) are masks.
+    without a picture, the first of ``other_names[k]`` that has one counts, and then the file ``embedded[k]``, which has
+    the picture in it. Files in `no_pictures` (resolved) are masks.
     """
     known = list(known_files) or [None] * len(names)
     paths = [path for path in image_files(folder) if not no_pictures or path.resolve() not in no_pictures]
-    naming_notes = []
+    naming_notes: list[str] = []
     if any(other_names) or any(embedded):
         index = PathIndex([path.relative_to(folder).as_posix() for path in paths])
         names, known, naming_notes = _settle_names(index, names, known, other_names, embedded)

@@ -22,7 +22,7 @@ from PIL import Image
 
 from maskrcnn import shapes
 from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations, Instance
-from maskrcnn.data.formats.source import Fields, Source, decoded, each, json_fields
+from maskrcnn.data.formats.source import Fields, Source, decoded, each, json_fields, starts_with
 from maskrcnn.data.formats.traits import Trait
 from maskrcnn.data.images import read_mask
 from maskrcnn.data.problem import Kind, Problem
@@ -75,12 +75,7 @@ def recognizes(source: Source) -> bool:
 
 def _is_labelme(fields: Fields) -> bool:
     has_picture = "imagePath" in fields or "imageData" in fields
-    return has_picture and "shapes" in fields and _starts_with(fields["shapes"], b"[")
-
-
-def _starts_with(raw: msgspec.Raw, start: bytes) -> bool:
-    """Whether undecoded JSON has this start, without a copy of what may be a whole picture."""
-    return bytes(memoryview(raw)[: len(start)]) == start
+    return has_picture and "shapes" in fields and starts_with(fields["shapes"], b"[")
 
 
 def _fields_or_none(file: Path) -> Fields:
@@ -123,11 +118,11 @@ def _read_file(annotations: Annotations, file: Path, fields: Fields, kinds: Coun
         for key, type_ in (("imagePath", str | None), ("imageHeight", float | None), ("imageWidth", float | None))
     )
     picture = fields.get("imageData", NULL)
-    is_embedded = _starts_with(picture, b'"') and not _starts_with(picture, b'""')
+    is_embedded = starts_with(picture, b'"') and not starts_with(picture, b'""')
     beside = posixpath.normpath(folder + file.stem)
     name = _picture_name(folder, path) if path else beside
     if not path and is_embedded:
-        name += ".png" if _starts_with(picture, b'"iVBOR') else ".jpg"
+        name += ".png" if starts_with(picture, b'"iVBOR') else ".jpg"
     parts: dict[Any, list[tuple[int, Shape]]] = {}
     for number, shape in each(fields["shapes"], Shape, file, "shape", annotations.problems):
         if str(shape.label) in NO_CLASS:
@@ -252,7 +247,7 @@ def write(data: Dataset, target: Path) -> None:
         place = data.places[i]
         file = target / place.with_suffix(".json")
         height, width = data.hw(i)
-        content = {
+        content: dict[str, Any] = {
             "version": VERSION,
             "flags": {},
             "shapes": _shapes_of_image(data, i),
@@ -276,9 +271,7 @@ def _shapes_of_image(data: Dataset, i: int) -> list[dict[str, Any]]:
         if any(outline.holes for outline in outlines):
             forms = [_mask_entry(mask)]
         else:
-            forms = [
-                {"points": outline.outer.tolist(), "shape_type": "polygon", "mask": None} for outline in outlines
-            ]
+            forms = [{"points": outline.outer.tolist(), "shape_type": "polygon", "mask": None} for outline in outlines]
         n_groups += len(forms) > 1
         entry: dict[str, Any] = {
             "label": data.class_names[data.labels[k] - 1],
