@@ -134,6 +134,11 @@ def read_mask(source: Path | bytes, exif: Exif) -> np.ndarray:
     return _decoded(source, nonzero)
 
 
+def read_opaque(source: Path | bytes) -> np.ndarray:
+    """Return the pixels of a picture that are not wholly transparent, (H, W) bool. Raise `ImageError`."""
+    return _decoded(source, lambda image: np.asarray(image.convert("RGBA").getchannel("A")) > 0)
+
+
 def read_maximum(path: Path) -> float:
     """Return the largest finite value of a gray picture before any scaling, or -inf. Raise `ImageError`."""
 

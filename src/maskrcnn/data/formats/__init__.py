@@ -33,6 +33,7 @@ MODULES = {
     "via": "via",
     "csv": "encoded_pixels",
     "coco": "coco",
+    "label-studio": "label_studio",
     "yolo": "yolo",
 }
 """Module of each format by the name that the command line has for it, in the order in which they are tried."""
