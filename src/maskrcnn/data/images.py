@@ -43,6 +43,9 @@ NO_PAGES = {"MPO", "PSD"}
 WITH_ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
 """Pillow's modes whose last channel is alpha."""
 
+NUMBERED_MODES = {"1", "L", "P", "RGB", *WITH_ALPHA}
+"""Pillow's modes of up to 8 bits whose values are numbers of a palette or colours as they are."""
+
 LOSSY = {".avif", ".avifs", ".jfif", ".jpe", ".jpeg", ".jpg", ".webp"}
 """Suffixes of files that may blur their pixels, so that not all beside an object are zero."""
 
@@ -132,6 +135,30 @@ def read_mask(source: Path | bytes, exif: Exif) -> np.ndarray:
         return is_object.any(2)
 
     return _decoded(source, nonzero)
+
+
+def read_labels(path: Path, *, gray_is_number: bool = True) -> np.ndarray:
+    """Return the numbers of a label picture, (H, W) integers, or its colours, (H, W, 3) uint8. Raise `ImageError`.
+
+    Palette pictures have numbers. Alpha does not count. Colours that are all gray are numbers if `gray_is_number`.
+    """
+
+    def labels(image: Image.Image) -> np.ndarray:
+        image = _upright(image)
+        if image.mode not in NUMBERED_MODES and not is_deep(image.mode):
+            image = image.convert("RGB")
+        values = np.asarray(image)
+        if image.mode in WITH_ALPHA:
+            values = values[:, :, :-1]
+        if values.ndim == 3 and (image.mode == "LA" or (gray_is_number and (values == values[:, :, :1]).all())):
+            values = values[:, :, 0]
+        if values.dtype.kind == "f":
+            if not (values == np.round(values)).all():
+                raise ImageError(f"{path}: a label picture holds integers, and this one has fractions")
+            values = values.astype(np.int64)
+        return values.astype(np.uint8 if values.dtype == bool else values.dtype.newbyteorder("="))
+
+    return _decoded(path, labels)
 
 
 def read_opaque(source: Path | bytes) -> np.ndarray:

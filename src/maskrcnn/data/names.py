@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import PurePath, PurePosixPath
 from typing import NamedTuple
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from maskrcnn.data.images import picture_suffixes
 
@@ -97,6 +97,22 @@ def safe_places(names: Sequence[str], files: Sequence[PurePath]) -> list[PurePos
         n_named[unique.casefold()] = 1
         places.append(PurePosixPath(unique + suffix))
     return places
+
+
+FOLDER_CHARACTERS = " !#$&'()+,;=@[]^`{}~"
+"""Characters of a name, beside letters, digits and ``_.-``, that every file system allows in that of a folder."""
+
+
+def quoted(name: str) -> str:
+    """Return a name as that of a folder, with percent signs for what some file systems forbid or hide there."""
+    text = "".join(c if c.isalnum() else quote(c, safe=FOLDER_CHARACTERS) for c in unicodedata.normalize("NFC", name))
+    hidden = f"%{ord(text[0]):02X}{text[1:]}" if text[:1] in (".", " ") else text
+    return f"{hidden[:-1]}%{ord(hidden[-1]):02X}" if hidden[-1:] in (".", " ") else hidden
+
+
+def unquoted(folder: str) -> str:
+    """Return the name that `quoted` turned into that of a folder."""
+    return unquote(folder)
 
 
 def _without_suffix(parts: Parts) -> Parts:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from maskrcnn.data.reading import BY_ITSELF, Reading
 from maskrcnn.data.split import choose_validation
 from maskrcnn.errors import UserError
 from maskrcnn.rle import RLE, RunTable
+
+if TYPE_CHECKING:
+    from maskrcnn.data.convert import Conversion
 
 UNNAMED_CLASS = "object"
 """Name of the one class of data without classes."""
@@ -186,6 +189,17 @@ class Dataset:
         if unknown:
             raise UserError(f"{len(unknown)} of {len(names)} names are not in {self.source}: {', '.join(unknown[:3])}")
         return selected
+
+    def save(
+        self, path: str | Path, format: str | None = None, pictures: Literal["copy", "link", "none"] | None = None
+    ) -> Conversion:
+        """Write the data set in a format that `open_dataset` reads. Raise `UserError`.
+
+        `path` must not exist. `data.convert.convert` explains the rest.
+        """
+        from maskrcnn.data.convert import convert
+
+        return convert(self, Path(path), format, pictures)
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of names, sizes, labels, masks and how pictures are read; it identifies a model's data."""

@@ -34,7 +34,10 @@ MODULES = {
     "csv": "encoded_pixels",
     "coco": "coco",
     "label-studio": "label_studio",
+    "cvat": "cvat",
     "yolo": "yolo",
+    "label-images": "label_images",
+    "mask-folders": "mask_folders",
 }
 """Module of each format by the name that the command line has for it, in the order in which they are tried."""
 

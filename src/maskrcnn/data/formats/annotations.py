@@ -6,6 +6,7 @@ Every format but the table of runs is read into `Annotations`. A mask is drawn o
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,8 +82,10 @@ class AnnotatedImage:
 class Annotations:
     """What a source lists. `format` is the format's name for people, `row_noun` what it calls an instance.
 
-    `class_names` maps class ids to names in the order of the source; None means that the ids are the names. `notes` say
-    what the reader left out, and `problems` what it could not read.
+    `class_names` maps class ids to names in the order of the source; None means that the ids are the names. `left_out`
+    counts what has no mask, such as "boxes", and `n_joined` how many shapes are further parts of an object. `notes` say
+    what else the reader decided, `problems` what it could not read, and `warnings` what makes the data as a whole
+    implausible. `mask_files` are pictures that are masks.
     """
 
     source: Path
@@ -92,6 +95,10 @@ class Annotations:
     row_noun: str = "annotation"
     notes: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    n_joined: int = 0
+    warnings: list[Problem] = field(default_factory=list)
+    mask_files: frozenset[Path] = frozenset()
 
     def place(self, image: AnnotatedImage, instance: Instance | None = None) -> str:
         """Say where an image or an instance stands."""
@@ -106,6 +113,7 @@ def to_dataset(annotations: Annotations, options: OpenOptions) -> Dataset:
         reasons = "".join(f"\n  {problem}" for problem in annotations.problems[:MAX_EXAMPLES])
         raise UserError(f"{source} is read as {annotations.format}, but lists no images{reasons}")
     unknown = [image for image in images if image.file is None]
+    notes = [f"{source}: {annotations.format}", *annotations.notes, *_describe_shapes(annotations)]
     pictures = find_pictures(
         [image.name for image in images],
         [annotations.place(image) for image in images],
@@ -114,6 +122,7 @@ def to_dataset(annotations: Annotations, options: OpenOptions) -> Dataset:
         known_files=[image.file for image in images],
         other_names=[image.other_names for image in images],
         embedded=[image.embedded for image in images],
+        no_pictures={file.resolve() for file in annotations.mask_files},
     )
     pictures.problems[:0] = annotations.problems
     stated = np.array([image.hw for image in images], np.float64)  # None becomes NaN
@@ -137,13 +146,29 @@ def to_dataset(annotations: Annotations, options: OpenOptions) -> Dataset:
         class_ids,
         class_names,
         options,
-        notes=[f"{source}: {annotations.format}", *annotations.notes],
-        warnings=warnings,
+        notes=notes,
+        warnings=[*annotations.warnings, *warnings],
         parts=parts + [""] * n_unlisted if any(parts) else None,
         sources=[i.source or source for i in images] + [source] * n_unlisted if any(i.source for i in images) else None,
         row_noun=annotations.row_noun,
         is_numbered=False,
     )
+
+
+def _describe_shapes(annotations: Annotations) -> list[str]:
+    """Say what is left out and what is joined. Raise `UserError` if the source has objects, but none with a mask."""
+    source, notes = annotations.source, []
+    kinds = [f"{name} ({n:,})" for name, n in annotations.left_out.most_common()]
+    if kinds and not annotations.problems and not any(image.instances for image in annotations.images):
+        raise UserError(
+            f"{source} is read as {annotations.format}, but has no masks: all it has is {' and '.join(kinds)}. A mask "
+            "cannot be made of these; draw outlines in the program that made them"
+        )
+    if kinds:
+        notes.append(f"{source}: what has no mask is left out: {', '.join(kinds)}")
+    if annotations.n_joined:
+        notes.append(f"{source}: shapes of one group and class are one object; {annotations.n_joined:,} are joined so")
+    return notes
 
 
 def _common_folder(images: Sequence[AnnotatedImage]) -> Path | None:
