@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from maskrcnn import RLE
-from maskrcnn.data.formats import encoded_pixels, open_dataset
+from maskrcnn.data.formats import open_dataset
 from maskrcnn.data.table import Dataset
 
 
@@ -45,9 +45,10 @@ def write_drawn(folder: Path, seed: int = 0) -> Dataset:
         (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 255, (*hw, 3), np.uint8)).save(folder / "images" / name)
         masks = [] if "empty" in name else list(masks_of_kinds(hw).values())
-        rows += [(name, RLE.from_mask(mask), ("äpfel", "nut")[k % 2]) for k, mask in enumerate(masks)]
-        rows += [] if masks else [(name, None, "")]
-    encoded_pixels.write(folder / "train.csv", rows, with_class=True)
+        for k, mask in enumerate(masks):
+            rows.append(f"{name},{RLE.from_mask(mask).to_encoded_pixels()},{('äpfel', 'nut')[k % 2]}")
+        rows += [] if masks else [f"{name},,"]
+    (folder / "train.csv").write_text("\n".join(["ImageId,EncodedPixels,ClassId", *rows]), "utf-8")
     return open_dataset(folder / "train.csv", say=lambda _: None)
 
 

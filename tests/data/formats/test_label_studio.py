@@ -90,10 +90,10 @@ def test_rectangles_and_points_have_no_mask(tmp_path):
     data, notes = read_results(tmp_path, *others, result())
     assert data.n_instances == 1
     assert data.rows.tolist() == [5]
-    assert "rectangles (1) are boxes, which have no mask, and are left out" in notes
-    assert "results of the type keypointlabels (1) have no mask that is read and are left out" in notes
-    assert "results of the type relation (1) are about no region and are left out" in notes
-    assert "results of the type choices (1) are about no region and are left out" in notes
+    for kind in ("rectangles", "results of the type keypointlabels", "type relation", "type choices"):
+        assert f"{kind} (1)" in notes
+    with pytest.raises(UserError, match=r"has no masks: all it has is rectangles \(1\)"):
+        read_results(tmp_path, others[0])
 
 
 def test_results_of_one_id_are_one_region(tmp_path):
@@ -207,7 +207,7 @@ def test_ground_truth_or_else_the_first_finished_annotation_counts(tmp_path):
         pictures=("a.png", "b.png"),
     )
     assert data.counts.tolist() == [2, 3]
-    assert "tasks with several annotations (2) are read as their ground truth, or else as their first one" in notes
+    assert "tasks with several annotations (2) count with their ground truth, or else their first one" in notes
 
 
 def test_tasks_that_nobody_annotated_are_left_out(tmp_path):

@@ -104,14 +104,18 @@ def test_shapes_without_area_are_counted(tmp_path):
     points = [shape("point", [[1, 1]]), shape("points", [[1, 1], [2, 2]]), shape("point", [[5, 5]])]
     data, notes = masks(tmp_path, line, strip, *points, shape("polygon", TRIANGLE), shape("cuboid", TRIANGLE))
     assert data.n_instances == 1
-    for kind, n in (("line", 1), ("linestrip", 1), ("point", 2), ("points", 1)):
-        assert f"shapes of the type {kind} ({n}) have no area and are left out" in notes
-    assert "shapes of the type 'cuboid' (1) are unknown and are left out" in notes
+    for kind in ("lines (1)", "line strips (1)", "points (2)", "sets of points (1)", "the unknown type 'cuboid' (1)"):
+        assert kind in notes
+
+
+def test_data_without_any_outline_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"has no masks: all it has is points \(2\)"):
+        masks(tmp_path, shape("point", [[1, 1]]), shape("point", [[5, 5]]))
 
 
 def test_shapes_of_a_group_and_a_label_are_one_instance(tmp_path):
     far = [[25, 20], [38, 20], [38, 28]]
-    data, _ = masks(
+    data, notes = masks(
         tmp_path,
         shape("polygon", TRIANGLE, "nut", group_id=0),
         shape("polygon", TRIANGLE, "fig", group_id=0),
@@ -119,6 +123,7 @@ def test_shapes_of_a_group_and_a_label_are_one_instance(tmp_path):
         shape("polygon", far, "nut", group_id=None),
         shape("polygon", far, "nut"),
     )
+    assert "1 are joined so" in notes
     assert data.class_names == ["fig", "nut"]
     assert data.rows.tolist() == [1, 2, 4, 5]
     assert [data.class_names[label - 1] for label in data.labels] == ["nut", "fig", "nut", "nut"]
@@ -142,7 +147,7 @@ def test_flags_and_descriptions_are_attributes(tmp_path):
         shape("polygon", TRIANGLE, flags=flags, description="left half", score=0.25),
         shape("polygon", TRIANGLE),
     )
-    assert data.attributes.tolist() == ["occluded left half", ""]
+    assert data.attributes.tolist() == ["occluded=true; description=left half", ""]
     assert data.scores[0] == 0.25
     assert math.isnan(data.scores[1])
 
@@ -403,7 +408,7 @@ def test_attributes_and_scores_survive(tmp_path):
     write_dataset(first, tmp_path / "out", "labelme")
     shutil.copy(tmp_path / "a.png", tmp_path / "out")
     second, _ = opened(tmp_path / "out")
-    assert second.attributes.tolist() == first.attributes.tolist() == ["cut", "x"]
+    assert second.attributes.tolist() == first.attributes.tolist() == ["cut", "x=true"]
     assert np.array_equal(second.scores, first.scores, equal_nan=True)
 
 

@@ -161,11 +161,11 @@ def test_project_of_version_3(tmp_path):
     data, notes = read(tmp_path, project_of_version_3(*regions, attributes=attributes), ("a.png", "b.png"))
     assert data.counts.tolist() == [4, 0]
     assert classes(data) == ["nut", "fig", "fig", "nut"]
-    assert data.attributes.tolist() == ["state=ripe state=cut", "", "", ""]
+    assert data.attributes.tolist() == ["state=ripe,cut", "", "", ""]
     assert data.rles(0)[0] == TRIANGLE_MASK
     assert data.rles(0)[1].box == (5, 6, 15, 18)
     assert np.array_equal(data.rles(0)[2].to_mask(), disc(HW, (20, 15), 9))
-    assert "regions of the shape point (1)" in notes
+    assert "points (1)" in notes
 
 
 def test_what_version_3_has_beside_pictures_is_named(tmp_path):
@@ -200,8 +200,7 @@ def test_shapes(tmp_path):
     assert data.boxes[3].tolist() == [8, 11, 32, 19]
     assert upright.sum() == flat.sum()
     assert data.rows.tolist() == [1, 2, 3, 4]
-    assert "regions of the shape point (1) have no area and are left out" in notes
-    assert "regions of the shape polyline (1) have no area and are left out" in notes
+    assert "what has no mask is left out: points (1), polylines (1)" in notes
     assert "rectangles (1) become masks" in notes
 
 

@@ -38,8 +38,6 @@ HOLDS = frozenset(Trait) - {Trait.CLASS_IDS, Trait.CROWD, Trait.DIVISION}
 UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
 """What Label Studio puts before the name of a file that was uploaded."""
 
-NO_MASK = "have no mask that is read and are left out"
-
 
 def recognizes(source: Source) -> bool:
     """Whether the file, or some file of the folder, lists Label Studio's tasks."""
@@ -51,14 +49,14 @@ def read(source: Source) -> Annotations:
     if unknown := set(source.columns) - {"image"}:
         raise UserError(f"{source.path}: of the columns, Label Studio has image=KEY alone, not {min(unknown)}")
     annotations = Annotations(source.path, NAME, [], row_noun="result")
-    kinds: Counter[tuple[str, str]] = Counter()
+    decisions: Counter[tuple[str, str]] = Counter()
     chosen = [
         one
         for file in task_files(source)
         for task in read_tasks(file, annotations.problems)
-        if (one := choose(task, kinds)) is not None
+        if (one := choose(task, decisions)) is not None
     ]
-    regions = [merge_results(one, kinds, annotations.problems) for one in chosen]
+    regions = [merge_results(one, annotations) for one in chosen]
     has_classes = any(region.labels for regions_of_image in regions for region in regions_of_image)
     key = source.columns.get("image") or _picture_key(source.path, chosen)
     annotations.notes.append(f"pictures from the key {key!r} of the tasks")
@@ -81,8 +79,8 @@ def read(source: Source) -> Annotations:
                 place = f"{one.place}, result {region.number}"
                 annotations.problems.append(Problem(Kind.BAD_ROW, place, f"image {name}: the region has no label"))
                 continue
-            image.instances += _instances(region, kinds)
-    annotations.notes += [f"{subject} ({n:,}) {fate}" for (subject, fate), n in kinds.items()]
+            image.instances += _instances(region, annotations, decisions)
+    annotations.notes += [f"{subject} ({n:,}) {fate}" for (subject, fate), n in decisions.items()]
     return annotations
 
 
@@ -123,8 +121,8 @@ def picture_names(address: str) -> tuple[str, ...]:
 # ---- results -> masks ---------------------------------------------------------------------------------------------
 
 
-def _instances(region: Region, kinds: Counter[tuple[str, str]]) -> Iterator[Instance]:
-    """Yield the instance of a region, if it has a mask; `kinds` counts what to tell people about."""
+def _instances(region: Region, annotations: Annotations, decisions: Counter[tuple[str, str]]) -> Iterator[Instance]:
+    """Yield the instance of a region, if it has a mask. `decisions` counts what people should know."""
     form = region.form
     if "rle" in form:
         draw = partial(_draw_brush, form["rle"])
@@ -136,12 +134,11 @@ def _instances(region: Region, kinds: Counter[tuple[str, str]]) -> Iterator[Inst
         draw = partial(_draw_bitmask, form["imageDataURL"])
     else:
         is_box = "width" in form and "height" in form
-        what = "rectangles" if is_box else f"results of the type {region.type or 'unknown'}"
-        kinds[what, "are boxes, which have no mask, and are left out" if is_box else NO_MASK] += 1
+        annotations.left_out["rectangles" if is_box else f"results of the type {region.type or 'unknown'}"] += 1
         return
+    if len(region.labels) > 1:
+        decisions["results with several labels", "have the first as their class and the others as attributes"] += 1
     label, *others = region.labels or [UNNAMED_CLASS]
-    if others:
-        kinds["results with several labels", "have the first as their class and the others as attributes"] += 1
     yield Instance(label, draw, region.number, " ".join([*others, *region.texts]), score=region.score)
 
 

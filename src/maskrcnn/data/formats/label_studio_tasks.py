@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from maskrcnn.data.formats.annotations import Annotations
 from maskrcnn.data.formats.source import Fields, Source, decoded, each, read_bytes, starts_with
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.errors import UserError
@@ -155,37 +156,38 @@ def _task_of_minimal_export(fields: Fields) -> Task:
     return Task(data, number if isinstance(number, int | str) else None, [Work(results)])
 
 
-def choose(task: Task, kinds: Counter[tuple[str, str]]) -> Chosen | None:
+def choose(task: Task, decisions: Counter[tuple[str, str]]) -> Chosen | None:
     """Return the ground truth, else the first annotation that was not cancelled, else the first prediction.
 
-    None if the task has none of these; `kinds` counts what to tell people about.
+    None if the task has none of these. `decisions` counts what people should know.
     """
     works = [work for work in task.annotations or task.completions if isinstance(work, Work)]
     finished = [work for work in works if not (work.was_cancelled or work.skipped)]
     if finished:
         if len(finished) > 1:
-            kinds["tasks with several annotations", "are read as their ground truth, or else as their first one"] += 1
+            decisions["tasks with several annotations", "count with their ground truth, or else their first one"] += 1
         work = next((work for work in finished if work.ground_truth), finished[0])
         return Chosen(task, work.result or [])
     if works:
-        kinds["tasks that annotators cancelled", "are left out"] += 1
+        decisions["tasks that annotators cancelled", "are left out"] += 1
         return None
     predictions = [work for work in task.predictions if isinstance(work, Work)]
     if not predictions:
-        kinds["tasks without an annotation", "are left out"] += 1
+        decisions["tasks without an annotation", "are left out"] += 1
         return None
-    kinds["tasks without an annotation", "are read as their predictions"] += 1
+    decisions["tasks without an annotation", "are read as their predictions"] += 1
     return Chosen(task, predictions[0].result or [], predictions[0].score)
 
 
-def merge_results(chosen: Chosen, kinds: Counter[tuple[str, str]], problems: list[Problem]) -> list[Region]:
+def merge_results(chosen: Chosen, annotations: Annotations) -> list[Region]:
     """Return the regions of a task: results of one id say where a region is, its labels, and more about it.
 
-    Malformed results become problems; `kinds` counts those that are about no region.
+    Malformed results become problems of `annotations`, and those that are about no region count as left out.
     """
     regions: dict[str, Region] = {}
     array = msgspec.Raw(b"[%s]" % b",".join(map(bytes, chosen.results)))
-    for number, result in each(array, Result, chosen.task.file, f"{chosen.place.partition(', ')[2]}, result", problems):
+    noun = f"{chosen.place.removeprefix(f'{chosen.task.file}, ')}, result"
+    for number, result in each(array, Result, chosen.task.file, noun, annotations.problems):
         height, width = (int(side) if side else None for side in (result.original_height, result.original_width))
         new = Region(number, result.type, (height, width), score=chosen.score)
         region = regions.setdefault(result.id or f"result {number}", new)
@@ -202,7 +204,7 @@ def merge_results(chosen: Chosen, kinds: Counter[tuple[str, str]], problems: lis
             region.score = result.score
     for region in regions.values():
         if not region.form:
-            kinds[f"results of the type {region.type or 'unknown'}", "are about no region and are left out"] += 1
+            annotations.left_out[f"results of the type {region.type or 'unknown'}"] += 1
     return [region for region in regions.values() if region.form]
 
 

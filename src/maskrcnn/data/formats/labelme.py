@@ -22,6 +22,7 @@ from PIL import Image
 
 from maskrcnn import shapes
 from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations, Instance
+from maskrcnn.data.formats.attributes import UNNAMED, join_attributes
 from maskrcnn.data.formats.source import Fields, Source, decoded, each, json_fields, starts_with
 from maskrcnn.data.formats.traits import Trait
 from maskrcnn.data.images import read_mask
@@ -42,8 +43,10 @@ VERSION = "5.5.0"
 NO_CLASS = {"__ignore__", "_background_"}
 """Labels that LabelMe's exporters leave out."""
 
-NO_OUTLINE = {"line", "linestrip", "point", "points"}
-"""Types of shapes without an area."""
+NO_MASK = {"line": "lines", "linestrip": "line strips", "point": "points", "points": "sets of points"}
+"""Types of shapes without an area, and their plural."""
+
+DESCRIPTION = "description"
 
 NULL = msgspec.Raw(b"null")
 
@@ -89,13 +92,13 @@ def _fields_or_none(file: Path) -> Fields:
 def read(source: Source) -> Annotations:
     """Read one file, or all files of a folder and its subfolders. Raise `UserError`."""
     annotations = Annotations(source.path, NAME, [], row_noun="shape")
-    kinds: Counter[tuple[str, str]] = Counter()
+    decisions: Counter[tuple[str, str]] = Counter()
     n_others = 0
     for file in source.having_suffix(".json"):
         try:
             fields = json_fields(file)
             if _is_labelme(fields):
-                annotations.images.append(_read_file(annotations, file, fields, kinds))
+                annotations.images.append(_read_file(annotations, file, fields, decisions))
             else:
                 n_others += 1
         except UserError as error:
@@ -104,12 +107,14 @@ def read(source: Source) -> Annotations:
             annotations.problems.append(Problem(Kind.BAD_ROW, str(file), str(error).removeprefix(f"{file} ")))
     if n_others:
         annotations.notes.append(f"JSON files that are not LabelMe's ({n_others:,}) are left out")
-    annotations.notes += [f"{subject} ({n:,}) {fate}" for (subject, fate), n in kinds.items()]
+    annotations.notes += [f"{subject} ({n:,}) {fate}" for (subject, fate), n in decisions.items()]
     return annotations
 
 
-def _read_file(annotations: Annotations, file: Path, fields: Fields, kinds: Counter[tuple[str, str]]) -> AnnotatedImage:
-    """Return the image of one file. Malformed shapes become problems; `kinds` counts those to tell people about."""
+def _read_file(
+    annotations: Annotations, file: Path, fields: Fields, decisions: Counter[tuple[str, str]]
+) -> AnnotatedImage:
+    """Return the image of one file. Malformed shapes become problems; `decisions` counts what people should know."""
     source, folder = annotations.source, ""
     if source.is_dir():
         folder = file.relative_to(source).parent.as_posix() + "/"
@@ -126,16 +131,15 @@ def _read_file(annotations: Annotations, file: Path, fields: Fields, kinds: Coun
     parts: dict[Any, list[tuple[int, Shape]]] = {}
     for number, shape in each(fields["shapes"], Shape, file, "shape", annotations.problems):
         if str(shape.label) in NO_CLASS:
-            kinds[f"shapes with the label {shape.label}", "are left out"] += 1
-        elif shape.kind in NO_OUTLINE:
-            kinds[f"shapes of the type {shape.kind}", "have no area and are left out"] += 1
+            decisions[f"shapes with the label {shape.label}", "are left out"] += 1
         elif shape.kind not in DRAWINGS:
-            kinds[f"shapes of the type {shape.kind!r}", "are unknown and are left out"] += 1
+            annotations.left_out[NO_MASK.get(shape.kind, f"shapes of the unknown type {shape.kind!r}")] += 1
         else:
             if shape.kind == "rectangle":
-                kinds["rectangles", "become masks of their whole area"] += 1
+                decisions["rectangles", "become masks of their whole area"] += 1
             group = number if shape.group_id in (None, "") else (str(shape.label), shape.group_id)
             parts.setdefault(group, []).append((number, shape))
+    annotations.n_joined += sum(len(shapes_of_group) - 1 for shapes_of_group in parts.values())
     return AnnotatedImage(
         name,
         [_instance(shapes_of_group) for shapes_of_group in parts.values()],
@@ -161,17 +165,19 @@ def _picture_name(folder: str, path: str) -> str:
 def _instance(parts: list[tuple[int, Shape]]) -> Instance:
     """Return the instance of the shapes of a group, with their numbers."""
     number, first = parts[0]
-    texts: dict[str, None] = {}  # an ordered set
+    attributes: dict[str, str] = {}
     for _, shape in parts:
-        texts |= dict.fromkeys(flag for flag, is_set in (shape.flags or {}).items() if is_set is True)
+        attributes |= {flag: "true" for flag, is_set in (shape.flags or {}).items() if is_set is True}
         if shape.description:
-            texts[shape.description] = None
+            attributes[DESCRIPTION] = shape.description
+    if list(attributes) == [DESCRIPTION]:
+        attributes = {UNNAMED: attributes[DESCRIPTION]}
     scores = [shape.score for _, shape in parts if shape.score is not None]
     return Instance(
         str(first.label),
         partial(_draw, [shape for _, shape in parts]),
         number,
-        " ".join(texts),
+        join_attributes(attributes),
         score=max(scores) if scores else None,
     )
 
@@ -276,7 +282,7 @@ def _shapes_of_image(data: Dataset, i: int) -> list[dict[str, Any]]:
         entry: dict[str, Any] = {
             "label": data.class_names[data.labels[k] - 1],
             "group_id": n_groups if len(forms) > 1 else None,
-            "description": data.attributes[k] if data.attributes is not None else "",
+            DESCRIPTION: data.attributes[k] if data.attributes is not None else "",
             "flags": {},
         }
         if data.scores is not None and not math.isnan(data.scores[k]):

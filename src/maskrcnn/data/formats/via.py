@@ -6,7 +6,6 @@ One file lists the regions of all images. In a folder, as of Matterport's balloo
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,11 +15,12 @@ import msgspec
 
 from maskrcnn.data.formats import via3
 from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations, Instance
+from maskrcnn.data.formats.attributes import split_attributes
 from maskrcnn.data.formats.parts import first_part
 from maskrcnn.data.formats.separated import read_table
 from maskrcnn.data.formats.source import Fields, Source, decoded, each, json_fields, starts_with
 from maskrcnn.data.formats.traits import Trait
-from maskrcnn.data.formats.via_regions import NO_OUTLINE, Classifier, Listing, Region, choose_attribute, draw
+from maskrcnn.data.formats.via_regions import NO_MASK, Listing, Region, choose_attribute, draw
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.data.table import UNNAMED_CLASS, Dataset
 from maskrcnn.errors import UserError
@@ -69,7 +69,6 @@ def read(source: Source) -> Annotations:
     )
     row_noun = "region" if documents else "row"
     annotations = Annotations(source.path, NAME, [], row_noun=row_noun, notes=[str(classifier)])
-    kinds: Counter[tuple[str, str]] = Counter()
     for file, listing in listings.items():
         annotations.problems += listing.problems
         folder = file.relative_to(source.root).parent
@@ -78,27 +77,20 @@ def read(source: Source) -> Annotations:
             image = AnnotatedImage(_relative(folder, name), source=file if source.path.is_dir() else None, part=part)
             annotations.images.append(image)
             for number, region in regions:
+                shape = region.shape_attributes
+                if shape.name in NO_MASK:
+                    annotations.left_out[NO_MASK[shape.name]] += 1
+                    continue
                 try:
-                    image.instances += _instances(number, region, classifier, kinds)
+                    label = classifier.class_of(region.region_attributes) or UNNAMED_CLASS
+                    others = classifier.others(region.region_attributes)
+                    image.instances.append(Instance(label, partial(draw, shape), number, others))
                 except UserError as error:
                     place = f"{file}, {row_noun} {number}"
                     annotations.problems.append(Problem(Kind.BAD_ROW, place, f"image {name}: {error}"))
-    annotations.notes += [f"{subject} ({n:,}) {fate}" for (subject, fate), n in kinds.items()]
+    if n_rectangles := sum(region.shape_attributes.name == "rect" for region in all_regions):
+        annotations.notes.append(f"rectangles ({n_rectangles:,}) become masks of their whole area")
     return annotations
-
-
-def _instances(
-    number: int, region: Region, classifier: Classifier, kinds: Counter[tuple[str, str]]
-) -> Iterator[Instance]:
-    """Yield the instance of a region, if it has an area; `kinds` counts what to tell people about."""
-    shape = region.shape_attributes
-    if shape.name in NO_OUTLINE:
-        kinds[f"regions of the shape {shape.name}", "have no area and are left out"] += 1
-        return
-    label = classifier.class_of(region.region_attributes) or UNNAMED_CLASS
-    if shape.name == "rect":
-        kinds["rectangles", "become masks of their whole area"] += 1
-    yield Instance(label, partial(draw, shape), number, classifier.others(region.region_attributes))
 
 
 def _relative(folder: Path, name: str) -> str:
@@ -191,8 +183,8 @@ def _read_table(file: Path) -> Listing:
 
 # ---- data set -> project of version 2 -----------------------------------------------------------------------------
 
-CLASS, ATTRIBUTES = "class", "attributes"
-"""Names of the attributes of regions that are written."""
+CLASS = "class"
+"""Name of the attribute of regions that says their class, as it is written."""
 
 SETTINGS = {
     "ui": {
@@ -227,13 +219,10 @@ def write(data: Dataset, target: Path) -> None:
     Bridges of no width join the rings of holes and of several parts. Raise `UserError`.
     """
     text = {"type": "text", "description": "", "default_value": ""}
-    classes = {
-        "type": "dropdown",
-        "description": "",
-        "options": {n: n for n in data.class_names},
-        "default_options": {},
-    }
-    attributes = {CLASS: classes} | ({ATTRIBUTES: text} if data.attributes is not None else {})
+    options = dict(zip(data.class_names, data.class_names, strict=True))
+    classes = {"type": "dropdown", "description": "", "options": options, "default_options": {}}
+    others = {name for one in set([] if data.attributes is None else data.attributes) for name in split_attributes(one)}
+    attributes = dict.fromkeys(sorted(others), text) | {CLASS: classes}
     head = {"_via_settings": SETTINGS, "_via_attributes": {"region": attributes, "file": {}}}
     keys = []
     with atomic(target) as temporary, open(temporary, "wb") as file:
@@ -257,9 +246,8 @@ def _regions_of_image(data: Dataset, i: int) -> list[dict[str, Any]]:
     for k in range(span.start, span.stop):
         parts = RLE(data.masks[k], data.hw(i)).to_polygons()
         outline = join_rings([ring for part in parts for ring in (part.outer, *part.holes)])
-        attributes = {CLASS: data.class_names[data.labels[k] - 1]}
-        if data.attributes is not None and data.attributes[k]:
-            attributes[ATTRIBUTES] = data.attributes[k]
+        others = split_attributes(data.attributes[k]) if data.attributes is not None and data.attributes[k] else {}
+        attributes = others | {CLASS: data.class_names[data.labels[k] - 1]}
         shape = {"name": "polygon", "all_points_x": outline[:, 0].tolist(), "all_points_y": outline[:, 1].tolist()}
         regions.append({"shape_attributes": shape, "region_attributes": attributes})
     return regions

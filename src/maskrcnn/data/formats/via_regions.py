@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from maskrcnn import shapes
+from maskrcnn.data.formats.attributes import join_attributes
 from maskrcnn.data.problem import Problem
 from maskrcnn.errors import UserError
 from maskrcnn.rle import RLE, RLEError
@@ -57,8 +58,8 @@ class Listing:
 
 # ---- shapes -> masks ----------------------------------------------------------------------------------------------
 
-NO_OUTLINE = {"point", "polyline", "line"}
-"""Shapes without an area."""
+NO_MASK = {"point": "points", "polyline": "polylines", "line": "lines"}
+"""Shapes without an area, and their plural."""
 
 
 def draw(shape: ShapeAttributes, hw: tuple[int, int]) -> RLE:
@@ -136,13 +137,9 @@ class Classifier:
         return chosen[0]
 
     def others(self, attributes: Mapping[str, Any]) -> str:
-        """Return the other attributes as a text; one named "attributes" is such a text."""
-        texts = []
-        for name in attributes:
-            if name != self.attribute:
-                values = self._values(name, attributes)
-                texts += values if name == "attributes" else [f"{name}={value}" for value in values]
-        return " ".join(texts)
+        """Return the other attributes as a text."""
+        values = {name: ",".join(self._values(name, attributes)) for name in attributes if name != self.attribute}
+        return join_attributes({name: value for name, value in values.items() if value})
 
     def _values(self, name: str, attributes: Mapping[str, Any]) -> list[str]:
         options = self.options.get(name, {})
