@@ -39,7 +39,11 @@ MODULES = {
     "label-images": "label_images",
     "mask-folders": "mask_folders",
 }
-"""Module of each format by the name that the command line has for it, in the order in which they are tried."""
+"""Module of each format by the name that the command line has for it, in the order in which they are tried.
+
+A table of VIA's is also a CSV file, so VIA comes first. LabelMe is first because its files may be large, with pictures in
+them: one of them tells the format, while COCO reads every JSON file of a folder.
+"""
 
 
 def format_module(name: str) -> ModuleType:
@@ -87,6 +91,9 @@ def open_dataset(
     pictures of more than 8 bits use, by default the smallest usual one that holds the largest value of all of them.
     `exif` "turn" turns pictures upright by their EXIF orientation; "ignore" is for masks that were drawn on the pixels
     as the file stores them.
+
+    `columns` also names the attribute of VIA's regions that is the class, ``{"class": ...}``, and the key of Label
+    Studio's tasks that holds the picture, ``{"image": ...}``.
 
     Of tables alone: `columns` names columns that are not recognised: ``{"image": ..., "rle": ..., "class": ...,
     "attributes": ..., "height": ..., "width": ...}``. `order`, `origin` (number of the first pixel) and `relative`
