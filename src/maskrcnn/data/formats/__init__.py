@@ -41,8 +41,8 @@ MODULES = {
 }
 """Module of each format by the name that the command line has for it, in the order in which they are tried.
 
-A table of VIA's is also a CSV file, so VIA comes before. LabelMe is first because its files may have pictures in them: one
-file tells its format, while COCO reads every JSON file of a folder.
+A table of VIA's is also a CSV file, so VIA comes before. LabelMe is first because its files may have pictures in them:
+one file tells its format, while COCO reads every JSON file of a folder.
 """
 
 
