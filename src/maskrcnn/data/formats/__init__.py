@@ -31,15 +31,22 @@ from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError, say
 
 MODULES = {
+    "labelme": "labelme",
+    "via": "via",
     "parquet": "parquet",
     "csv": "encoded_pixels",
     "coco": "coco",
+    "label-studio": "label_studio",
     "cvat": "cvat",
     "yolo": "yolo",
     "label-images": "label_images",
     "mask-folders": "mask_folders",
 }
-"""Module of each format by the name that the command line has for it, in the order in which they are tried."""
+"""Module of each format by the name that the command line has for it, in the order in which they are tried.
+
+A table of VIA's is also a CSV file, so VIA comes before. LabelMe is first because its files may have pictures in them:
+one file tells its format, while COCO reads every JSON file of a folder.
+"""
 
 
 def format_module(name: str) -> ModuleType:
@@ -92,11 +99,14 @@ def open_dataset(
     "ignore" is for masks that were drawn on the pixels as the file stores them. `known_headers` is the
     ``state/headers.json`` of a run with the same pictures.
 
+    `columns` also names the attribute of VIA's regions that is the class, ``{"class": ...}``, and the key of Label
+    Studio's tasks that holds the picture, ``{"image": ...}``.
+
     Of tables alone: `columns` names columns that are not recognised: ``{"image": ..., "rle": ..., "class": ...,
     "attributes": ..., "height": ..., "width": ...}``. `order`, `origin` (number of the first pixel) and `relative`
     (each start is an offset from the end of the previous run) describe the runs.
     """
-    opened = Source(Path(source), part or "")
+    opened = Source(Path(source), part or "", columns)
     options = OpenOptions(
         images=Path(images) if images is not None else None,
         columns=dict(columns or {}),

@@ -66,7 +66,8 @@ class AnnotatedImage:
 
     `hw` is the (height, width) that the source states, `file` the picture where the format itself says which, `source`
     the annotation file of this image where each has its own, and `part` that of the source's own division. `absent` and
-    `incomplete` are classes, as in `Federated`.
+    `incomplete` are classes, as in `Federated`. Where no picture has the name, the first of `other_names` that one has
+    counts, and then the picture `embedded` in that file.
     """
 
     name: str
@@ -77,6 +78,13 @@ class AnnotatedImage:
     part: str = ""
     absent: list[Any] = field(default_factory=list)
     incomplete: list[Any] = field(default_factory=list)
+    other_names: tuple[str, ...] = ()
+    embedded: Path | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names by which the picture may be found, the best first."""
+        return (self.name, *self.other_names)
 
 
 @dataclass
@@ -121,16 +129,16 @@ def to_dataset(annotations: Annotations, options: OpenOptions) -> Dataset:
         indices = images_of_part([image.part for image in annotations.images], options.part, source)
         annotations = replace(annotations, images=[annotations.images[i] for i in indices])
     images = annotations.images
-    names = [image.name for image in images]
-    unfound = [image.name for image in images if image.file is None]
-    folder = options.images or _common_folder(images) or _find_root(source, unfound, annotations.folder_hint)
+    unknown = [image for image in images if image.file is None]
     notes = [f"{source}: {annotations.format}", *annotations.notes, *_describe_shapes(annotations)]
     pictures = find_pictures(
-        names,
+        [image.name for image in images],
         [annotations.place(image) for image in images],
-        folder,
+        options.images or _common_folder(images) or _find_root(source, unknown, annotations.folder_hint),
         options,
         known_files=[image.file for image in images],
+        other_names=[image.other_names for image in images],
+        embedded=[image.embedded for image in images],
         no_pictures={file.resolve() for file in annotations.mask_files},
     )
     pictures.problems[:0] = annotations.problems
@@ -205,13 +213,14 @@ def _federated(annotations: Annotations, class_ids: list[Any], n_unlisted: int) 
     return Federated(absent + unlisted, incomplete + unlisted, [frequencies.get(i, "") for i in class_ids])
 
 
-def _find_root(source: Path, names: Sequence[str], folder_hint: str) -> Path:
-    """Return the folder near `source` in which most of `names` are pictures. Raise `UserError` if none has pictures.
+def _find_root(source: Path, images: Sequence[AnnotatedImage], folder_hint: str) -> Path:
+    """Return the folder near `source` that has most pictures of `images`. Raise `UserError` if none has pictures.
 
-    `folder_hint` is how it may be called.
+    A picture counts once: folders of train and val may have files of the same names. `folder_hint` is how the folder
+    may be called.
     """
     parent = source if source.is_dir() else source.parent
-    if source.is_dir() and all((source / name).is_file() for name in names):
+    if source.is_dir() and all((source / image.name).is_file() for image in images):
         return source
     guesses = [parent / "images", parent / "train", parent / source.stem, parent]
     homes = [parent]
@@ -226,11 +235,12 @@ def _find_root(source: Path, names: Sequence[str], folder_hint: str) -> Path:
             continue
         files = image_files(guess)
         index = PathIndex([file.relative_to(guess).as_posix() for file in files])
-        n_found[guess] = sum(bool(index.find(name).indices) for name in names) if files else -1
-        if n_found[guess] == len(names):
+        matches = [next(filter(None, (index.find(n).indices for n in image.names)), []) for image in images]
+        n_found[guess] = len({match[0] for match in matches if len(match) == 1}) if files else -1
+        if n_found[guess] == len(images):
             return guess
     best = max(n_found, key=lambda guess: n_found[guess], default=parent)
-    if n_found.get(best, -1) < 0:
+    if n_found.get(best, -1) < 0 and not all(image.embedded for image in images):
         raise UserError(f"no folder of images was found beside {source}; pass --images FOLDER")
     return best
 

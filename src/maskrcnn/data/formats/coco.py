@@ -236,9 +236,10 @@ class _Reader:
                 return
 
 
-def _corners(bbox: list[float] | None) -> tuple[float, float, float, float] | None:
-    """Return x1, y1, x2, y2 of COCO's x, y, width, height."""
-    if bbox is None or len(bbox) != 4:
+def _corners(bbox: msgspec.Raw) -> tuple[float, float, float, float] | None:
+    """Return x1, y1, x2, y2 of COCO's x, y, width, height, None for anything else."""
+    try:
+        x, y, width, height = msgspec.json.decode(bbox, type=tuple[float, float, float, float])
+    except msgspec.DecodeError:
         return None
-    x, y, width, height = bbox
     return x, y, x + width, y + height
