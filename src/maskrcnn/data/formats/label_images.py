@@ -65,10 +65,11 @@ def is_of_pictures(layout: MaskLayout) -> bool:
 
 def looks_like_masks(layout: MaskLayout) -> bool:
     """Whether one of the first mask files has the size of its picture and large areas of one value."""
-    for mask in [mask for mask in layout.masks if mask.picture is not None][:N_SAMPLES]:
+    pairs = [(mask.file, mask.picture.file) for mask in layout.masks if mask.picture is not None]
+    for file, picture_file in pairs[:N_SAMPLES]:
         try:
-            values = _numbers(mask.file)
-            picture = read_header(mask.picture.file)
+            values = _numbers(file)
+            picture = read_header(picture_file)
         except ImageError:
             continue
         if values.shape == picture.upright_hw and len(label_masks(values, None)[1].runs) <= MAX_RUNS * values.size:

@@ -137,7 +137,8 @@ def find_mask_files(source: Source) -> MaskLayout:
     """Tell pictures and masks of a folder from one another, and find the picture of each mask."""
     if not source.path.is_dir():
         return MaskLayout(source.root, [], [])
-    pictures, masks = [], []
+    pictures: list[PlacedFile] = []
+    masks: list[PlacedFile] = []
     for file in source.files:
         if is_picture(file.relative_to(source.path)):
             placed, is_mask = _placed(file, source.path)
