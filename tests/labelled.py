@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from maskrcnn import RLE, open_dataset
-from maskrcnn.data.formats import format_module, write_dataset
+from maskrcnn.data.convert import convert
 from maskrcnn.data.table import Dataset
 from maskrcnn.rle import RunTable
 
@@ -61,14 +60,7 @@ def hard_dataset(folder: Path, rng: np.random.Generator, **columns) -> Dataset:
 
 def written(data: Dataset, target: Path, format: str) -> Path:
     """Write `data` and its pictures as the format lays them out."""
-    module = format_module(format)
-    write_dataset(data, target, format)
-    root = target.parent if target.suffix else target
-    for i, file in enumerate(data.files):
-        place = root / (module.picture_path(data, i) if hasattr(module, "picture_path") else f"images/{data.places[i]}")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, place)
-    return target
+    return convert(data, target, format, pictures="copy").target
 
 
 def opened(path: Path, **options) -> tuple[Dataset, str]:

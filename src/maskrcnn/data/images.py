@@ -137,10 +137,10 @@ def read_mask(source: Path | bytes, exif: Exif) -> np.ndarray:
     return _decoded(source, nonzero)
 
 
-def read_labels(path: Path) -> np.ndarray:
+def read_labels(path: Path, *, gray_is_number: bool = True) -> np.ndarray:
     """Return the numbers of a label picture, (H, W) integers, or its colours, (H, W, 3) uint8. Raise `ImageError`.
 
-    Palette pictures have numbers. Alpha does not count, and gray colours are numbers.
+    Palette pictures have numbers. Alpha does not count. Colours that are all gray are numbers if `gray_is_number`.
     """
 
     def labels(image: Image.Image) -> np.ndarray:
@@ -150,7 +150,7 @@ def read_labels(path: Path) -> np.ndarray:
         values = np.asarray(image)
         if image.mode in WITH_ALPHA:
             values = values[:, :, :-1]
-        if values.ndim == 3 and (values == values[:, :, :1]).all():
+        if values.ndim == 3 and (image.mode == "LA" or (gray_is_number and (values == values[:, :, :1]).all())):
             values = values[:, :, 0]
         if values.dtype.kind == "f":
             if not (values == np.round(values)).all():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml as yaml_module
 from PIL import Image
 
 from labelled import by_picture, hard_dataset, opened, written
@@ -50,13 +51,17 @@ def test_a_written_data_set_reads_back_the_same(tmp_path, rng):
     assert "YOLO" in said
 
 
-def test_a_part_that_ultralytics_demands_stands_in_for_another(tmp_path, rng):
-    target = written(hard_dataset(tmp_path / "in", rng), tmp_path / "out", "yolo")
-    assert "val: images/train" in (target / "data.yaml").read_text()
-    read, said = opened(target)
-    assert set(read.parts) == {"train"}
-    assert len(read) == 5
-    assert "pictures of val that an earlier part has too (5) stay in that one" in said
+@pytest.mark.parametrize("parts", [None, ["test"] * 5, ["val"] * 5, ["train", "val", "../a", "nights", "test"]])
+def test_parts_that_ultralytics_demands_stand_in_for_others(tmp_path, rng, parts):
+    data = hard_dataset(tmp_path / "in", rng, parts=parts)
+    target = written(data, tmp_path / "out", "yolo")
+    document = yaml_module.safe_load((target / "data.yaml").read_text())
+    for key in ("train", "val"):
+        assert (target / document[key]).is_dir()
+    read, _ = opened(target)
+    assert len(read) == len(data)
+    part_of = dict(zip([file.read_bytes() for file in data.files], parts or [""] * 5, strict=True))
+    assert (read.parts or [""] * 5) == [part_of[file.read_bytes()] for file in read.files]
 
 
 def test_names_that_lead_out_of_the_folder_stay_in_it(tmp_path, rng):
@@ -65,6 +70,19 @@ def test_names_that_lead_out_of_the_folder_stay_in_it(tmp_path, rng):
     written(data, tmp_path / "a" / "out", "yolo")
     outside = [p for p in tmp_path.rglob("*") if p.is_file() and not p.is_relative_to(tmp_path / "a" / "out")]
     assert all(p.is_relative_to(tmp_path / "in") for p in outside)
+
+
+def test_names_leave_out_what_the_layout_says(tmp_path, rng):
+    read, _ = opened(roboflow(tmp_path / "in"))
+    assert read.names == ["train_1.jpg", "valid_1.jpg"]
+    (tmp_path / "in" / "valid" / "images" / "valid_1.jpg").rename(tmp_path / "in" / "valid" / "images" / "train_1.jpg")
+    assert opened(tmp_path / "in")[0].names == ["train/train_1.jpg", "valid/train_1.jpg"]
+
+
+def test_folders_of_pictures_that_are_called_images_keep_their_labels(tmp_path, rng):
+    data = hard_dataset(tmp_path / "in", rng)
+    data.names[0], data.names[1] = "images/a.png", "x/Images/images/b.jpg"
+    assert by_picture(opened(written(data, tmp_path / "out", "yolo"))[0]) == by_picture(data)
 
 
 def test_pixels_agree_with_ultralytics_rule_of_polygons(tmp_path):
@@ -124,7 +142,7 @@ def test_a_list_of_pictures_names_those_below_the_root(tmp_path):
     (tmp_path / "data.yaml").write_text("train: train.txt\nval: val.txt\nnames: [cat]\n")
     data, _ = opened(tmp_path)
     assert dict(zip(data.names, data.parts, strict=True)) == {
-        "images/x/a.png": "train", "images/x/b.png": "train", "images/x/c.png": "val",
+        "x/a.png": "train", "x/b.png": "train", "x/c.png": "val",
     }  # fmt: skip
     with open(tmp_path / "val.txt", "a") as file:
         file.write("../../etc/passwd.png\n")
@@ -276,7 +294,7 @@ def test_ultralytics_reads_what_is_written(tmp_path, rng):
     data = hard_dataset(tmp_path / "in", rng)
     target = written(data, tmp_path / "out", "yolo")
     read = supervision.DetectionDataset.from_yolo(
-        str(target / "images" / "train"), str(target / "labels" / "train"), str(target / "data.yaml"), force_masks=True
+        str(target / "images"), str(target / "labels"), str(target / "data.yaml"), force_masks=True
     )
     assert read.classes == data.class_names
     for path, _, detections in read:

@@ -20,7 +20,7 @@ from maskrcnn.data.formats.parts import first_part, part_named
 from maskrcnn.data.formats.source import Source, read_bytes
 from maskrcnn.data.formats.traits import Trait
 from maskrcnn.data.formats.yolo_rows import Row, RowKinds, read_rows
-from maskrcnn.data.names import PathIndex
+from maskrcnn.data.names import PathIndex, quoted, unquoted
 from maskrcnn.data.pictures import files_below, image_files
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.data.table import Dataset
@@ -76,14 +76,14 @@ def read(source: Source) -> Annotations:
     layout = _read_yaml(_data_file(source)) if source.path.is_file() or _data_files(source) else _bare(source)
     annotations = Annotations(source.path, NAME, [], layout.class_names, row_noun="row", notes=layout.notes)
     rows_of: dict[int, list[Row]] = {}
-    n_without, known = 0, set[Path]()
+    n_without, known, names = 0, set[Path](), _names(layout)
     for part, pictures in layout.pictures.items():
         for picture in pictures:
             if isinstance(picture, str):
                 annotations.images.append(AnnotatedImage(picture, part=part))
                 continue
             file = label_file(picture)
-            image = AnnotatedImage(_name(picture, layout.root), file=picture, source=file, part=part)
+            image = AnnotatedImage(names[picture], file=picture, source=file, part=part)
             if file is None:
                 n_without += 1
             else:
@@ -182,8 +182,20 @@ def _no_labels(source: Source, images: list[AnnotatedImage]) -> str:
     return message + f"That of {pictures[0]} belongs to {expected}"
 
 
-def _name(picture: Path, root: Path) -> str:
-    return Path(os.path.relpath(picture, root)).as_posix() if picture.is_relative_to(root) else picture.name
+def _names(layout: Layout) -> dict[Path, str]:
+    """Return the name of each picture: its path without folders that say ``images`` or its part, if names differ so."""
+    whole, short = {}, {}
+    for part, pictures in layout.pictures.items():
+        for picture in pictures:
+            if isinstance(picture, Path):
+                place = (
+                    picture.relative_to(layout.root) if picture.is_relative_to(layout.root) else PurePath(picture.name)
+                )
+                folders = [folder for folder in place.parts[:-1] if folder.casefold() != "images"]
+                whole[picture] = "/".join((*folders, picture.name))
+                is_part = bool(folders) and part in (unquoted(folders[0]), part_named(folders[0]))
+                short[picture] = "/".join((*(folders[1:] if is_part else folders), picture.name))
+    return short if len(set(short.values())) == len(short) else whole
 
 
 # ---- data.yaml and bare folders ---------------------------------------------------------------------------------
@@ -247,10 +259,12 @@ def _read_yaml(file: Path) -> Layout:
     layout = Layout(root, {}, _class_names(file, values), _keypoint_shape(values))
     if (n := values.get("nc")) is not None and layout.class_names and n != str(len(layout.class_names)):
         layout.notes.append(f"{file}: nc is {n}, but there are {len(layout.class_names)} names; the names count")
+    is_undivided = values.get("train") == values.get("val") and not _is_named_after_part(values.get("train"))
+    if is_undivided and "train" in values:
+        layout.notes.append(f"{file}: train and val are the same pictures, so the data set is not divided")
     seen: set[Path | str] = set()
-    for key, value in values.items():
-        entries = value if isinstance(value, list) else [value]
-        if key in OTHER_KEYS or not all(isinstance(entry, str) for entry in entries):
+    for key, entries in sorted(_parts(values).items(), key=lambda item: not _is_named_after_part(item[1], item[0])):
+        if key == "val" and is_undivided:
             continue
         listed: list[Path | str] = []
         for entry in filter(None, entries):
@@ -262,13 +276,30 @@ def _read_yaml(file: Path) -> Layout:
         new = [picture for picture in listed if picture not in seen]
         if len(new) < len(listed):
             n = len(listed) - len(new)
-            layout.notes.append(f"{file}: pictures of {key} that an earlier part has too ({n:,}) stay in that one")
+            layout.notes.append(f"{file}: pictures of {key} that another part has too ({n:,}) stay in that one")
         seen.update(new)
         if new:
-            layout.pictures[part_named(key) or key] = new
+            layout.pictures["" if is_undivided and key == "train" else part_named(key) or key] = new
     if not layout.pictures:
         raise UserError(f"{file}: none of its folders of pictures is there. They are looked for in {root}")
     return layout
+
+
+def _parts(values: dict[str, Any]) -> dict[str, list[str]]:
+    """Return the folders and lists of pictures of each part. Other keys with a text may be parts of another name."""
+    parts = {key: value if isinstance(value, list) else [value] for key, value in values.items()}
+    return {
+        key: entries
+        for key, entries in parts.items()
+        if key not in OTHER_KEYS and all(isinstance(entry, str) for entry in entries)
+    }
+
+
+def _is_named_after_part(value: Any, part: str = "") -> bool:
+    """Whether some folder of `value` has the name of `part`, or of any part."""
+    entries = value if isinstance(value, list) else [value]
+    words = [word for entry in entries if isinstance(entry, str) for word in PurePath(entry).parts]
+    return any(part_named(word) == (part_named(part) or part_named(word)) != "" or word == part for word in words)
 
 
 def _existing(entry: str, folders: list[Path]) -> Path | None:
@@ -340,26 +371,39 @@ def _bare(source: Source) -> Layout:
 
 def picture_path(data: Dataset, i: int) -> PurePath:
     """Return the place of picture i in the folder that `write` makes."""
-    return PurePath("images", part_folder(data, i), data.places[i])
+    return PurePath("images", part_folder(data, i), _place(data, i))
+
+
+def _place(data: Dataset, i: int) -> PurePath:
+    """Return the place of picture i in the folder of its part. A further folder ``images`` would move its labels."""
+    place = data.places[i]
+    return PurePath(*(f"{p}_" if p.casefold() == "images" else p for p in place.parts[:-1]), place.name)
 
 
 def part_folder(data: Dataset, i: int) -> str:
-    """Return the folder of the part of image i; "train" for one without."""
-    return (data.parts[i] if data.parts else "") or "train"
+    """Return the folder of the part of image i, "" if the data set has no parts."""
+    return quoted(_part_key(data, i)) if data.parts and any(data.parts) else ""
+
+
+def _part_key(data: Dataset, i: int) -> str:
+    """Return the key of the part of image i in data.yaml: "train" for one without a part."""
+    part = (data.parts[i] if data.parts else "") or "train"
+    return f"{part}_" if part in OTHER_KEYS else part
 
 
 def write(data: Dataset, target: Path) -> None:
     """Write data.yaml and a label file for each image; pictures belong to `picture_path`."""
+    folder_of = {_part_key(data, i): part_folder(data, i) for i in range(len(data))}
+    first = "train" if "train" in folder_of else next(iter(folder_of))
     # Ultralytics demands train and val, and reads no other part but test.
-    parts = sorted({part_folder(data, i) for i in range(len(data))}, key=lambda part: (part != "train", part))
-    folders = {"train": parts[0], "val": parts[0], **{part: part for part in parts}}
+    folders = {"train": folder_of[first], "val": folder_of[first]} | folder_of
     document = {
-        **{key: f"images/{folder}" for key, folder in folders.items()},
+        **{key: f"images/{folder}".rstrip("/") for key, folder in folders.items()},
         "names": dict(enumerate(data.class_names)),
     }
     write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), target / "data.yaml")
     for i in range(len(data)):
-        place = target / "labels" / part_folder(data, i) / data.places[i].with_suffix(".txt")
+        place = target / "labels" / part_folder(data, i) / _place(data, i).with_suffix(".txt")
         write_text("".join(f"{row}\n" for row in _rows(data, i)), place)
 
 
