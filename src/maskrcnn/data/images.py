@@ -161,6 +161,11 @@ def read_labels(path: Path, *, gray_is_number: bool = True) -> np.ndarray:
     return _decoded(path, labels)
 
 
+def read_opaque(source: Path | bytes) -> np.ndarray:
+    """Return the pixels of a picture that are not wholly transparent, (H, W) bool. Raise `ImageError`."""
+    return _decoded(source, lambda image: np.asarray(image.convert("RGBA").getchannel("A")) > 0)
+
+
 def read_maximum(path: Path) -> float:
     """Return the largest finite value of a gray picture before any scaling, or -inf. Raise `ImageError`."""
 
@@ -235,8 +240,8 @@ def _opened(source: str | Path | bytes | Image.Image) -> Iterator[Image.Image]:
             return
         # Decoding turns a TIFF and drops its orientation, so that the next reading would find another picture.
         page, source = source.tell(), _content(source)
-    is_embedded = not isinstance(source, bytes | Image.Image) and str(source).lower().endswith(EMBEDDING)
-    if is_embedded:
+    is_embedded = isinstance(source, str | Path) and str(source).lower().endswith(EMBEDDING)
+    if isinstance(source, str | Path) and is_embedded:
         source = embedded_picture(source)
     _allow_large_pictures()
     # Given a path, Pillow 13 maps an uncompressed TIFF into memory and scrambles it if its orientation is sideways.

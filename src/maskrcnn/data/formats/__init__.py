@@ -29,8 +29,11 @@ from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError, say
 
 MODULES = {
+    "labelme": "labelme",
+    "via": "via",
     "csv": "encoded_pixels",
     "coco": "coco",
+    "label-studio": "label_studio",
     "cvat": "cvat",
     "yolo": "yolo",
     "label-images": "label_images",
@@ -89,7 +92,7 @@ def open_dataset(
     "attributes": ..., "height": ..., "width": ...}``. `order`, `origin` (number of the first pixel) and `relative`
     (each start is an offset from the end of the previous run) describe the runs.
     """
-    opened = Source(Path(source))
+    opened = Source(Path(source), columns)
     options = OpenOptions(
         images=Path(images) if images is not None else None,
         columns=dict(columns or {}),

@@ -59,7 +59,8 @@ class AnnotatedImage:
     """One image: its name in the source and its objects.
 
     `hw` is the (height, width) that the source states, `file` the picture where the format itself says which, `source`
-    the annotation file of this image where each has its own, and `part` that of the source's own division.
+    the annotation file of this image where each has its own, and `part` that of the source's own division. Where no
+    picture has the name, the first of `other_names` that one has counts, and then the picture `embedded` in that file.
     """
 
     name: str
@@ -68,6 +69,13 @@ class AnnotatedImage:
     file: Path | None = None
     source: Path | None = None
     part: str = ""
+    other_names: tuple[str, ...] = ()
+    embedded: Path | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names by which the picture may be found, the best first."""
+        return (self.name, *self.other_names)
 
 
 @dataclass
@@ -104,15 +112,16 @@ def to_dataset(annotations: Annotations, options: OpenOptions) -> Dataset:
     if not images:
         reasons = "".join(f"\n  {problem}" for problem in annotations.problems[:MAX_EXAMPLES])
         raise UserError(f"{source} is read as {annotations.format}, but lists no images{reasons}")
-    names = [image.name for image in images]
-    folder = options.images or _common_folder(images) or _find_root(source, [i.name for i in images if i.file is None])
+    unknown = [image for image in images if image.file is None]
     notes = [f"{source}: {annotations.format}", *annotations.notes, *_describe_shapes(annotations)]
     pictures = find_pictures(
-        names,
+        [image.name for image in images],
         [annotations.place(image) for image in images],
-        folder,
+        options.images or _common_folder(images) or _find_root(source, unknown),
         options,
         known_files=[image.file for image in images],
+        other_names=[image.other_names for image in images],
+        embedded=[image.embedded for image in images],
         no_pictures={file.resolve() for file in annotations.mask_files},
     )
     pictures.problems[:0] = annotations.problems
@@ -170,8 +179,11 @@ def _common_folder(images: Sequence[AnnotatedImage]) -> Path | None:
     return Path(os.path.commonpath(folders))
 
 
-def _find_root(source: Path, names: Sequence[str]) -> Path:
-    """Return the folder near `source` in which most of `names` are pictures. Raise `UserError` if none has pictures."""
+def _find_root(source: Path, images: Sequence[AnnotatedImage]) -> Path:
+    """Return the folder near `source` that has most pictures of `images`. Raise `UserError` if none has pictures.
+
+    A picture counts once: folders of train and val may have files of the same names.
+    """
     parent = source if source.is_dir() else source.parent
     guesses = [parent / "images", parent / "train", parent / source.stem, parent]
     if parent.name.lower().startswith(ANNOTATION_FOLDERS):
@@ -182,11 +194,12 @@ def _find_root(source: Path, names: Sequence[str]) -> Path:
             continue
         files = image_files(guess)
         index = PathIndex([file.relative_to(guess).as_posix() for file in files])
-        n_found[guess] = sum(bool(index.find(name).indices) for name in names) if files else -1
-        if n_found[guess] == len(names):
+        matches = [next(filter(None, (index.find(n).indices for n in image.names)), []) for image in images]
+        n_found[guess] = len({match[0] for match in matches if len(match) == 1}) if files else -1
+        if n_found[guess] == len(images):
             return guess
     best = max(n_found, key=lambda guess: n_found[guess], default=parent)
-    if n_found.get(best, -1) < 0:
+    if n_found.get(best, -1) < 0 and not all(image.embedded for image in images):
         raise UserError(f"no folder of images was found beside {source}; pass --images FOLDER")
     return best
 
