@@ -40,6 +40,18 @@ def atomic(path: str | Path) -> Iterator[Path]:
         part_file.unlink(missing_ok=True)
 
 
+@contextmanager
+def temporary_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a new folder next to `path`, from which files can be renamed there. Remove what is left of it."""
+    folder = unfinished(Path(path))
+    with named(Path(path)):
+        folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def unfinished(path: Path) -> Path:
     """Return a hidden name next to `path` that no other thread, process or host writes to. It keeps the suffix."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part{path.suffix}")

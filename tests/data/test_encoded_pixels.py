@@ -271,10 +271,10 @@ def test_ambiguous_stems_are_an_error(tmp_path):
 
 
 def test_the_writer_reads_back(tmp_path):
-    mask = RLE.from_encoded_pixels("3 4 20 2", HW)
-    path = tmp_path / "out.csv"
-    encoded_pixels.write(path, [("a.png", mask, 7), ("b.png", None, None)], with_class=True)
-    assert path.read_text() == "ImageId,EncodedPixels,ClassId\na.png,3 4 20 2,7\nb.png,,\n"
+    data, _ = open_with(tmp_path, "ImageId,EncodedPixels,ClassId\na.png,3 4 20 2,7\nb.png,,\n")
+    encoded_pixels.write(data, tmp_path / "out.csv")
+    rows = (tmp_path / "out.csv").read_text().splitlines()
+    assert rows == ["ImageId,EncodedPixels,Height,Width,ClassId", "a.png,3 4 20 2,8,10,7", "b.png,,8,10,"]
 
 
 @pytest.mark.shared

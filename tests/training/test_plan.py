@@ -8,7 +8,6 @@ from PIL import Image
 
 from maskrcnn import open_dataset
 from maskrcnn.config import Config
-from maskrcnn.data.formats import encoded_pixels
 from maskrcnn.detection.conventions import NATIVE
 from maskrcnn.files import write_image
 from maskrcnn.model.layers import norms
@@ -48,8 +47,13 @@ def write_discs(folder, side, radius, classes=("a",), stretch=1.0):
     centers = np.random.default_rng(0).integers(radius, side - radius, (20, 2))
     discs = [RLE.from_mask(((x - a) * stretch) ** 2 + (y - b) ** 2 <= radius**2) for a, b in centers]
     write_image(Image.new("RGB", (side, side)), folder / "images" / "p.png")
-    rows = [("p.png", disc, classes[k % len(classes)]) for k, disc in enumerate(discs)]
-    encoded_pixels.write(folder / "train.csv", rows, with_class=True)
+    return write_table(folder, [("p.png", disc, classes[k % len(classes)]) for k, disc in enumerate(discs)])
+
+
+def write_table(folder, rows):
+    """Write a table of (image, mask, class) and open it."""
+    lines = [f"{image},{mask.to_encoded_pixels()},{class_id}\n" for image, mask, class_id in rows]
+    (folder / "train.csv").write_text("ImageId,EncodedPixels,ClassId\n" + "".join(lines))
     return open_dataset(folder / "train.csv")
 
 
@@ -90,8 +94,7 @@ def write_two_sizes(folder, radius, n_large, large_side=1024):
         for n in range(discs):
             disc = (x - 60 - 120 * (n % columns)) ** 2 + (y - 60 - 120 * (n // columns)) ** 2 <= radius**2
             rows.append((f"{k}.png", RLE.from_mask(disc), 1))
-    encoded_pixels.write(folder / "train.csv", rows, with_class=True)
-    return open_dataset(folder / "train.csv")
+    return write_table(folder, rows)
 
 
 def test_plan_keeps_the_users_crop(tmp_path):

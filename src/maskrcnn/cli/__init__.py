@@ -20,6 +20,7 @@ app = App(
 COMMANDS = {
     "demo:demo": "Make a small data set, train on it, score and predict.",
     "check:check": "Check a data set: counts, sizes, classes, problems.",
+    "convert:convert": "Write a data set in another format.",
     "split:split": "Split a CSV by image into training and validation.",
     "train:train": "Train a model, or continue a run.",
     "evaluate:evaluate": "Score a model: COCO and Kaggle metrics.",

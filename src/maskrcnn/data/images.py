@@ -2,12 +2,14 @@
 
 Gray, palette and RGBA become RGB; alpha is dropped, as annotation tools do. `Reading` says how gray of more than 8 bits
 is scaled and whether the EXIF orientation counts. Pillow decodes 16-bit colour as its upper 8 bits. Of several frames,
-the first is read.
+the first is read. A path that ends in ``.json`` is an annotation file of LabelMe's with a picture in it.
 """
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +43,9 @@ NO_PAGES = {"MPO", "PSD"}
 WITH_ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
 """Pillow's modes whose last channel is alpha."""
 
+NUMBERED_MODES = {"1", "L", "P", "RGB", *WITH_ALPHA}
+"""Pillow's modes of up to 8 bits whose values are numbers of a palette or colours as they are."""
+
 LOSSY = {".avif", ".avifs", ".jfif", ".jpe", ".jpeg", ".jpg", ".webp"}
 """Suffixes of files that may blur their pixels, so that not all beside an object are zero."""
 
@@ -48,6 +53,9 @@ SIDEWAYS = {5, 6, 7, 8}
 """EXIF orientations that swap width and height."""
 
 ORIENTATION = 0x0112
+
+EMBEDDING = ".json"
+"""Suffix of the files that have a picture in them; `embedded_picture` reads it."""
 
 TURNED_BACK = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -111,20 +119,51 @@ def read_image(source: str | Path | bytes | Image.Image | np.ndarray, reading: R
     return _decoded(source, lambda image: _to_rgb(orient(image), reading))
 
 
-def read_mask(path: Path, exif: Exif) -> np.ndarray:
+def read_mask(source: Path | bytes, exif: Exif) -> np.ndarray:
     """Return the nonzero pixels of a mask file, (H, W) bool; alpha does not count. Raise `ImageError`.
 
-    In a format that may be `LOSSY`, they are those of more than half of the maximum.
+    `source` is a path or the bytes of a file. In a path whose format may be `LOSSY`, they are the pixels of more than
+    half of the maximum.
     """
     orient = _stored if exif == "ignore" else _upright
+    may_blur = isinstance(source, Path) and source.suffix.lower() in LOSSY
 
     def nonzero(image: Image.Image) -> np.ndarray:
         values = np.asarray(orient(image))
         colors = values[:, :, :-1] if image.mode in WITH_ALPHA else np.atleast_3d(values)
-        is_object = colors > colors.max() / 2 if path.suffix.lower() in LOSSY else colors != 0
+        is_object = colors > colors.max() / 2 if may_blur else colors != 0
         return is_object.any(2)
 
-    return _decoded(path, nonzero)
+    return _decoded(source, nonzero)
+
+
+def read_labels(path: Path, *, gray_is_number: bool = True) -> np.ndarray:
+    """Return the numbers of a label picture, (H, W) integers, or its colours, (H, W, 3) uint8. Raise `ImageError`.
+
+    Palette pictures have numbers. Alpha does not count. Colours that are all gray are numbers if `gray_is_number`.
+    """
+
+    def labels(image: Image.Image) -> np.ndarray:
+        image = _upright(image)
+        if image.mode not in NUMBERED_MODES and not is_deep(image.mode):
+            image = image.convert("RGB")
+        values = np.asarray(image)
+        if image.mode in WITH_ALPHA:
+            values = values[:, :, :-1]
+        if values.ndim == 3 and (image.mode == "LA" or (gray_is_number and (values == values[:, :, :1]).all())):
+            values = values[:, :, 0]
+        if values.dtype.kind == "f":
+            if not (values == np.round(values)).all():
+                raise ImageError(f"{path}: a label picture holds integers, and this one has fractions")
+            values = values.astype(np.int64)
+        return values.astype(np.uint8 if values.dtype == bool else values.dtype.newbyteorder("="))
+
+    return _decoded(path, labels)
+
+
+def read_opaque(source: Path | bytes) -> np.ndarray:
+    """Return the pixels of a picture that are not wholly transparent, (H, W) bool. Raise `ImageError`."""
+    return _decoded(source, lambda image: np.asarray(image.convert("RGBA").getchannel("A")) > 0)
 
 
 def read_maximum(path: Path) -> float:
@@ -201,6 +240,9 @@ def _opened(source: str | Path | bytes | Image.Image) -> Iterator[Image.Image]:
             return
         # Decoding turns a TIFF and drops its orientation, so that the next reading would find another picture.
         page, source = source.tell(), _content(source)
+    is_embedded = isinstance(source, str | Path) and str(source).lower().endswith(EMBEDDING)
+    if isinstance(source, str | Path) and is_embedded:
+        source = embedded_picture(source)
     _allow_large_pictures()
     # Given a path, Pillow 13 maps an uncompressed TIFF into memory and scrambles it if its orientation is sideways.
     with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
@@ -212,7 +254,27 @@ def _opened(source: str | Path | bytes | Image.Image) -> Iterator[Image.Image]:
         with image:
             if page:
                 image.seek(page)
+            if is_embedded:
+                Image.Image.getexif(image)[ORIENTATION] = 1
             yield image
+
+
+def embedded_picture(path: str | Path) -> bytes:
+    """Return the file of the picture that LabelMe put into an annotation file, in base64. Raise `ImageError`.
+
+    LabelMe shows its pixels as stored: it has turned them before, and an orientation that is left means nothing.
+    """
+    try:
+        content = json.loads(Path(path).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ImageError(f"{path}: not a JSON file with a picture ({str(error)[:120]})") from None
+    text = content.get("imageData") if isinstance(content, dict) else None
+    if not isinstance(text, str) or not text:
+        raise ImageError(f"{path}: has no picture (imageData)")
+    try:
+        return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text)
+    except ValueError as error:
+        raise ImageError(f"{path}: imageData is not base64 ({error})") from None
 
 
 def _content(image: Image.Image) -> bytes:

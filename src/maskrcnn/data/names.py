@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from pathlib import PurePath, PurePosixPath
 from typing import NamedTuple
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from maskrcnn.data.images import picture_suffixes
 
@@ -74,6 +75,39 @@ def without_suffix(name: str) -> str:
     """Return a file name or path without its image suffix."""
     stem, dot, suffix = name.rpartition(".")
     return stem if stem and dot + suffix.lower() in picture_suffixes() else name
+
+
+def safe_places(names: Sequence[str], files: Sequence[PurePath]) -> list[PurePosixPath]:
+    """Return a relative path for the picture of each name: names that leave a folder, such as ``../a.png``, stay in it.
+
+    The suffix is that of the picture in `files`. Paths differ also without their suffix and in lower case, so that each
+    picture can have a file of annotations with its own name on every file system.
+    """
+    places: list[PurePosixPath] = []
+    n_named: dict[str, int] = {}
+    for name, file in zip(names, files, strict=True):
+        parts = [part.replace(":", "_").rstrip(". ") for part in _parts(without_suffix(name))]
+        stem = str(PurePosixPath(*(part for part in parts if part)))
+        stem = "image" if stem == "." else stem
+        suffix = next((s for s in (file.suffix, PurePath(name).suffix) if s.lower() in picture_suffixes()), ".png")
+        unique = stem
+        while n := n_named.get(unique.casefold(), 0):
+            n_named[unique.casefold()] = n + 1
+            unique = f"{unique}_{n + 1}"
+        n_named[unique.casefold()] = 1
+        places.append(PurePosixPath(unique + suffix))
+    return places
+
+
+FOLDER_CHARACTERS = " !#$&'()+,;=@[]^`{}~"
+"""Characters of a name, beside letters, digits and ``_.-``, that every file system allows in that of a folder."""
+
+
+def quoted(name: str) -> str:
+    """Return a name as that of a folder. What some file systems forbid or hide there is percent-encoded, as in URLs."""
+    text = "".join(c if c.isalnum() else quote(c, safe=FOLDER_CHARACTERS) for c in unicodedata.normalize("NFC", name))
+    hidden = f"%{ord(text[0]):02X}{text[1:]}" if text[:1] in (".", " ") else text
+    return f"{hidden[:-1]}%{ord(hidden[-1]):02X}" if hidden[-1:] in (".", " ") else hidden
 
 
 def _without_suffix(parts: Parts) -> Parts:

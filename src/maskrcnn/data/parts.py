@@ -29,6 +29,11 @@ def part_named(word: str) -> str:
     return PARTS.get(word.lower().rstrip("0123456789"), "")
 
 
+def first_part(words: Iterable[str]) -> str:
+    """Return the part that the first word which means one means, or ""."""
+    return next((part for word in words if (part := part_named(word))), "")
+
+
 def part_order(name: str) -> tuple[int, str]:
     """Return a key that sorts train, val and test before other parts."""
     known = list(dict.fromkeys(PARTS.values()))

@@ -15,6 +15,7 @@ class Kind(StrEnum):
     SIZE = "size that differs from the image"
     NO_OBJECTS = "data without objects"
     IN_PIECES = "masks in pieces that another option makes whole"
+    CLASSES_AS_OBJECTS = "label pictures whose values may be classes"
     TURNED = "masks drawn in the other EXIF orientation"
     TRANSPOSED = "transposed masks"
     EMPTY = "mask without pixels"
@@ -28,6 +29,10 @@ class Kind(StrEnum):
 
 NOTES = frozenset({Kind.EMPTY, Kind.TINY, Kind.OVERLAP})
 """Kinds that training can live with. Masks may overlap, and one of few pixels or none costs nothing but itself."""
+
+
+LOSSES = frozenset({Kind.BAD_ROW, Kind.NO_FILE, Kind.UNREADABLE, Kind.SIZE})
+"""Kinds that cost an instance or an image when the data is opened."""
 
 
 @dataclass(frozen=True)

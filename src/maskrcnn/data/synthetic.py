@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,47 +18,38 @@ MIN_VISIBLE_AREA = 40
 
 
 def write_shapes(folder: Path, n_images: int, seed: int, *, hw: tuple[int, int] = (256, 256)) -> Path:
-    """Write ``images/*.png`` and ``train.csv`` (ImageId,EncodedPixels,ClassId) to `folder`. Return the CSV's path."""
+    """Write ``images/*.png`` and ``train.csv`` to `folder`. Return the path of the CSV."""
     from maskrcnn.data.formats import encoded_pixels  # loads polars, which scenes do without
 
-    rows: list[tuple[str, RLE | None, str]] = []
-    for name, masks, labels in _write_scenes(folder / "images", n_images, seed, hw):
-        rows += [(name, mask, label) for mask, label in zip(masks, labels, strict=True)]
-        if not masks:
-            rows.append((name, None, ""))
     csv = folder / "train.csv"
-    encoded_pixels.write(csv, rows, with_class=True)
+    encoded_pixels.write(make_shapes(folder / "images", n_images, seed, hw=hw), csv)
     return csv
 
 
 def make_shapes(folder: Path, n_images: int, seed: int, *, hw: tuple[int, int] = (256, 256)) -> Dataset:
-    """Write the images of `write_shapes` to `folder` and return them with their instances, without a CSV."""
-    scenes = list(_write_scenes(folder, n_images, seed, hw))
-    counts = [len(masks) for _, masks, _ in scenes]
-    names = [name for name, _, _ in scenes]
+    """Write images to `folder` and return them with their instances, without a CSV."""
+    names = [f"shapes_{i:04d}.png" for i in range(n_images)]
+    masks: list[RLE] = []
+    labels: list[str] = []
+    counts = []
+    for i, name in enumerate(names):
+        image, masks_of_image, labels_of_image = draw_scene(hw, generator(seed, i))
+        write_image(Image.fromarray(image), folder / name)
+        masks += masks_of_image
+        labels += labels_of_image
+        counts.append(len(masks_of_image))
     return Dataset(
         source=folder,
         names=names,
         files=[folder / name for name in names],
         sizes=np.tile(np.array(hw, np.int64), (n_images, 1)),
         image_index=np.repeat(np.arange(n_images), counts),
-        labels=np.array([1 + CLASSES.index(label) for _, _, labels in scenes for label in labels], np.int64),
-        masks=RunTable.of([mask.runs for _, masks, _ in scenes for mask in masks]),
-        rows=np.arange(2, 2 + sum(counts)),
+        labels=np.array([1 + CLASSES.index(label) for label in labels], np.int64),
+        masks=RunTable.of([mask.runs for mask in masks]),
+        rows=np.arange(2, 2 + len(masks)),
         class_ids=list(CLASSES),
         class_names=list(CLASSES),
     )
-
-
-def _write_scenes(
-    folder: Path, n_images: int, seed: int, hw: tuple[int, int]
-) -> Iterator[tuple[str, list[RLE], list[str]]]:
-    """Write each scene to `folder`; yield the file's name, the masks and their classes."""
-    for i in range(n_images):
-        image, masks, labels = draw_scene(hw, generator(seed, i))
-        name = f"shapes_{i:04d}.png"
-        write_image(Image.fromarray(image), folder / name)
-        yield name, masks, labels
 
 
 def draw_scene(hw: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, list[RLE], list[str]]:

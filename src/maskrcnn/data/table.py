@@ -8,20 +8,23 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from maskrcnn.config import VALIDATION_SHARE
 from maskrcnn.data.federated import Federated
-from maskrcnn.data.names import PathIndex
+from maskrcnn.data.names import PathIndex, safe_places
 from maskrcnn.data.parts import images_of_part, part_order
 from maskrcnn.data.problem import Problem
 from maskrcnn.data.reading import BY_ITSELF, Reading
 from maskrcnn.data.split import choose_validation
 from maskrcnn.errors import UserError
 from maskrcnn.rle import RLE, RunTable
+
+if TYPE_CHECKING:
+    from maskrcnn.data.convert import Conversion
 
 UNNAMED_CLASS = "object"
 """Name of the one class of data without classes."""
@@ -120,6 +123,11 @@ class Dataset:
             return self
         return replace(self, **self._instance_columns(np.flatnonzero(~self.crowd)) | {"crowd": None})
 
+    @cached_property
+    def places(self) -> list[PurePosixPath]:
+        """Where each picture belongs in a copy of the data: a relative path that `names.safe_places` explains."""
+        return safe_places(self.names, self.files)
+
     def take(self, images: Sequence[int] | np.ndarray) -> Dataset:
         """Return the given images, in that order, with their instances."""
         images = np.asarray(images, np.int64)
@@ -208,6 +216,17 @@ class Dataset:
         if unknown:
             raise UserError(f"{len(unknown)} of {len(names)} names are not in {self.source}: {', '.join(unknown[:3])}")
         return selected
+
+    def save(
+        self, path: str | Path, format: str | None = None, pictures: Literal["copy", "link", "none"] | None = None
+    ) -> Conversion:
+        """Write the data set in a format that `open_dataset` reads. Raise `UserError`.
+
+        `path` must not exist. `data.convert.convert` explains the rest.
+        """
+        from maskrcnn.data.convert import convert
+
+        return convert(self, Path(path), format, pictures)
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of all that training and scores depend on; it identifies a model's data."""

@@ -190,11 +190,22 @@ def intersection_areas(runs_a, offsets_a, boxes_a, runs_b, offsets_b, boxes_b):
 
 @njit(cache=True, nogil=True)
 def count_pieces(runs, offsets, heights):
-    """Count the connected pieces of each mask, (n,) int64. Pixels that share an edge or a corner are connected.
+    """Count the connected pieces of each mask, (n,) int64; `count_pieces_and_holes` explains."""
+    return count_pieces_and_holes(runs, offsets, heights)[0]
 
-    Mask i is ``runs[offsets[i]:offsets[i + 1]]``, in columns of ``heights[i]`` pixels. Cost grows with the runs.
+
+@njit(cache=True, nogil=True)
+def count_pieces_and_holes(runs, offsets, heights):
+    """Count the connected pieces and the holes of each mask, (n,) int64 each.
+
+    Pixels that share an edge or a corner are connected; those of a hole share edges. Mask i is
+    ``runs[offsets[i]:offsets[i + 1]]``, in columns of ``heights[i]`` pixels. Cost grows with the runs.
+
+    Spans of neighbouring columns that touch are the edges of a graph without triangles, whose components are the pieces
+    and whose independent cycles are the holes: an edge joins two pieces, or closes a hole.
     """
     pieces = np.zeros(len(offsets) - 1, np.int64)
+    holes = np.zeros(len(offsets) - 1, np.int64)
     for i in range(len(pieces)):
         height = heights[i]
         # Split runs at column ends: (column, first row, end row), joined in a forest whose roots are the pieces.
@@ -230,5 +241,7 @@ def count_pieces(runs, offsets, heights):
                 if a != b:
                     parent[a] = b
                     pieces[i] -= 1
+                else:
+                    holes[i] += 1
                 other += 1
-    return pieces
+    return pieces, holes

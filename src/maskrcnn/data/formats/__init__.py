@@ -29,8 +29,15 @@ from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError, say
 
 MODULES = {
+    "labelme": "labelme",
+    "via": "via",
     "csv": "encoded_pixels",
     "coco": "coco",
+    "label-studio": "label_studio",
+    "cvat": "cvat",
+    "yolo": "yolo",
+    "label-images": "label_images",
+    "mask-folders": "mask_folders",
 }
 """Module of each format by the name that the command line has for it, in the order in which they are tried."""
 
@@ -87,7 +94,7 @@ def open_dataset(
     "attributes": ..., "height": ..., "width": ...}``. `order`, `origin` (number of the first pixel) and `relative`
     (each start is an offset from the end of the previous run) describe the runs.
     """
-    opened = Source(Path(source), part or "")
+    opened = Source(Path(source), columns, part or "")
     options = OpenOptions(
         images=Path(images) if images is not None else None,
         columns=dict(columns or {}),

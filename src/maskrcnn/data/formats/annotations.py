@@ -5,6 +5,8 @@ Every format but the table of runs is read into `Annotations`. A mask is drawn o
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +15,15 @@ from typing import Any
 import numpy as np
 
 from maskrcnn.data.federated import Federated
-from maskrcnn.data.formats.assemble import Instances, OpenOptions, Pictures, build_dataset, check_sizes, find_pictures
+from maskrcnn.data.formats.assemble import (
+    MAX_EXAMPLES,
+    Instances,
+    OpenOptions,
+    Pictures,
+    build_dataset,
+    check_sizes,
+    find_pictures,
+)
 from maskrcnn.data.formats.classes import find_class_names
 from maskrcnn.data.names import PathIndex
 from maskrcnn.data.parts import images_of_part
@@ -51,8 +61,9 @@ class AnnotatedImage:
     """One image: its name in the source and its objects.
 
     `hw` is the (height, width) that the source states, `file` the picture where the format itself says which, `source`
-    the annotation file of this image where each has its own, and `part` that of the source's own division. `absent` and
-    `incomplete` are classes, as in `Federated`.
+    the annotation file of this image where each has its own, and `part` that of the source's own division. Where no
+    picture has the name, the first of `other_names` that one has counts, and then the picture `embedded` in that file.
+    `absent` and `incomplete` are classes, as in `Federated`.
     """
 
     name: str
@@ -61,17 +72,26 @@ class AnnotatedImage:
     file: Path | None = None
     source: Path | None = None
     part: str = ""
+    other_names: tuple[str, ...] = ()
+    embedded: Path | None = None
     absent: list[Any] = field(default_factory=list)
     incomplete: list[Any] = field(default_factory=list)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names by which the picture may be found, the best first."""
+        return (self.name, *self.other_names)
 
 
 @dataclass
 class Annotations:
     """What a source lists. `format` is the format's name for people, `row_noun` what it calls an instance.
 
-    `class_names` maps class ids to names in the order of the source; None means that the ids are the names. `notes` say
-    what the reader left out, and `problems` what it could not read. `folder_hint` is how the folder of the pictures may
-    be called. `frequencies` are LVIS's groups of classes by class id, and `attribute_names` the meanings of attributes.
+    `class_names` maps class ids to names in the order of the source; None means that the ids are the names. `left_out`
+    counts what has no mask, such as "boxes", and `n_joined` how many shapes are further parts of an object. `notes` say
+    what else the reader decided, `problems` what it could not read, and `warnings` what makes the data as a whole
+    implausible. `mask_files` are pictures that are masks, and `folder_hint` is how the folder of the pictures may be
+    called. `frequencies` are LVIS's groups of classes by class id, and `attribute_names` the meanings of attributes.
     """
 
     source: Path
@@ -81,6 +101,10 @@ class Annotations:
     row_noun: str = "annotation"
     notes: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    n_joined: int = 0
+    warnings: list[Problem] = field(default_factory=list)
+    mask_files: frozenset[Path] = frozenset()
     folder_hint: str = ""
     frequencies: dict[Any, str] = field(default_factory=dict)
     attribute_names: dict[str, str] = field(default_factory=dict)
@@ -95,16 +119,23 @@ def to_dataset(annotations: Annotations, options: OpenOptions) -> Dataset:
     """Find the pictures, draw the masks and return the data set. Raise `UserError`."""
     source = annotations.source
     if not annotations.images:
-        raise UserError(f"{source} is read as {annotations.format}, but lists no images")
+        reasons = "".join(f"\n  {problem}" for problem in annotations.problems[:MAX_EXAMPLES])
+        raise UserError(f"{source} is read as {annotations.format}, but lists no images{reasons}")
     if options.part:
         indices = images_of_part([image.part for image in annotations.images], options.part, source)
         annotations = replace(annotations, images=[annotations.images[i] for i in indices])
     images = annotations.images
-    names = [image.name for image in images]
-    unfound = [image.name for image in images if image.file is None]
-    folder = options.images or _find_root(source, unfound, annotations.folder_hint)
+    unknown = [image for image in images if image.file is None]
+    notes = [f"{source}: {annotations.format}", *annotations.notes, *_describe_shapes(annotations)]
     pictures = find_pictures(
-        names, [annotations.place(image) for image in images], folder, options, known_files=[i.file for i in images]
+        [image.name for image in images],
+        [annotations.place(image) for image in images],
+        options.images or _common_folder(images) or _find_root(source, unknown, annotations.folder_hint),
+        options,
+        known_files=[image.file for image in images],
+        other_names=[image.other_names for image in images],
+        embedded=[image.embedded for image in images],
+        no_pictures={file.resolve() for file in annotations.mask_files},
     )
     pictures.problems[:0] = annotations.problems
     stated = np.array([image.hw for image in images], np.float64)  # None becomes NaN
@@ -128,8 +159,8 @@ def to_dataset(annotations: Annotations, options: OpenOptions) -> Dataset:
         class_ids,
         class_names,
         options,
-        notes=[f"{source}: {annotations.format}", *annotations.notes],
-        warnings=warnings,
+        notes=notes,
+        warnings=[*annotations.warnings, *warnings],
         parts=parts + [""] * n_unlisted if any(parts) else None,
         federated=_federated(annotations, class_ids, n_unlisted),
         attribute_names=annotations.attribute_names or None,
@@ -154,13 +185,38 @@ def _federated(annotations: Annotations, class_ids: list[Any], n_unlisted: int) 
     return Federated(absent + unlisted, incomplete + unlisted, [frequencies.get(i, "") for i in class_ids])
 
 
-def _find_root(source: Path, names: Sequence[str], folder_hint: str) -> Path:
-    """Return the folder near `source` in which most of `names` are pictures. Raise `UserError` if none has pictures.
+def _describe_shapes(annotations: Annotations) -> list[str]:
+    """Say what is left out and what is joined. Raise `UserError` if the source has objects, but none with a mask."""
+    source, notes = annotations.source, []
+    kinds = [f"{name} ({n:,})" for name, n in annotations.left_out.most_common()]
+    if kinds and not annotations.problems and not any(image.instances for image in annotations.images):
+        raise UserError(
+            f"{source} is read as {annotations.format}, but has no masks: all it has is {' and '.join(kinds)}. A mask "
+            "cannot be made of these; draw outlines in the program that made them"
+        )
+    if kinds:
+        notes.append(f"{source}: what has no mask is left out: {', '.join(kinds)}")
+    if annotations.n_joined:
+        notes.append(f"{source}: shapes of one group and class are one object; {annotations.n_joined:,} are joined so")
+    return notes
 
-    `folder_hint` is how it may be called.
+
+def _common_folder(images: Sequence[AnnotatedImage]) -> Path | None:
+    """Return the folder that holds the files of all images, None if the format does not say all of them."""
+    folders = {image.file.parent for image in images if image.file is not None}
+    if any(image.file is None for image in images):
+        return None
+    return Path(os.path.commonpath(folders))
+
+
+def _find_root(source: Path, images: Sequence[AnnotatedImage], folder_hint: str) -> Path:
+    """Return the folder near `source` that has most pictures of `images`. Raise `UserError` if none has pictures.
+
+    `folder_hint` is how it may be called. A picture counts once: folders of train and val may have files of the same
+    names.
     """
     parent = source if source.is_dir() else source.parent
-    if source.is_dir() and all((source / name).is_file() for name in names):
+    if source.is_dir() and all((source / image.name).is_file() for image in images):
         return source
     guesses = [parent / "images", parent / "train", parent / source.stem, parent]
     homes = [parent]
@@ -175,11 +231,12 @@ def _find_root(source: Path, names: Sequence[str], folder_hint: str) -> Path:
             continue
         files = image_files(guess)
         index = PathIndex([file.relative_to(guess).as_posix() for file in files])
-        n_found[guess] = sum(bool(index.find(name).indices) for name in names) if files else -1
-        if n_found[guess] == len(names):
+        matches = [next(filter(None, (index.find(n).indices for n in image.names)), []) for image in images]
+        n_found[guess] = len({match[0] for match in matches if len(match) == 1}) if files else -1
+        if n_found[guess] == len(images):
             return guess
     best = max(n_found, key=lambda guess: n_found[guess], default=parent)
-    if n_found.get(best, -1) < 0:
+    if n_found.get(best, -1) < 0 and not all(image.embedded for image in images):
         raise UserError(f"no folder of images was found beside {source}; pass --images FOLDER")
     return best
 

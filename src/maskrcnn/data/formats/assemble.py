@@ -17,6 +17,7 @@ from maskrcnn.config import Exif
 from maskrcnn.data.depth import find_reading
 from maskrcnn.data.formats.mask_texts import Numbering
 from maskrcnn.data.images import Header, read_each, read_header
+from maskrcnn.data.names import PathIndex
 from maskrcnn.data.parts import describe_parts
 from maskrcnn.data.pictures import describe_pages, image_files, locate
 from maskrcnn.data.problem import Kind, Problem
@@ -92,17 +93,25 @@ def find_pictures(
     options: OpenOptions,
     *,
     known_files: Sequence[Path | None] = (),
+    other_names: Sequence[Sequence[str]] = (),
+    embedded: Sequence[Path | None] = (),
     no_pictures: AbstractSet[Path] = frozenset(),
 ) -> Pictures:
     """Find and open the picture that each name means.
 
-    ``places[k]`` says where name k stands, ``known_files[k]`` is its file where the source itself says so. Files in
-    `no_pictures` (resolved) are masks.
+    ``places[k]`` says where name k stands, ``known_files[k]`` is its file where the source itself says so. For a name
+    without a picture, the first of ``other_names[k]`` that has one counts, and then the file ``embedded[k]``, which has
+    the picture in it. Files in `no_pictures` (resolved) are masks.
     """
     known = list(known_files) or [None] * len(names)
-    unknown = [k for k, file in enumerate(known) if file is None]
     paths = [path for path in image_files(folder) if not no_pictures or path.resolve() not in no_pictures]
+    naming_notes: list[str] = []
+    if any(other_names) or any(embedded):
+        index = PathIndex([path.relative_to(folder).as_posix() for path in paths])
+        names, known, naming_notes = _settle_names(index, names, known, other_names, embedded)
+    unknown = [k for k, file in enumerate(known) if file is None]
     files, problems, notes = locate([names[k] for k in unknown], [places[k] for k in unknown], paths, folder)
+    notes = [*naming_notes, *notes]
     for k, file in zip(unknown, files, strict=True):
         known[k] = file
     unlisted = sorted(set(paths) - {file for file in known if file is not None})
@@ -115,6 +124,36 @@ def find_pictures(
     headers, unreadable = _read_headers(known)
     sizes = np.array([(0, 0) if h is None else h.hw(options.exif) for h in headers], np.int64).reshape(-1, 2)
     return Pictures(folder, names, known, headers, sizes, problems, unreadable, notes)
+
+
+def _settle_names(
+    index: PathIndex,
+    names: Sequence[str],
+    known: Sequence[Path | None],
+    other_names: Sequence[Sequence[str]],
+    embedded: Sequence[Path | None],
+) -> tuple[list[str], list[Path | None], list[str]]:
+    """Return for each picture the name by which `index` finds it, the known files, and notes for people."""
+    names, known = list(names), list(known)
+    renamed, n_embedded = [], 0
+    for k, name in enumerate(names):
+        if known[k] is not None or len(index.find(name).indices) == 1:
+            continue
+        found = [other for other in other_names[k] if len(index.find(other).indices) == 1]
+        if found:
+            renamed.append(f"{name!r} as {found[0]!r}")
+            names[k] = found[0]
+        elif embedded[k] is not None:
+            known[k] = embedded[k]
+            n_embedded += 1
+    notes = []
+    if renamed:
+        subject = "1 picture is" if len(renamed) == 1 else f"{len(renamed):,} pictures are"
+        notes.append(f"{subject} found under another name, such as {renamed[0]}")
+    if n_embedded:
+        subject = "1 picture is" if n_embedded == 1 else f"{n_embedded:,} pictures are"
+        notes.append(f"{subject} read from the annotation files, which have them embedded")
+    return names, known, notes
 
 
 def _read_headers(files: list[Path | None]) -> tuple[list[Header | None], list[Problem]]:

@@ -22,7 +22,7 @@ def read_classes(
     """Return the 1-based labels of `rows` (0: no class), the sorted class ids, and the attributes if there are any."""
     attributes = None
     if layout.attributes:
-        attributes = table[layout.attributes].fill_null("").gather(rows).str.replace_all(",", " ").to_numpy()
+        attributes = _attributes(table[layout.attributes].fill_null("").gather(rows))
     if class_text is None:
         return np.ones(len(rows), np.int64), [1], attributes
     class_text = without_decimals(class_text)
@@ -38,6 +38,28 @@ def read_classes(
     label_of = {t: ids.index(int(t) if are_integers else t) + 1 for t in class_texts}
     labels = class_text.gather(rows).replace_strict(label_of, default=0, return_dtype=pl.Int64).to_numpy()
     return labels, ids or [1], attributes
+
+
+def _attributes(texts: pl.Series) -> np.ndarray:
+    """Return attributes separated by blanks: iMaterialist 2020 separates numbers by commas."""
+    are_numbers = texts.str.contains(r"^\s*\d+(\s*,\s*\d+)*\s*$")
+    return pl.select(pl.when(are_numbers).then(texts.str.replace_all(",", " ")).otherwise(texts)).to_series().to_numpy()
+
+
+def names_in_column(class_text: pl.Series, name_text: pl.Series, ids: list[Any]) -> dict[Any, str] | None:
+    """Return the name of each class id, by columns of class ids and of names. None if an id has several names.
+
+    An id without a name is its name.
+    """
+    class_text = without_decimals(class_text).str.replace(r"^(\d+)(_\d+)+$", "$1")
+    pairs = pl.DataFrame({"id": class_text, "name": name_text.fill_null("")})
+    pairs = pairs.filter(~pl.col("id").str.to_lowercase().is_in(NO_OBJECT) & (pl.col("name") != "")).unique()
+    if isinstance(ids[0], int):
+        pairs = pairs.with_columns(pl.col("id").str.replace(r"^0+(\d)", "$1")).unique()
+    if pairs["id"].is_duplicated().any():
+        return None
+    name_of_text = dict(pairs.iter_rows())
+    return {class_id: name_of_text.get(str(class_id), str(class_id)) for class_id in ids}
 
 
 def without_decimals(class_text: pl.Series) -> pl.Series:

@@ -16,6 +16,7 @@ HEADERS = {
     "rle": "encodedpixels rle rlemask maskrle mask segmentation annotation pixels encoding runs maskfile maskpath "
     "maskfilename maskname predicted prediction label labels",
     "class": "classid categoryid class category classname categoryname labelid labelname celltype label",
+    "class_name": "classname categoryname labelname",
     "attributes": "attributesids attributeids attributes",
     "height": "height imageheight imgheight h",
     "width": "width imagewidth imgwidth w",
@@ -35,6 +36,7 @@ class Columns:
     image: str
     rle: str
     class_: str | None
+    class_name: str | None
     attributes: str | None
     height: str | None
     width: str | None
@@ -45,6 +47,8 @@ class Columns:
         parts = [f"images from {self.image!r}{ending}", f"masks from {self.rle!r}"]
         if self.class_:
             parts.append(f"classes from {self.class_!r}")
+        if self.class_name:
+            parts.append(f"their names from {self.class_name!r}")
         if self.attributes:
             parts.append(f"attributes from {self.attributes!r}")
         has_sizes = self.height and self.width
@@ -86,7 +90,10 @@ def find_columns(table: pl.DataFrame, source: Path, column_of_role: dict[str, st
             f"{source}: no column with the {missing} was recognised among {', '.join(table.columns)}. "
             f"Name it with --column {'image' if image is None else 'rle'}=NAME"
         )
-    return Columns(image, rle, find("class"), find("attributes"), find("height"), find("width"), combined is not None)
+    class_ = find("class")
+    class_name = find("class_name") if class_ or combined else None
+    is_combined = combined is not None
+    return Columns(image, rle, class_, class_name, find("attributes"), find("height"), find("width"), is_combined)
 
 
 def _looks_like_runs(column: pl.Series) -> bool:

@@ -7,7 +7,9 @@ Each row is one instance (ImageId,EncodedPixels and often more). The class is in
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,26 +26,33 @@ from maskrcnn.data.formats.assemble import (
     find_pictures,
     other_exif,
 )
-from maskrcnn.data.formats.classes import find_class_names, read_classes
+from maskrcnn.data.formats.classes import find_class_names, names_in_column, read_classes
 from maskrcnn.data.formats.columns import NO_OBJECT, Columns, find_columns
 from maskrcnn.data.formats.mask_column import read_mask_column
 from maskrcnn.data.formats.mask_files import existing_files, name_files
 from maskrcnn.data.formats.mask_texts import find_cut_cells
 from maskrcnn.data.formats.separated import read_table
 from maskrcnn.data.formats.source import Source
+from maskrcnn.data.formats.traits import Trait
 from maskrcnn.data.pictures import find_folder
 from maskrcnn.data.problem import Kind, Problem
-from maskrcnn.data.table import Dataset
+from maskrcnn.data.table import UNNAMED_CLASS, Dataset
 from maskrcnn.files import atomic
-from maskrcnn.rle import RLE
 
 NAME = "a table of run-length masks"
-SUFFIXES = (".csv", ".tsv", ".txt", ".gz", ".zip")
+SUFFIXES = (".csv",)
+HOLDS = frozenset(Trait) - {Trait.SCORES, Trait.CROWD, Trait.DIVISION}
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".gz", ".zip")
+"""Suffixes of the tables that are read."""
+
+CHANGED_IDS = re.compile(r"\s.*|.*\s|0\d+|\d+[.,]0+|\d+(_\d+)+", re.DOTALL)
+"""Class ids that a table reads as others: with blanks around them, zeros before or behind, or attributes."""
 
 
 def recognizes(source: Source) -> bool:
     """Whether the suffix is that of a table, compressed or not."""
-    return source.path.is_file() and source.path.suffix.lower() in SUFFIXES
+    return source.path.is_file() and source.path.suffix.lower() in TABLE_SUFFIXES
 
 
 def read(source: Path, options: OpenOptions) -> Dataset:
@@ -107,13 +116,18 @@ def read(source: Path, options: OpenOptions) -> Dataset:
     warnings = [] if column.advice is None else [Problem(Kind.IN_PIECES, str(source), column.advice)]
     for row, fault in fault_of_cut_row.items():
         warnings.append(Problem(Kind.CUT, place(row), f"{layout.rle} of {names[row_image[row]]}: {fault}"))
+    names_of_ids = options.class_names
+    if names_of_ids is None and layout.class_name and class_text is not None:
+        names_of_ids = names_in_column(class_text, table[layout.class_name], class_ids)
+        if names_of_ids is None:
+            notes.append(f"{layout.class_name} has several names for one class, so ids name the classes")
     has_classes = layout.class_ is not None or layout.combined
     return build_dataset(
         source,
         pictures,
         Instances(row_image[rows], labels, column.masks, rows + 2, np.ones(len(rows), bool), attributes),
         class_ids,
-        find_class_names(class_ids, options.class_names, has_classes),
+        find_class_names(class_ids, names_of_ids, has_classes),
         options,
         notes=notes,
         warnings=warnings,
@@ -122,19 +136,43 @@ def read(source: Path, options: OpenOptions) -> Dataset:
     )
 
 
-def write(path: str | Path, rows: Sequence[tuple[str, RLE | None, Any]], with_class: bool) -> None:
-    """Write ImageId,EncodedPixels[,ClassId] with one row per (image, mask or None, class id).
+def write(data: Dataset, target: Path) -> None:
+    """Write ImageId,EncodedPixels,Height,Width and, where the data has them, ClassId, ClassName and AttributesIds.
 
-    Raise `RuntimeError`, and write nothing, if a mask changes when it is encoded and decoded.
+    A row without runs stands for an image without objects, and on the first image for a class without objects.
     """
-    lines: list[list[Any]] = [["ImageId", "EncodedPixels"] + ["ClassId"] * with_class]
-    for image, mask, class_id in rows:
-        text = "" if mask is None else mask.to_encoded_pixels()
-        if mask is not None and RLE.from_encoded_pixels(text, mask.hw) != mask:
-            raise RuntimeError(f"{path}: the mask of {image} changes when encoded and decoded; nothing was written")
-        lines.append([image, text] + ["" if mask is None else class_id] * with_class)
-    with atomic(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(lines)
+    ids = _written_ids(data)
+    has_classes = ids != [1] or data.class_names != [UNNAMED_CLASS]
+    has_names = has_classes and data.class_names != [str(i) for i in ids]
+    has_attributes = data.attributes is not None and any(data.attributes)
+    is_written = (True,) * 4 + (has_classes, has_names, has_attributes)
+    header = ("ImageId", "EncodedPixels", "Height", "Width", "ClassId", "ClassName", "AttributesIds")
+    with atomic(target) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        for row in chain([header], _rows(data, ids)):
+            writer.writerow([cell for cell, is_in in zip(row, is_written, strict=True) if is_in])
+
+
+def _written_ids(data: Dataset) -> list[Any]:
+    """Return the class ids of `data` if a table reads them as they are, else 1, 2, ..."""
+    texts = [str(i) for i in data.class_ids]
+    are_numbers = [text.isascii() and text.isdigit() for text in texts]
+    is_uniform = len(set(texts)) == len(texts) and (all(are_numbers) or not any(are_numbers))
+    if is_uniform and not any(text.lower() in NO_OBJECT or CHANGED_IDS.fullmatch(text) for text in texts):
+        return data.class_ids
+    return list(range(1, len(texts) + 1))
+
+
+def _rows(data: Dataset, ids: list[Any]) -> Iterator[tuple[Any, ...]]:
+    for i, name in enumerate(data.names):
+        for k, mask in enumerate(data.rles(i), data.instances(i).start):
+            label = data.labels[k] - 1
+            attributes = "" if data.attributes is None else data.attributes[k]
+            yield name, mask.to_encoded_pixels(), *data.hw(i), ids[label], data.class_names[label], attributes
+        if not data.counts[i]:
+            yield name, "", *data.hw(i), "", "", ""
+    for label in np.setdiff1d(np.arange(len(ids) if len(data) else 0), data.labels - 1):
+        yield data.names[0], "", *data.hw(0), ids[label], data.class_names[label], ""
 
 
 # ---- columns ------------------------------------------------------------------------------------------------------

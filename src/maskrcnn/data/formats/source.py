@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,10 +21,14 @@ Fields = dict[str, msgspec.Raw]
 
 
 class Source:
-    """A file or a folder. Raise `UserError` if there is none. `part` is the one part that is read, all if empty."""
+    """A file or a folder. Raise `UserError` if there is none.
 
-    def __init__(self, path: Path, part: str = "") -> None:
+    `columns` are those that the user named by their roles, and `part` is the one part that is read, all if empty.
+    """
+
+    def __init__(self, path: Path, columns: Mapping[str, str] | None = None, part: str = "") -> None:
         self.path, self.part = path, part
+        self.columns = dict(columns or {})
         if not path.exists():
             raise UserError(f"{path}: there is no such file or folder")
 
@@ -74,20 +78,25 @@ def decoded(content: bytes | msgspec.Raw, type_: Any, path: Path, where: str = "
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         fault = error
     try:
-        without_nan = json.dumps(json.loads(bytes(content), parse_constant=lambda name: None))
-        return msgspec.json.decode(without_nan, type=type_)
+        without_nan = json.loads(bytes(content), parse_constant=lambda name: None)
+        return msgspec.json.decode(msgspec.json.encode(without_nan), type=type_)
     except msgspec.ValidationError as error:
         fault = error
-    except (ValueError, RecursionError, TypeError):
+    except (ValueError, RecursionError, TypeError, OverflowError):
         pass
     raise UserError(f"{path}{where and ', '}{where} cannot be read: {fault or 'nested too deeply'}")
+
+
+def starts_with(raw: msgspec.Raw, start: bytes) -> bool:
+    """Whether JSON that is not decoded yet has this start. It is not copied: it may hold a whole data set."""
+    return bytes(memoryview(raw)[: len(start)]) == start
 
 
 def each(
     array: msgspec.Raw | list[msgspec.Raw], type_: type[Entry], path: Path, noun: str, problems: list[Problem]
 ) -> Iterator[tuple[int, Entry]]:
     """Yield the entries of a JSON array with their number, from 1. A malformed entry becomes a problem."""
-    entries = array if isinstance(array, list) else decoded(array, list[msgspec.Raw], path, f"the list of {noun}s")
+    entries = array if isinstance(array, list) else decoded(array, list[msgspec.Raw], path, f"{noun}s")
     for number, raw in enumerate(entries, 1):
         try:
             yield number, decoded(raw, type_, path, f"{noun} {number}")

@@ -1,0 +1,93 @@
+"""``maskrcnn convert``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from rich.progress import Progress
+
+from maskrcnn.cli import SOME_UNREADABLE
+from maskrcnn.cli.common import DataOptions, Json, print_json, say, talk
+
+if TYPE_CHECKING:
+    from maskrcnn.data.convert import Conversion
+    from maskrcnn.data.formats.traits import Trait
+
+
+def convert(
+    data: Path,
+    out: Path,
+    *,
+    to: str | None = None,
+    pictures: Literal["copy", "link", "none"] | None = None,
+    options: DataOptions | None = None,
+    json: Json = False,
+) -> int:
+    """Write a data set in another format, and say what that format cannot hold.
+
+    Exits with 0 if all images and annotations are written, as far as the format can hold them; with 3 if some were
+    skipped because they cannot be read; and with 1, writing nothing, for any other fault.
+
+    Parameters
+    ----------
+    data
+        Annotations in any format that can be read: a file or a folder.
+    out
+        File or folder to write, which must not exist.
+    to
+        Format to write. Default: by the suffix of OUT. A folder needs it.
+    pictures
+        Copy the pictures, link to them, or leave them where they are. Default: copy if the format has a place for them.
+        Beside a file, they go to images/.
+    json
+        Print what was written, and what was lost, as one JSON object.
+    """
+    from maskrcnn.data.convert import checked_format
+    from maskrcnn.data.convert import convert as write
+    from maskrcnn.data.problem import LOSSES
+
+    to = checked_format(out, to, pictures)
+    opened = (options or DataOptions()).open(data)
+    with Progress(console=talk, transient=True) as bar:
+        task = bar.add_task("writing annotations", total=None)
+
+        def set_done(n_done: int) -> None:
+            bar.update(task, description="writing pictures", total=len(opened), completed=n_done)
+
+        conversion = write(opened, out, to, pictures, on_picture=set_done)
+    if json:
+        print_json(
+            {
+                "source": str(data),
+                "target": str(out),
+                "format": conversion.format,
+                "images": conversion.n_images,
+                "instances": conversion.n_instances,
+                "pictures": conversion.pictures,
+                "lost": {trait.name.lower(): n for trait, n in conversion.lost.items()},
+            }
+        )
+    else:
+        _show(conversion)
+    if opened.reading.exif == "ignore":
+        say("masks fit the pictures as stored: read this data with --exif ignore, too")
+    return SOME_UNREADABLE if any(problem.kind in LOSSES for problem in opened.problems) else 0
+
+
+def _show(conversion: Conversion) -> None:
+    verb = {"copy": "copied", "link": "linked", "none": "left where they are"}[conversion.pictures]
+    say(
+        f"{conversion.target}: {conversion.n_images:,} images and {conversion.n_instances:,} instances, format "
+        f"{conversion.format}; pictures are {verb}"
+    )
+    if conversion.lost:
+        say(f"the format {conversion.format} cannot hold: " + ", ".join(map(_describe, conversion.lost.items())))
+
+
+def _describe(loss: tuple[Trait, int]) -> str:
+    from maskrcnn.data.formats.traits import OF_IMAGES
+
+    trait, n = loss
+    noun = "image" if trait in OF_IMAGES else "instance"
+    return f"{trait} ({n:,} {noun}{'s' if n != 1 else ''})"

@@ -1,0 +1,419 @@
+"""Ultralytics' YOLO segmentation: ``data.yaml``, folders of pictures, and a text file of polygons for each picture.
+
+data.yaml or a bare folder -> pictures of each part -> label files -> rows ``class x1 y1 x2 y2 ...`` in 0 .. 1 -> masks
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import yaml
+
+from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations, Instance
+from maskrcnn.data.formats.source import Source, read_bytes
+from maskrcnn.data.formats.traits import Trait
+from maskrcnn.data.formats.yolo_rows import Row, RowKinds, read_rows
+from maskrcnn.data.names import PathIndex, quoted, unquoted
+from maskrcnn.data.parts import first_part, part_named
+from maskrcnn.data.pictures import files_below, image_files
+from maskrcnn.data.problem import Kind, Problem
+from maskrcnn.data.table import Dataset
+from maskrcnn.errors import UserError
+from maskrcnn.files import write_text
+from maskrcnn.polygons import join_rings
+from maskrcnn.rle import RLE
+
+NAME = "YOLO segmentation (Ultralytics)"
+SUFFIXES = ()
+HOLDS = frozenset({Trait.HOLES, Trait.SEVERAL_PARTS, Trait.OVERLAPS, Trait.CLASSES, Trait.DIVISION, Trait.EMPTY_IMAGES})
+
+YAML = (".yaml", ".yml")
+PART_KEYS = ("train", "val", "validation", "test")
+OTHER_KEYS = {"path", "names", "nc", "kpt_shape", "flip_idx", "download", "roboflow", "channels"}
+CLASS_FILES = ("classes.txt", "obj.names", "_darknet.labels", "predefined_classes.txt")
+"""Files that list class names one a line, beside labels that have no data.yaml."""
+
+LABEL_FOLDERS = ("labels", "annotations")
+"""Names of the folder that takes the place of ``images``, in any case. Ultralytics has the first alone."""
+
+DECIMALS = 7
+"""Decimals of a written coordinate: they place a corner within 0.01 pixels on pictures of 200,000 pixels a side."""
+
+
+@dataclass
+class Layout:
+    """What a data set says about itself: pictures by part, class names or None, and the shape of its key points."""
+
+    root: Path
+    pictures: dict[str, list[Path | str]]
+    class_names: dict[Any, str] | None = None
+    keypoint_shape: tuple[int, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+
+def recognizes(source: Source) -> bool:
+    """Whether there is a data.yaml, or a folder of pictures with YOLO's label files, or Darknet's own layout."""
+    if source.path.is_file():
+        return source.path.suffix.lower() == ".data" or (_is_yaml(source.path) and _is_data(source.path))
+    if _data_files(source) or _darknet_file(source):
+        return True
+    return any(_has_rows(file) for picture in image_files(source.path) if (file := label_file(picture)))
+
+
+def read(source: Source) -> Annotations:
+    """Read a data.yaml, the folder that has it, or a bare folder of pictures and labels. Raise `UserError`."""
+    if darknet := _darknet_file(source):
+        raise UserError(
+            f"{darknet}: this is Darknet's layout of YOLO, which has boxes and no masks. Masks need labels of polygons "
+            "(YOLO segmentation), or another format"
+        )
+    layout = _read_yaml(_data_file(source)) if source.path.is_file() or _data_files(source) else _bare(source)
+    annotations = Annotations(source.path, NAME, [], layout.class_names, row_noun="row", notes=layout.notes)
+    rows_of: dict[int, list[Row]] = {}
+    n_without, known, names = 0, set[Path](), _names(layout)
+    for part, pictures in layout.pictures.items():
+        for picture in pictures:
+            if isinstance(picture, str):
+                annotations.images.append(AnnotatedImage(picture, part=part))
+                continue
+            file = label_file(picture)
+            image = AnnotatedImage(names[picture], file=picture, source=file, part=part)
+            if file is None:
+                n_without += 1
+            else:
+                known.add(file)
+                rows_of[len(annotations.images)] = read_rows(file, annotations.problems)
+            annotations.images.append(image)
+    if not annotations.images:
+        raise UserError(f"{source.path} is read as {NAME}, but there is no picture in its folders")
+    if not known:
+        raise UserError(_no_labels(source, annotations.images))
+    if n_without:
+        annotations.notes.append(
+            f"{source.path}: pictures without a label file ({n_without:,}) count as images without objects"
+        )
+    if strays := _stray_labels(known):
+        annotations.notes.append(f"{source.path}: label files without a picture ({len(strays):,}), such as {strays[0]}")
+    _add_instances(annotations, rows_of, layout.keypoint_shape)
+    return annotations
+
+
+def _add_instances(annotations: Annotations, rows_of: dict[int, list[Row]], keypoint_shape: tuple[int, ...]) -> None:
+    """Decide by all rows what they are, and add the polygons to their images. Raise `UserError` if there is none."""
+    kinds = RowKinds.of([row for rows in rows_of.values() for row in rows], keypoint_shape)
+    if fault := kinds.why_no_masks():
+        raise UserError(f"{annotations.source}: {fault}")
+    annotations.notes += [f"{annotations.source}: {note}" for note in kinds.notes()]
+    for i, rows in rows_of.items():
+        image = annotations.images[i]
+        for row in rows:
+            if kinds.is_left_out(row):
+                continue
+            if fault := kinds.fault(row):
+                place = f"{image.source}, row {row.number}"
+                annotations.problems.append(Problem(Kind.BAD_ROW, place, f"image {image.name}: {fault}"))
+                continue
+            points, score = kinds.polygon(row)
+            image.instances.append(Instance(row.label, partial(_draw, points), row.number, score=score))
+
+
+def _draw(points: np.ndarray, hw: tuple[int, int]) -> RLE:
+    """Draw the polygon of `points` (n, 2), fractions of width and height, by the even-odd rule."""
+    return RLE.from_polygons([(points * (hw[1], hw[0])).ravel()], hw)
+
+
+# ---- where pictures and labels are ------------------------------------------------------------------------------
+
+
+def label_file(picture: Path) -> Path | None:
+    """Return the label file of a picture: in ``labels`` for the last folder ``images`` of its path, else beside it."""
+    parts = picture.parts[:-1]
+    for k in range(len(parts) - 1, 0, -1):
+        if parts[k].casefold() == "images":
+            parent = Path(*parts[:k])
+            for folder in _label_folders(parent):
+                file = Path(folder, *parts[k + 1 :], picture.stem + ".txt")
+                if file.is_file():
+                    return file
+            break
+    file = picture.with_suffix(".txt")
+    return file if file.is_file() else None
+
+
+def _label_folders(parent: Path) -> list[Path]:
+    if (parent / "labels").is_dir():
+        return [parent / "labels"]
+    found = [path for path in parent.iterdir() if path.name.casefold() in LABEL_FOLDERS and path.is_dir()]
+    return sorted(found, key=lambda path: LABEL_FOLDERS.index(path.name.casefold()))
+
+
+def _stray_labels(known: set[Path]) -> list[Path]:
+    """Return the label files, in the folders of those known, that no picture has."""
+    folders = {file.parent for file in known}
+    found = {Path(entry.path) for folder in folders for entry in os.scandir(folder) if entry.name.endswith(".txt")}
+    return sorted(file for file in found - known if file.name not in CLASS_FILES and _has_rows(file))
+
+
+def _has_rows(file: Path) -> bool:
+    """Whether the first row of a label file is a class number and coordinates."""
+    with open(file, "rb") as opened:
+        words = opened.readline(2000).removeprefix(b"\xef\xbb\xbf").split()
+    try:
+        return len(words) >= 5 and float(words[0]).is_integer() and bool([float(word) for word in words[1:5]])
+    except (ValueError, OverflowError):
+        return False
+
+
+def _no_labels(source: Source, images: list[AnnotatedImage]) -> str:
+    """Say that no picture has a label file, and which kind of labels there may be instead."""
+    pictures = [image.file for image in images if image.file]
+    if not pictures:
+        return f"{source.path}: none of its {len(images):,} pictures was found, such as {images[0].name}"
+    message = f"{source.path}: none of its {len(pictures):,} pictures has a label file. "
+    if any((folder / "labelTxt").is_dir() for folder in {picture.parent.parent for picture in pictures}):
+        return message + "There are folders labelTxt, which hold rotated boxes (DOTA, YOLO OBB) and no masks"
+    expected = pictures[0].parent.parent / "labels" / f"{pictures[0].stem}.txt"
+    return message + f"That of {pictures[0]} belongs to {expected}"
+
+
+def _names(layout: Layout) -> dict[Path, str]:
+    """Return the name of each picture: its path without folders that say ``images`` or its part, if names differ so."""
+    whole, short = {}, {}
+    for part, pictures in layout.pictures.items():
+        for picture in pictures:
+            if isinstance(picture, Path):
+                place = (
+                    picture.relative_to(layout.root) if picture.is_relative_to(layout.root) else PurePath(picture.name)
+                )
+                folders = [folder for folder in place.parts[:-1] if folder.casefold() != "images"]
+                whole[picture] = "/".join((*folders, picture.name))
+                is_part = bool(folders) and part in (unquoted(folders[0]), part_named(folders[0]))
+                short[picture] = "/".join((*(folders[1:] if is_part else folders), picture.name))
+    return short if len(set(short.values())) == len(short) else whole
+
+
+# ---- data.yaml and bare folders ---------------------------------------------------------------------------------
+
+
+def _is_yaml(path: PurePath) -> bool:
+    return path.suffix.lower() in YAML
+
+
+def _is_data(file: Path) -> bool:
+    """Whether a YAML file has names of classes, or their number, and a part."""
+    try:
+        values = _load_yaml(file)
+    except UserError:
+        return False
+    return bool({"names", "nc"} & set(values)) and bool(set(PART_KEYS) & set(values))
+
+
+def _data_files(source: Source) -> list[Path]:
+    """Return the data.yaml, or files like it under other names, at the top of a folder."""
+    return [file for file in source.files if file.parent == source.path and _is_yaml(file) and _is_data(file)]
+
+
+def _data_file(source: Source) -> Path:
+    """Return the data.yaml. Raise `UserError` if several files could be it."""
+    if source.path.is_file():
+        return source.path
+    found = _data_files(source)
+    named = [file for file in found if file.stem.lower() == "data"] or found
+    if len(named) > 1:
+        raise UserError(f"{source.path} has several data sets: {', '.join(f.name for f in named)}. Give one of them")
+    return named[0]
+
+
+def _darknet_file(source: Source) -> Path | None:
+    """Return Darknet's ``obj.data``: lines such as "train = data/train.txt"."""
+    for file in source.having_suffix(".data"):
+        keys = {line.partition(b"=")[0].strip() for line in read_bytes(file).splitlines()}
+        if {b"train", b"names"} <= keys:
+            return file
+    return None
+
+
+def _load_yaml(file: Path) -> dict[str, Any]:
+    """Read a YAML file, every value as the text that stands there. Raise `UserError`."""
+    try:
+        values = yaml.load(read_bytes(file).decode(), Loader=yaml.BaseLoader)
+    except UnicodeDecodeError:
+        raise UserError(f"{file} is not UTF-8 text") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{file} is not valid YAML: {error}") from None
+    except RecursionError:
+        raise UserError(f"{file} is not usable YAML: it is nested too deeply") from None
+    return values if isinstance(values, dict) else {}
+
+
+def _read_yaml(file: Path) -> Layout:
+    """Read data.yaml and list the pictures of its parts. Raise `UserError`."""
+    values = _load_yaml(file)
+    root = _existing(values.get("path") or ".", [file.parent]) or file.parent
+    layout = Layout(root, {}, _class_names(file, values), _keypoint_shape(values))
+    if (n := values.get("nc")) is not None and layout.class_names and n != str(len(layout.class_names)):
+        layout.notes.append(f"{file}: nc is {n}, but there are {len(layout.class_names)} names; the names count")
+    is_undivided = values.get("train") == values.get("val") and not _is_named_after_part(values.get("train"))
+    if is_undivided and "train" in values:
+        layout.notes.append(f"{file}: train and val are the same pictures, so the data set is not divided")
+    seen: set[Path | str] = set()
+    for key, entries in sorted(_parts(values).items(), key=lambda item: not _is_named_after_part(item[1], item[0])):
+        if key == "val" and is_undivided:
+            continue
+        listed: list[Path | str] = []
+        for entry in filter(None, entries):
+            place = _existing(entry, [root, file.parent])
+            if place is not None:
+                listed += _listed(place, root) if place.is_file() else image_files(place)
+            elif key in PART_KEYS:
+                layout.notes.append(f"{file}: {key} is {entry}, which is not there and is left out")
+        new = [picture for picture in listed if picture not in seen]
+        if len(new) < len(listed):
+            n = len(listed) - len(new)
+            layout.notes.append(f"{file}: pictures of {key} that another part has too ({n:,}) stay in that one")
+        seen.update(new)
+        if new:
+            layout.pictures["" if is_undivided and key == "train" else part_named(key) or key] = new
+    if not layout.pictures:
+        raise UserError(f"{file}: none of its folders of pictures is there. They are looked for in {root}")
+    return layout
+
+
+def _parts(values: dict[str, Any]) -> dict[str, list[str]]:
+    """Return the folders and lists of pictures of each part. Other keys with a text may be parts of another name."""
+    parts = {key: value if isinstance(value, list) else [value] for key, value in values.items()}
+    return {
+        key: entries
+        for key, entries in parts.items()
+        if key not in OTHER_KEYS and all(isinstance(entry, str) for entry in entries)
+    }
+
+
+def _is_named_after_part(value: Any, part: str = "") -> bool:
+    """Whether some folder of `value` has the name of `part`, or of any part."""
+    entries = value if isinstance(value, list) else [value]
+    words = [word for entry in entries if isinstance(entry, str) for word in PurePath(entry).parts]
+    return any(part_named(word) == (part_named(part) or part_named(word)) != "" or word == part for word in words)
+
+
+def _existing(entry: str, folders: list[Path]) -> Path | None:
+    """Return the file or folder that `entry` means in one of `folders`; if there is none, what its last parts mean.
+
+    Roboflow writes ``../train/images`` for ``train/images``, and files made elsewhere have absolute paths.
+    """
+    parts = [part for part in PurePath(entry.replace("\\", "/")).parts if part not in ("..", "/")]
+    for candidate in (entry, *("/".join(parts[k:]) for k in range(len(parts)))):
+        for folder in folders:
+            if (folder / candidate).exists():
+                return Path(os.path.normpath(folder / candidate))
+    return None
+
+
+def _listed(file: Path, root: Path) -> list[Path | str]:
+    """Return the pictures that a text file lists, one a line. A text stands for a picture that is not below `root`."""
+    if file.suffix.lower() != ".txt":
+        return []
+    found = image_files(root)
+    index = PathIndex([picture.relative_to(root).as_posix() for picture in found])
+    lines = read_bytes(file).decode("utf-8", "replace").splitlines()
+    pictures: list[Path | str] = []
+    for line in filter(None, map(str.strip, lines)):
+        matches = index.find(line).indices
+        pictures.append(found[matches[0]] if len(matches) == 1 else line)
+    return pictures
+
+
+def _class_names(file: Path, values: dict[str, Any]) -> dict[Any, str] | None:
+    """Return the names of the classes by their number. Raise `UserError` if they are neither a list nor numbered."""
+    names = values.get("names")
+    n = values.get("nc", "")
+    if names is None or names == "":
+        return {i: str(i) for i in range(int(n))} if isinstance(n, str) and n.isdigit() and len(n) < 6 else None
+    numbered = dict(enumerate(names)) if isinstance(names, list) else names
+    try:
+        by_number = {int(number): name for number, name in numbered.items()}
+    except (AttributeError, TypeError, ValueError):
+        by_number = {}
+    if not by_number or not all(isinstance(name, str) for name in by_number.values()):
+        raise UserError(f"{file}: names must be a list of texts, or texts by class number such as 0: cat")
+    return dict(sorted(by_number.items()))
+
+
+def _keypoint_shape(values: dict[str, Any]) -> tuple[int, ...]:
+    shape = values.get("kpt_shape")
+    return tuple(int(n) for n in shape if isinstance(n, str) and n.isdigit()) if isinstance(shape, list) else ()
+
+
+def _bare(source: Source) -> Layout:
+    """List the pictures of a folder without data.yaml. Folders such as ``train`` are the parts."""
+    layout = Layout(source.path, {})
+    for picture in image_files(source.path):
+        part = first_part(picture.relative_to(source.path).parts[:-1])
+        layout.pictures.setdefault(part, []).append(picture)
+    files = [file for file in files_below(source.path) if file.name in CLASS_FILES]
+    if files:
+        lines = read_bytes(min(files, key=lambda file: len(file.parts))).decode("utf-8", "replace").splitlines()
+        names = [line.strip() for line in lines]
+        layout.class_names = dict(enumerate(names[: len(names) - names[::-1].index(next(filter(None, names[::-1])))]))
+    else:
+        layout.notes.append(f"{source.path}: there is no data.yaml or classes.txt; classes have numbers and no names")
+    return layout
+
+
+# ---- writing ----------------------------------------------------------------------------------------------------
+
+
+def picture_path(data: Dataset, i: int) -> PurePath:
+    """Return the place of picture i in the folder that `write` makes."""
+    return PurePath("images", part_folder(data, i), _place(data, i))
+
+
+def _place(data: Dataset, i: int) -> PurePath:
+    """Return the place of picture i in the folder of its part. A further folder ``images`` would move its labels."""
+    place = data.places[i]
+    return PurePath(*(f"{p}_" if p.casefold() == "images" else p for p in place.parts[:-1]), place.name)
+
+
+def part_folder(data: Dataset, i: int) -> str:
+    """Return the folder of the part of image i, "" if the data set has no parts."""
+    return quoted(_part_key(data, i)) if data.parts and any(data.parts) else ""
+
+
+def _part_key(data: Dataset, i: int) -> str:
+    """Return the key of the part of image i in data.yaml: "train" for one without a part."""
+    part = (data.parts[i] if data.parts else "") or "train"
+    return f"{part}_" if part in OTHER_KEYS else part
+
+
+def write(data: Dataset, target: Path) -> None:
+    """Write data.yaml and a label file for each image; pictures belong to `picture_path`."""
+    folder_of = {_part_key(data, i): part_folder(data, i) for i in range(len(data))}
+    first = "train" if "train" in folder_of else next(iter(folder_of))
+    # Ultralytics demands train and val, and reads no other part but test.
+    folders = {"train": folder_of[first], "val": folder_of[first]} | folder_of
+    document = {
+        **{key: f"images/{folder}".rstrip("/") for key, folder in folders.items()},
+        "names": dict(enumerate(data.class_names)),
+    }
+    write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), target / "data.yaml")
+    for i in range(len(data)):
+        place = target / "labels" / part_folder(data, i) / _place(data, i).with_suffix(".txt")
+        write_text("".join(f"{row}\n" for row in _rows(data, i)), place)
+
+
+def _rows(data: Dataset, i: int) -> Iterator[str]:
+    """Yield the row of each mask of image i. Bridges of no width join its rings into one polygon."""
+    h, w = data.hw(i)
+    for label, mask in zip(data.labels[data.instances(i)].tolist(), data.rles(i), strict=True):
+        rings = [ring for part in mask.to_polygons() for ring in (part.outer, *part.holes)]
+        points = join_rings(rings)
+        if len(points) == 4:  # the closing point tells the outline of a rectangular mask from a rotated box
+            points = np.concatenate([points, points[:1]])
+        fractions = (points / (w, h)).ravel().tolist()
+        yield " ".join([str(label - 1), *(f"{v:.{DECIMALS}f}".rstrip("0").rstrip(".") for v in fractions)])
