@@ -67,7 +67,7 @@ def test_the_suffix_says_the_format(tmp_path, sample, suffix):
 @pytest.mark.parametrize(
     ("name", "format", "fault"),
     [
-        ("out", None, r"name the format to write with --to: csv, coco.*By suffix, \.csv is csv"),
+        ("out", None, r"name the format to write with --to: .*csv, coco.*By suffix, \.csv is csv"),
         ("out.xyz", None, "name the format"),
         ("out.txt", "csv", r"is a file that ends in \.csv"),
         ("out.json", "label-images", "is a folder; choose a name without .json"),

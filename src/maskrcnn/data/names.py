@@ -110,6 +110,11 @@ def quoted(name: str) -> str:
     return f"{hidden[:-1]}%{ord(hidden[-1]):02X}" if hidden[-1:] in (".", " ") else hidden
 
 
+def unquoted(folder: str) -> str:
+    """Return the name that `quoted` turned into that of a folder."""
+    return unquote(folder)
+
+
 def _without_suffix(parts: Parts) -> Parts:
     return (*parts[:-1], *(without_suffix(name) for name in parts[-1:]))
 

@@ -20,11 +20,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote
 
 from maskrcnn.data.formats.annotations import AnnotatedImage
 from maskrcnn.data.formats.source import Source
-from maskrcnn.data.names import quoted
+from maskrcnn.data.names import quoted, unquoted
 from maskrcnn.data.pictures import is_picture
 from maskrcnn.data.table import Dataset
 
@@ -56,7 +55,7 @@ def escaped(folder: str) -> str:
 def name_of(folder: str) -> str:
     """Return the class or the part that a folder is of."""
     is_escaped = folder.endswith(ESCAPE) and FOLDER_KIND.fullmatch(folder[:-1])
-    return unquote(folder[:-1] if is_escaped else folder)
+    return unquoted(folder[:-1] if is_escaped else folder)
 
 
 @dataclass(frozen=True, slots=True)
