@@ -127,6 +127,16 @@ def test_parts_within_holes_within_parts():
     assert parts[0].outer.dtype == np.int64
 
 
+def test_a_hole_belongs_to_the_part_around_it():
+    """The lower part begins between the first column of the upper one and that of the upper one's hole."""
+    mask = np.zeros((12, 8), bool)
+    mask[0:5, 0:6], mask[2, 3] = True, False
+    mask[7:12, 1:7], mask[9, 4] = True, False
+    upper, lower = RLE.from_mask(mask).to_polygons()
+    assert upper.holes[0].min(0).tolist() == [3, 2]
+    assert lower.holes[0].min(0).tolist() == [4, 9]
+
+
 def test_an_empty_mask_has_no_outline():
     assert RLE.empty((5, 5)).to_polygons() == []
     with pytest.raises(RLEError, match="at least one point"):

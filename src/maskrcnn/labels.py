@@ -23,7 +23,7 @@ def label_masks(labels: np.ndarray, background: int | None = 0) -> tuple[np.ndar
             f"a label picture is a (height, width) array of integers of up to 32 bits, not {labels.shape} of "
             f"{labels.dtype}"
         )
-    native = np.require(labels, labels.dtype.newbyteorder("="), "CW")
+    native = np.require(labels, labels.dtype.newbyteorder("="), ["C", "W"])
     runs, label_of_run = kernel.runs_of_labels(native, NO_LABEL if background is None else background)
     order = np.argsort(label_of_run, kind="stable")
     values, counts = np.unique(label_of_run, return_counts=True)

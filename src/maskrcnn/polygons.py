@@ -36,8 +36,8 @@ def rasterize_polygons(
     overflow, at coordinates of more than 429 million pixels: here such polygons are cut off like any other.
     """
     # Kernels are compiled for writable arrays in C order alone.
-    points = np.require(points, np.float64, "CW")
-    polygon_offsets, mask_offsets = (np.require(o, np.int64, "CW") for o in (polygon_offsets, mask_offsets))
+    points = np.require(points, np.float64, ["C", "W"])
+    polygon_offsets, mask_offsets = (np.require(o, np.int64, ["C", "W"]) for o in (polygon_offsets, mask_offsets))
     sizes = np.empty((len(mask_offsets) - 1, 2), np.int64)
     sizes[:] = hw
     run_offsets, problems = kernel.plan_runs(points, polygon_offsets, mask_offsets, sizes)
@@ -110,15 +110,16 @@ def trace_parts(runs: np.ndarray, height: int) -> list[Part]:
 def join_rings(rings: Sequence[np.ndarray]) -> np.ndarray:
     """Join rings (n, 2), outer rings and holes alike, into one polygon for formats that allow one polygon an object.
 
-    A bridge of no width connects each ring's first point with a near point of the rings before it. The polygon
-    walks every bridge there and back, which cancels under the even-odd rule: COCO's tools and `rasterize_polygons` give
-    the mask of the rings. Programs that also draw the outline, such as ``cv2.fillPoly``, draw the bridges too, a pixel
-    wide.
+    A bridge of no width connects each ring's first point with a near point of the rings before it. The polygon walks
+    every bridge there and back, which cancels under the even-odd rule: COCO's tools and `rasterize_polygons` give the
+    mask of the rings. Programs that also draw the outline, such as ``cv2.fillPoly``, draw the bridges too.
+    Points keep their type. Raise `RLEError` without rings and for a ring without points.
     """
-    lengths = [len(ring) for ring in rings]
-    if not rings or min(lengths) == 0:
+    float_rings = [ring_points(ring, f"ring {i + 1}") for i, ring in enumerate(rings)]
+    lengths = [len(ring) for ring in float_rings]
+    if min(lengths, default=0) == 0:
         raise RLEError("only rings of at least one point can be joined into a polygon")
+    points = np.concatenate(float_rings)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    points = np.concatenate([ring_points(ring, f"ring {i + 1}") for i, ring in enumerate(rings)])
     order = outlines.order_of_bridged_points(points, offsets, np.lexsort(points.T[::-1]))
-    return np.concatenate(list(rings))[order]
+    return np.concatenate([np.reshape(ring, (-1, 2)) for ring in rings])[order]

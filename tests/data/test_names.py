@@ -73,7 +73,9 @@ def test_a_near_file_is_found_and_said(tmp_path, case):
 
 
 def test_an_exact_name_gets_its_file_before_a_near_one(tmp_path):
-    with pytest.raises(UserError, match=r"row 2: image 'IMG\.png' is the file img\.png, which 'img\.png' names too .*row 3"):
+    with pytest.raises(
+        UserError, match=r"row 2: image 'IMG\.png' is the file img\.png, which 'img\.png' names too .*row 3"
+    ):
         open_with(tmp_path, ["img.png"], ["IMG.png", "img.png"])
 
 
