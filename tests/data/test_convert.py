@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +14,11 @@ from PIL import Image
 
 from maskrcnn import UserError, open_dataset
 from maskrcnn.cli import SOME_UNREADABLE, main
-from maskrcnn.data.convert import FORMAT_OF_SUFFIX, convert
-from maskrcnn.data.formats import MODULES, encoded_pixels
+from maskrcnn.data.convert import FORMAT_OF_SUFFIX, convert, written_formats
+from maskrcnn.data.formats import MODULES, encoded_pixels, format_module
 from samples import write_sample
+
+FOLDER_FORMATS = [name for name in written_formats() if not format_module(name).SUFFIXES]
 
 
 @pytest.fixture
@@ -34,6 +37,26 @@ def left_in(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.parametrize("format", FOLDER_FORMATS)
+def test_folders_and_classes_may_have_the_names_that_formats_use(tmp_path, format):
+    """The words that layouts use for folders and files name pictures, classes and parts here."""
+    data = write_sample(tmp_path / "sample")
+    names = ["images/train/a.png", "labels/a.png", "images/a_mask.png", "images/a.png", "train_masks/images/a.jpg"]
+    files = [tmp_path / "in" / name for name in names]
+    for file, source in zip(files, data.files, strict=True):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        source.rename(file)
+    data = replace(data, names=names, files=files, parts=None, class_names=["mask", "Images", ".hidden/50 %?"])
+    again = open_dataset(convert(data, tmp_path / "out", format).target)
+    found = {file.read_bytes(): i for i, file in enumerate(again.files)}
+    for i, file in enumerate(files):
+        k = found[file.read_bytes()]
+        if format in ("label-images", "mask-folders"):
+            assert Path(again.names[k]).parent == Path(names[i]).parent
+        assert (again.counts[k] > 0) == (data.counts[i] > 0)
+    assert sorted(again.class_names) == sorted(data.class_names)
+
+
 @pytest.mark.parametrize("suffix", FORMAT_OF_SUFFIX)
 def test_the_suffix_says_the_format(tmp_path, sample, suffix):
     if FORMAT_OF_SUFFIX[suffix] not in MODULES:
@@ -44,7 +67,7 @@ def test_the_suffix_says_the_format(tmp_path, sample, suffix):
 @pytest.mark.parametrize(
     ("name", "format", "fault"),
     [
-        ("out", None, r"name the format to write with --to: csv, coco.*By suffix, \.csv is csv"),
+        ("out", None, r"name the format to write with --to: .*csv, coco.*By suffix, \.csv is csv"),
         ("out.xyz", None, "name the format"),
         ("out.txt", "csv", r"is a file that ends in \.csv"),
         ("out.json", "label-images", "is a folder; choose a name without .json"),

@@ -115,7 +115,7 @@ FOLDER_CHARACTERS = " !#$&'()+,;=@[]^`{}~"
 
 
 def quoted(name: str) -> str:
-    """Return a name as that of a folder, with percent signs for what some file systems forbid or hide there."""
+    """Return a name as that of a folder. What some file systems forbid or hide there is percent-encoded, as in URLs."""
     text = "".join(c if c.isalnum() else quote(c, safe=FOLDER_CHARACTERS) for c in unicodedata.normalize("NFC", name))
     hidden = f"%{ord(text[0]):02X}{text[1:]}" if text[:1] in (".", " ") else text
     return f"{hidden[:-1]}%{ord(hidden[-1]):02X}" if hidden[-1:] in (".", " ") else hidden

@@ -30,7 +30,7 @@ def part_named(word: str) -> str:
 
 
 def first_part(words: Iterable[str]) -> str:
-    """Return the part that the first word which names one means, or ""."""
+    """Return the part that the first word which means one means, or ""."""
     return next((part for word in words if (part := part_named(word))), "")
 
 

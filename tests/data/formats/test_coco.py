@@ -186,13 +186,12 @@ def test_annotations_without_a_mask_are_counted(tmp_path, nothing):
         file.write_text(text)
     data, said = opened(file)
     assert data.n_instances == 1
-    assert "1 annotations have a box and no mask; they are left out" in said
-    assert "1 annotations have neither mask nor box; they are left out" in said
+    assert "what has no mask is left out: boxes (1), annotations without a mask or a box (1)" in said
 
 
 def test_data_of_boxes_alone_is_refused(tmp_path):
     file = one_file(tmp_path, [annotation(1, 1, []), annotation(2, 2, None)])
-    with pytest.raises(UserError, match="no annotation has a mask: 2 have a box and no mask"):
+    with pytest.raises(UserError, match=r"has no masks: all it has is boxes \(2\)"):
         opened(file)
 
 
@@ -586,7 +585,7 @@ def test_samples_of_another_program(shared):
         assert (data.class_ids, data.class_names) == ([1, 2, 4], ["a", "b", "c"])
         assert data.masks.areas.tolist() == [2, 20]
         assert data.crowd.tolist() == [False, True]
-        assert "1 annotations have a box and no mask" in said
+        assert "what has no mask is left out: boxes (1)" in said
     for name in ("coco_captions", "coco_labels"):
         with pytest.raises(UserError, match="no file has masks of objects"):
             opened(folder / name)

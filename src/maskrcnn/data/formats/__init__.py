@@ -106,7 +106,7 @@ def open_dataset(
     "attributes": ..., "height": ..., "width": ...}``. `order`, `origin` (number of the first pixel) and `relative`
     (each start is an offset from the end of the previous run) describe the runs.
     """
-    opened = Source(Path(source), part or "", columns)
+    opened = Source(Path(source), columns, part or "")
     options = OpenOptions(
         images=Path(images) if images is not None else None,
         columns=dict(columns or {}),

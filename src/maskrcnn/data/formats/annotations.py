@@ -65,9 +65,9 @@ class AnnotatedImage:
     """One image: its name in the source and its objects.
 
     `hw` is the (height, width) that the source states, `file` the picture where the format itself says which, `source`
-    the annotation file of this image where each has its own, and `part` that of the source's own division. `absent` and
-    `incomplete` are classes, as in `Federated`. Where no picture has the name, the first of `other_names` that one has
-    counts, and then the picture `embedded` in that file.
+    the annotation file of this image where each has its own, and `part` that of the source's own division. Where no
+    picture has the name, the first of `other_names` that one has counts, and then the picture `embedded` in that file.
+    `absent` and `incomplete` are classes, as in `Federated`.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Annotations:
     `class_names` maps class ids to names in the order of the source; None means that the ids are the names. `left_out`
     counts what has no mask, such as "boxes", and `n_joined` how many shapes are further parts of an object. `notes` say
     what else the reader decided, `problems` what it could not read, and `warnings` what makes the data as a whole
-    implausible. `mask_files` are pictures that are masks. `folder_hint` is how the folder of the pictures may be
+    implausible. `mask_files` are pictures that are masks, and `folder_hint` is how the folder of the pictures may be
     called. `frequencies` are LVIS's groups of classes by class id, and `attribute_names` the meanings of attributes.
     """
 
@@ -216,8 +216,8 @@ def _federated(annotations: Annotations, class_ids: list[Any], n_unlisted: int) 
 def _find_root(source: Path, images: Sequence[AnnotatedImage], folder_hint: str) -> Path:
     """Return the folder near `source` that has most pictures of `images`. Raise `UserError` if none has pictures.
 
-    A picture counts once: folders of train and val may have files of the same names. `folder_hint` is how the folder
-    may be called.
+    `folder_hint` is how it may be called. A picture counts once: folders of train and val may have files of the same
+    names.
     """
     parent = source if source.is_dir() else source.parent
     if source.is_dir() and all((source / image.name).is_file() for image in images):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from maskrcnn.data.names import quoted
+from maskrcnn.data.formats.mask_layout import folder_of
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError
 from maskrcnn.files import read_json, write_text
@@ -22,7 +22,7 @@ def class_folders(data: Dataset) -> list[str] | None:
     if len(names) == 1:
         return None
     differ = all(names) and len({name.casefold() for name in names}) == len(names)
-    return [quoted(name) for name in (names if differ else map(str, data.class_ids))]
+    return [folder_of(name) for name in (names if differ else map(str, data.class_ids))]
 
 
 def write_class_file(data: Dataset, folder: Path) -> None:

@@ -63,8 +63,8 @@ def read(source: Source) -> Annotations:
 class _Reader:
     """Adds files to `annotations`. Its keys of images and categories are `id_text`.
 
-    `file_of_name` are the files by the pictures that they list. `n_maskless` counts the annotations without a mask by
-    what they have, `n_extras` those with something that is not read beside their mask.
+    `file_of_name` are the files by the pictures that they list. `n_extras` counts the annotations with something that
+    is not read beside their mask.
     """
 
     source: Source
@@ -73,7 +73,6 @@ class _Reader:
     categories: dict[str, Category] = field(default_factory=dict)
     attribute_names: dict[str, str] = field(default_factory=dict)
     file_of_name: dict[str, Path] = field(default_factory=dict)
-    n_maskless: Counter[str] = field(default_factory=Counter)
     n_extras: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
@@ -99,17 +98,9 @@ class _Reader:
             self._note(f"{file.file}: {n_repeated:,} annotations have the id of an earlier one; all are kept")
 
     def finished(self) -> Annotations:
-        """Return the annotations with their classes and notes. Raise `UserError` if annotations have no mask at all."""
+        """Return the annotations with their classes and notes."""
         annotations = self.annotations
         instances = [instance for image in annotations.images for instance in image.instances]
-        if not instances and self.n_maskless:
-            counts = ", ".join(f"{n:,} have {what}" for what, n in self.n_maskless.items())
-            raise UserError(
-                f"{self.source.path} is COCO's, but no annotation has a mask: {counts}. Mask R-CNN learns from masks, "
-                'which are polygons or runs under "segmentation"'
-            )
-        for what, n in self.n_maskless.items():
-            self._note(f"{self.source.path}: {n:,} annotations have {what}; they are left out")
         for what, n in (+self.n_extras).items():
             self._note(f"{self.source.path}: {n:,} annotations have {what}; of these, the masks alone are read")
         self._leave_out_common_parent({instance.label for instance in instances})
@@ -207,7 +198,7 @@ class _Reader:
             return
         if not has_mask(entry.segmentation):
             has_box = bytes(entry.bbox) not in NOTHING
-            self.n_maskless["a box and no mask" if has_box else "neither mask nor box"] += 1
+            self.annotations.left_out["boxes" if has_box else "annotations without a mask or a box"] += 1
             return
         for key in ("keypoints", "attributes"):
             self.n_extras[key] += bytes(getattr(entry, key)) not in NOTHING

@@ -45,6 +45,9 @@ NAME = "a table of run-length masks"
 SUFFIXES = (".csv",)
 HOLDS = frozenset(Trait) - {Trait.SCORES, Trait.CROWD, Trait.DIVISION}
 
+MASK_FOLDER = "masks"
+"""Folder beside a table in which mask files are sought by their names alone, as Open Images' table has them."""
+
 CHANGED_IDS = re.compile(r"\s.*|.*\s|0\d+|\d+[.,]0+|\d+(_\d+)+", re.DOTALL)
 """Class ids that a table reads as others: with blanks around them, zeros before or behind, or attributes."""
 
@@ -70,7 +73,7 @@ def read(source: Path, options: OpenOptions) -> Dataset:
     first_rows = np.unique(row_image, return_index=True)[1]
     texts = table[layout.rle].fill_null("").str.strip_chars()
     is_object = (~texts.str.to_lowercase().is_in(NO_OBJECT)).to_numpy()
-    mask_folders = (source.parent, folder)
+    mask_folders = (source.parent, folder, *filter(Path.is_dir, [source.parent / MASK_FOLDER]))
     objects = texts.filter(pl.Series(is_object))
     are_files = name_files(objects)
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from maskrcnn.data.formats.annotations import Annotations, Instance
 from maskrcnn.data.formats.class_file import class_folders, find_classes, read_class_file, write_class_file
-from maskrcnn.data.formats.mask_layout import MaskLayout, find_mask_files, place_in_part, set_parts
+from maskrcnn.data.formats.mask_layout import MaskLayout, find_mask_files, name_of, place_in_part, set_parts
 from maskrcnn.data.formats.source import Source
 from maskrcnn.data.formats.traits import Trait
 from maskrcnn.data.images import LOSSY, read_each, read_header, read_labels, read_mask
@@ -123,7 +123,10 @@ def read(source: Source) -> Annotations:
             annotations.images.append(image)
     set_parts(
         annotations.images,
-        {picture.file: first_part(picture.folders) or "/".join(picture.above) for picture in layout.pictures},
+        {
+            picture.file: first_part(picture.folders) or "/".join(map(name_of, picture.above))
+            for picture in layout.pictures
+        },
     )
     labels_of_all = [labels for labels in decoded.values() if not isinstance(labels, ImageError)]
     annotations.warnings += _warn_of_classes(source.path, labels_of_all)

@@ -36,7 +36,26 @@ MASK_STEM = re.compile(rf"(?P<name>.+?)[_ .-](?:{MASK_WORDS})(?:[_ .-]?(?P<numbe
 NUMBERED_STEM = re.compile(r"(?P<name>.+)[_ .-]\d+")
 PICTURE_STEM = re.compile(rf"(?P<name>.+)[_ .-](?:{PICTURE_WORDS})", re.IGNORECASE)
 
+ESCAPE = "~"
+"""Ends the name of a folder that would else be one for pictures or for masks."""
+
 Key = tuple[str, ...]
+
+
+def folder_of(name: str) -> str:
+    """Return the folder of a class or a part, which `name_of` turns back."""
+    return escaped(quoted(name))
+
+
+def escaped(folder: str) -> str:
+    """Return the name of a folder, or one like it that is not for pictures or for masks."""
+    return folder + ESCAPE if FOLDER_KIND.fullmatch(folder) else folder
+
+
+def name_of(folder: str) -> str:
+    """Return the class or the part that a folder is of."""
+    is_escaped = folder.endswith(ESCAPE) and FOLDER_KIND.fullmatch(folder[:-1])
+    return unquoted(folder[:-1] if is_escaped else folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +82,7 @@ class PlacedFile:
     def name(self) -> str:
         """Name of a picture: its path without the folder for pictures, or that has its name."""
         folders = self.above[:-1] if self.has_own_folder else self.folders
-        return "/".join((*folders, self.file.name))
+        return "/".join((*map(name_of, folders), self.file.name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +143,9 @@ def find_mask_files(source: Source) -> MaskLayout:
             placed, is_mask = _placed(file, source.path)
             (masks if is_mask else pictures).append(placed)
     index = _Index(pictures)
-    beside = {}  # outside of folders for masks, a name alone can make a mask, if there is the picture
+    beside = {}  # a name alone can make a mask, outside of folders for masks or beside them
     for picture in pictures:
-        match = MASK_STEM.fullmatch(picture.stem)
+        match = MASK_STEM.fullmatch(picture.stem) if not masks or picture.folder is None else None
         if match and (found := index.named(picture.folders, match["name"])) and found.file != picture.file:
             beside[picture.file] = MaskFile(picture.file, found, found.name, "", match["number"] is not None)
     found_masks = [_find(mask, index) for mask in masks] + list(beside.values())
@@ -161,8 +180,9 @@ def set_parts(images: list[AnnotatedImage], part_of_file: Mapping[Path, str]) ->
 def place_in_part(data: Dataset, i: int) -> tuple[PurePosixPath, PurePosixPath]:
     """Return the folder of the part of image i, "." without one, and the place of its picture below that folder."""
     place = data.places[i]
-    part = PurePosixPath(*(quoted(word) for word in (data.parts[i] if data.parts else "").split("/") if word))
-    return part, place.relative_to(part) if place.is_relative_to(part) else place
+    part = PurePosixPath(*(folder_of(word) for word in (data.parts[i] if data.parts else "").split("/") if word))
+    place = place.relative_to(part) if place.is_relative_to(part) else place
+    return part, PurePosixPath(*map(escaped, place.parts[:-1]), place.name)
 
 
 class _Index:
@@ -194,7 +214,7 @@ def _find(mask: PlacedFile, index: _Index) -> MaskFile:
     match, numbered = MASK_STEM.fullmatch(mask.stem), NUMBERED_STEM.fullmatch(mask.stem)
     stem = match["name"] if match and match["number"] is None else None
     object_stem = match["name"] if match and match["number"] is not None else numbered and numbered["name"]
-    class_folder = unquoted(mask.below[0]) if mask.below else ""
+    class_folder = name_of(mask.below[0]) if mask.below else ""
     places = [(mask.folders, "")]
     if mask.below:
         places.append((mask.above + mask.below[1:], class_folder))
@@ -220,8 +240,8 @@ def _folders_of_picture(mask: PlacedFile) -> Iterator[tuple[Key, str, str]]:
     *outer, last = mask.below or ("",)
     yield (*mask.above, *outer), last, ""
     if outer:
-        yield (*mask.above, *outer[:-1]), outer[-1], unquoted(last)  # masks/a/cell/0.png
-        yield (*mask.above, *outer[1:]), last, unquoted(outer[0])  # masks/cell/a/0.png
+        yield (*mask.above, *outer[:-1]), outer[-1], name_of(last)  # masks/a/cell/0.png
+        yield (*mask.above, *outer[1:]), last, name_of(outer[0])  # masks/cell/a/0.png
 
 
 def _folded(key: Key) -> Key:

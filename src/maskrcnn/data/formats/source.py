@@ -23,10 +23,10 @@ Fields = dict[str, msgspec.Raw]
 class Source:
     """A file or a folder. Raise `UserError` if there is none.
 
-    `part` is the one part that is read, all if empty, and `columns` are those that the user named, by their roles.
+    `columns` are those that the user named by their roles, and `part` is the one part that is read, all if empty.
     """
 
-    def __init__(self, path: Path, part: str = "", columns: Mapping[str, str] | None = None) -> None:
+    def __init__(self, path: Path, columns: Mapping[str, str] | None = None, part: str = "") -> None:
         self.path, self.part = path, part
         self.columns = dict(columns or {})
         if not path.exists():
