@@ -25,6 +25,7 @@ from maskrcnn.data.formats.annotations import to_dataset
 from maskrcnn.data.formats.assemble import OpenOptions
 from maskrcnn.data.formats.mask_texts import Numbering
 from maskrcnn.data.formats.source import Source
+from maskrcnn.data.formats.unreadable import refuse
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError, say
 
@@ -39,7 +40,11 @@ MODULES = {
     "label-images": "label_images",
     "mask-folders": "mask_folders",
 }
-"""Module of each format by the name that the command line has for it, in the order in which they are tried."""
+"""Module of each format by the name that the command line has for it, in the order in which they are tried.
+
+Formats that are certain come first. YOLO also takes folders of pictures with text files of numbers beside them, and the
+formats of pictures come last: they take what no annotation file explains.
+"""
 
 
 def format_module(name: str) -> ModuleType:
@@ -51,6 +56,7 @@ def format_module(name: str) -> ModuleType:
 
 def recognized(source: Source) -> str:
     """Return the name of the format of `source`. Raise `UserError` if no format recognises it."""
+    refuse(source)
     for name in MODULES:
         if format_module(name).recognizes(source):
             return name

@@ -18,7 +18,7 @@ from maskrcnn import shapes
 from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations, Draw, Instance, draw_union
 from maskrcnn.data.formats.attributes import join_attributes, split_attributes
 from maskrcnn.data.formats.parts import part_named
-from maskrcnn.data.formats.source import Fields, Source, decoded, each, json_fields
+from maskrcnn.data.formats.source import Fields, Source, decoded, each, json_fields, read_bytes
 from maskrcnn.data.formats.traits import Trait
 from maskrcnn.data.names import quoted, unquoted
 from maskrcnn.data.table import Dataset
@@ -36,6 +36,8 @@ UNDIVIDED = "default"
 
 CROWD, SCORE = "is_crowd", "score"
 """Attributes that Datumaro has for crowd regions of COCO, and for predictions."""
+
+MARKS = (b'"categories"', b'"items"')
 
 WITHOUT_MASK = {
     "bbox": "boxes",
@@ -102,8 +104,11 @@ def recognizes(source: Source) -> bool:
 
 
 def _files(source: Source) -> dict[Path, Fields]:
-    found = [f for f in source.having_suffix(".json") if f.parent in (source.root, source.root / "annotations")]
-    return {file: fields for file in found if {"categories", "items"} <= set(fields := json_fields(file))}
+    """Return Datumaro's files with their fields. A damaged file of another format is not looked into."""
+    folders = (source.root, source.root / "annotations")
+    found = [file for file in source.having_suffix(".json") if file.parent in folders]
+    marked = [file for file in found if all(mark in read_bytes(file) for mark in MARKS)]
+    return {file: fields for file in marked if {"categories", "items"} <= set(fields := json_fields(file))}
 
 
 def read(source: Source) -> Annotations:
