@@ -164,7 +164,8 @@ def _read_file(annotations: Annotations, file: Path, shapes: dict[str, str]) -> 
     try:
         content = decoded(read_bytes(file), Picture, file)
         size = content.size or Size()
-        image.hw = size.height and int(size.height), size.width and int(size.width)
+        height, width = (int(side) if side else None for side in (size.height, size.width))
+        image.hw = height, width
         objects = list(each(content.objects, Object, file, "object", annotations.problems))
     except UserError as error:
         annotations.problems.append(Problem(Kind.BAD_ROW, str(file), str(error).removeprefix(f"{file} ")))
