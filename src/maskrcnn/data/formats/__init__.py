@@ -26,6 +26,7 @@ from maskrcnn.data.formats.assemble import OpenOptions
 from maskrcnn.data.formats.classes import ClassNames
 from maskrcnn.data.formats.mask_texts import Numbering
 from maskrcnn.data.formats.source import Source
+from maskrcnn.data.formats.unreadable import refuse
 from maskrcnn.data.headers import load_headers
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError, say
@@ -38,14 +39,19 @@ MODULES = {
     "coco": "coco",
     "label-studio": "label_studio",
     "cvat": "cvat",
+    "voc": "voc",
+    "datumaro": "datumaro",
+    "supervisely": "supervisely",
     "yolo": "yolo",
     "label-images": "label_images",
     "mask-folders": "mask_folders",
 }
 """Module of each format by the name that the command line has for it, in the order in which they are tried.
 
-A table of VIA's is also a CSV file, so VIA comes before. LabelMe is first because its files may have pictures in them:
-one file tells its format, while COCO reads every JSON file of a folder.
+Formats that are certain come first. LabelMe is first because its files may have pictures in them: one file tells its
+format, while COCO reads every JSON file of a folder. A table of VIA's is also a CSV file, so VIA comes before. YOLO also
+takes folders of pictures with text files of numbers beside them, and the formats of pictures come last: they take what
+no annotation file explains.
 """
 
 
@@ -58,6 +64,7 @@ def format_module(name: str) -> ModuleType:
 
 def recognized(source: Source) -> str:
     """Return the name of the format of `source`. Raise `UserError` if no format recognises it."""
+    refuse(source)
     for name in MODULES:
         if format_module(name).recognizes(source):
             return name

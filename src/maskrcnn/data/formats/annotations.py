@@ -119,6 +119,14 @@ class Annotations:
         return f"{file}, image {image.name}" if instance is None else f"{file}, {self.row_noun} {instance.row}"
 
 
+def draw_union(draws: Sequence[Draw], hw: tuple[int, int]) -> RLE:
+    """Draw an object of several parts."""
+    mask = draws[0](hw)
+    for draw in draws[1:]:
+        mask = mask.union(draw(hw))
+    return mask
+
+
 def to_dataset(annotations: Annotations, options: OpenOptions) -> Dataset:
     """Find the pictures, draw the masks and return the data set. Raise `UserError`."""
     source = annotations.source

@@ -15,7 +15,7 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from maskrcnn import shapes
-from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations, Draw, Instance
+from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations, Draw, Instance, draw_union
 from maskrcnn.data.formats.attributes import join_attributes, split_attributes
 from maskrcnn.data.formats.cvat_masks import CvatMask, decode_cvat_mask, encode_cvat_mask
 from maskrcnn.data.formats.source import Source
@@ -135,7 +135,7 @@ def _instances(annotations: Annotations, file: Path, image: Element, first_row: 
         grouped.setdefault(key, []).append((row, draw, _attributes(shape)))
     annotations.n_joined += sum(len(parts) for parts in grouped.values()) - len(grouped)
     return [
-        Instance(label, partial(_draw_parts, [draw for _, draw, _ in parts]), parts[0][0], parts[0][2])
+        Instance(label, partial(draw_union, [draw for _, draw, _ in parts]), parts[0][0], parts[0][2])
         for (label, _), parts in grouped.items()
     ]
 
@@ -149,14 +149,6 @@ def _attributes(shape: Element) -> str:
 
 
 # ---- drawing ----------------------------------------------------------------------------------------------------
-
-
-def _draw_parts(draws: list[Draw], hw: tuple[int, int]) -> RLE:
-    """Draw the union of the parts of an object."""
-    mask = draws[0](hw)
-    for draw in draws[1:]:
-        mask = mask.union(draw(hw))
-    return mask
 
 
 def _draw_polygon(shape: dict[str, str], hw: tuple[int, int]) -> RLE:

@@ -7,21 +7,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePath
-from typing import Any
 
 import numpy as np
 import yaml
 
 from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations, Instance
-from maskrcnn.data.formats.source import Source, read_bytes
+from maskrcnn.data.formats.source import Source
 from maskrcnn.data.formats.traits import Trait
+from maskrcnn.data.formats.yolo_layout import (
+    CLASS_FILES,
+    OTHER_KEYS,
+    Layout,
+    bare,
+    darknet_file,
+    data_file,
+    data_files,
+    is_data,
+    is_yaml,
+    read_yaml,
+)
 from maskrcnn.data.formats.yolo_rows import Row, RowKinds, read_rows
-from maskrcnn.data.names import PathIndex, quoted, unquoted
-from maskrcnn.data.parts import first_part, part_named
-from maskrcnn.data.pictures import files_below, image_files
+from maskrcnn.data.names import quoted, unquoted
+from maskrcnn.data.parts import part_named
+from maskrcnn.data.pictures import image_files
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError
@@ -33,12 +43,6 @@ NAME = "YOLO segmentation (Ultralytics)"
 SUFFIXES = ()
 HOLDS = frozenset({Trait.HOLES, Trait.SEVERAL_PARTS, Trait.OVERLAPS, Trait.CLASSES, Trait.DIVISION, Trait.EMPTY_IMAGES})
 
-YAML = (".yaml", ".yml")
-PART_KEYS = ("train", "val", "validation", "test")
-OTHER_KEYS = {"path", "names", "nc", "kpt_shape", "flip_idx", "download", "roboflow", "channels"}
-CLASS_FILES = ("classes.txt", "obj.names", "_darknet.labels", "predefined_classes.txt")
-"""Files that list class names one a line, beside labels that have no data.yaml."""
-
 LABEL_FOLDERS = ("labels", "annotations")
 """Names of the folder that takes the place of ``images``, in any case. Ultralytics has the first alone."""
 
@@ -46,34 +50,23 @@ DECIMALS = 7
 """Decimals of a written coordinate: they place a corner within 0.01 pixels on pictures of 200,000 pixels a side."""
 
 
-@dataclass
-class Layout:
-    """What a data set says about itself: pictures by part, class names or None, and the shape of its key points."""
-
-    root: Path
-    pictures: dict[str, list[Path | str]]
-    class_names: dict[Any, str] | None = None
-    keypoint_shape: tuple[int, ...] = ()
-    notes: list[str] = field(default_factory=list)
-
-
 def recognizes(source: Source) -> bool:
     """Whether there is a data.yaml, or a folder of pictures with YOLO's label files, or Darknet's own layout."""
     if source.path.is_file():
-        return source.path.suffix.lower() == ".data" or (_is_yaml(source.path) and _is_data(source.path))
-    if _data_files(source) or _darknet_file(source):
+        return source.path.suffix.lower() == ".data" or (is_yaml(source.path) and is_data(source.path))
+    if data_files(source) or darknet_file(source):
         return True
     return any(_has_rows(file) for picture in image_files(source.path) if (file := label_file(picture)))
 
 
 def read(source: Source) -> Annotations:
     """Read a data.yaml, the folder that has it, or a bare folder of pictures and labels. Raise `UserError`."""
-    if darknet := _darknet_file(source):
+    if darknet := darknet_file(source):
         raise UserError(
             f"{darknet}: this is Darknet's layout of YOLO, which has boxes and no masks. Masks need labels of polygons "
             "(YOLO segmentation), or another format"
         )
-    layout = _read_yaml(_data_file(source)) if source.path.is_file() or _data_files(source) else _bare(source)
+    layout = read_yaml(data_file(source)) if source.path.is_file() or data_files(source) else bare(source)
     annotations = Annotations(source.path, NAME, [], layout.class_names, row_noun="row", notes=layout.notes)
     rows_of: dict[int, list[Row]] = {}
     n_without, known, names = 0, set[Path](), _names(layout)
@@ -196,174 +189,6 @@ def _names(layout: Layout) -> dict[Path, str]:
                 is_part = bool(folders) and part in (unquoted(folders[0]), part_named(folders[0]))
                 short[picture] = "/".join((*(folders[1:] if is_part else folders), picture.name))
     return short if len(set(short.values())) == len(short) else whole
-
-
-# ---- data.yaml and bare folders ---------------------------------------------------------------------------------
-
-
-def _is_yaml(path: PurePath) -> bool:
-    return path.suffix.lower() in YAML
-
-
-def _is_data(file: Path) -> bool:
-    """Whether a YAML file has names of classes, or their number, and a part."""
-    try:
-        values = _load_yaml(file)
-    except UserError:
-        return False
-    return bool({"names", "nc"} & set(values)) and bool(set(PART_KEYS) & set(values))
-
-
-def _data_files(source: Source) -> list[Path]:
-    """Return the data.yaml, or files like it under other names, at the top of a folder."""
-    return [file for file in source.files if file.parent == source.path and _is_yaml(file) and _is_data(file)]
-
-
-def _data_file(source: Source) -> Path:
-    """Return the data.yaml. Raise `UserError` if several files could be it."""
-    if source.path.is_file():
-        return source.path
-    found = _data_files(source)
-    named = [file for file in found if file.stem.lower() == "data"] or found
-    if len(named) > 1:
-        raise UserError(f"{source.path} has several data sets: {', '.join(f.name for f in named)}. Give one of them")
-    return named[0]
-
-
-def _darknet_file(source: Source) -> Path | None:
-    """Return Darknet's ``obj.data``: lines such as "train = data/train.txt"."""
-    for file in source.having_suffix(".data"):
-        keys = {line.partition(b"=")[0].strip() for line in read_bytes(file).splitlines()}
-        if {b"train", b"names"} <= keys:
-            return file
-    return None
-
-
-def _load_yaml(file: Path) -> dict[str, Any]:
-    """Read a YAML file, every value as the text that stands there. Raise `UserError`."""
-    try:
-        values = yaml.load(read_bytes(file).decode(), Loader=yaml.BaseLoader)
-    except UnicodeDecodeError:
-        raise UserError(f"{file} is not UTF-8 text") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{file} is not valid YAML: {error}") from None
-    except RecursionError:
-        raise UserError(f"{file} is not usable YAML: it is nested too deeply") from None
-    return values if isinstance(values, dict) else {}
-
-
-def _read_yaml(file: Path) -> Layout:
-    """Read data.yaml and list the pictures of its parts. Raise `UserError`."""
-    values = _load_yaml(file)
-    root = _existing(values.get("path") or ".", [file.parent]) or file.parent
-    layout = Layout(root, {}, _class_names(file, values), _keypoint_shape(values))
-    if (n := values.get("nc")) is not None and layout.class_names and n != str(len(layout.class_names)):
-        layout.notes.append(f"{file}: nc is {n}, but there are {len(layout.class_names)} names; the names count")
-    is_undivided = values.get("train") == values.get("val") and not _is_named_after_part(values.get("train"))
-    if is_undivided and "train" in values:
-        layout.notes.append(f"{file}: train and val are the same pictures, so the data set is not divided")
-    seen: set[Path | str] = set()
-    for key, entries in sorted(_parts(values).items(), key=lambda item: not _is_named_after_part(item[1], item[0])):
-        if key == "val" and is_undivided:
-            continue
-        listed: list[Path | str] = []
-        for entry in filter(None, entries):
-            place = _existing(entry, [root, file.parent])
-            if place is not None:
-                listed += _listed(place, root) if place.is_file() else image_files(place)
-            elif key in PART_KEYS:
-                layout.notes.append(f"{file}: {key} is {entry}, which is not there and is left out")
-        new = [picture for picture in listed if picture not in seen]
-        if len(new) < len(listed):
-            n = len(listed) - len(new)
-            layout.notes.append(f"{file}: pictures of {key} that another part has too ({n:,}) stay in that one")
-        seen.update(new)
-        if new:
-            layout.pictures["" if is_undivided and key == "train" else part_named(key) or key] = new
-    if not layout.pictures:
-        raise UserError(f"{file}: none of its folders of pictures is there. They are looked for in {root}")
-    return layout
-
-
-def _parts(values: dict[str, Any]) -> dict[str, list[str]]:
-    """Return the folders and lists of pictures of each part. Other keys with a text may be parts of another name."""
-    parts = {key: value if isinstance(value, list) else [value] for key, value in values.items()}
-    return {
-        key: entries
-        for key, entries in parts.items()
-        if key not in OTHER_KEYS and all(isinstance(entry, str) for entry in entries)
-    }
-
-
-def _is_named_after_part(value: Any, part: str = "") -> bool:
-    """Whether some folder of `value` has the name of `part`, or of any part."""
-    entries = value if isinstance(value, list) else [value]
-    words = [word for entry in entries if isinstance(entry, str) for word in PurePath(entry).parts]
-    return any(part_named(word) == (part_named(part) or part_named(word)) != "" or word == part for word in words)
-
-
-def _existing(entry: str, folders: list[Path]) -> Path | None:
-    """Return the file or folder that `entry` means in one of `folders`; if there is none, what its last parts mean.
-
-    Roboflow writes ``../train/images`` for ``train/images``, and files made elsewhere have absolute paths.
-    """
-    parts = [part for part in PurePath(entry.replace("\\", "/")).parts if part not in ("..", "/")]
-    for candidate in (entry, *("/".join(parts[k:]) for k in range(len(parts)))):
-        for folder in folders:
-            if (folder / candidate).exists():
-                return Path(os.path.normpath(folder / candidate))
-    return None
-
-
-def _listed(file: Path, root: Path) -> list[Path | str]:
-    """Return the pictures that a text file lists, one a line. A text stands for a picture that is not below `root`."""
-    if file.suffix.lower() != ".txt":
-        return []
-    found = image_files(root)
-    index = PathIndex([picture.relative_to(root).as_posix() for picture in found])
-    lines = read_bytes(file).decode("utf-8", "replace").splitlines()
-    pictures: list[Path | str] = []
-    for line in filter(None, map(str.strip, lines)):
-        matches = index.find(line).indices
-        pictures.append(found[matches[0]] if len(matches) == 1 else line)
-    return pictures
-
-
-def _class_names(file: Path, values: dict[str, Any]) -> dict[Any, str] | None:
-    """Return the names of the classes by their number. Raise `UserError` if they are neither a list nor numbered."""
-    names = values.get("names")
-    n = values.get("nc", "")
-    if names is None or names == "":
-        return {i: str(i) for i in range(int(n))} if isinstance(n, str) and n.isdigit() and len(n) < 6 else None
-    numbered = dict(enumerate(names)) if isinstance(names, list) else names
-    try:
-        by_number = {int(number): name for number, name in numbered.items()}
-    except (AttributeError, TypeError, ValueError):
-        by_number = {}
-    if not by_number or not all(isinstance(name, str) for name in by_number.values()):
-        raise UserError(f"{file}: names must be a list of texts, or texts by class number such as 0: cat")
-    return dict(sorted(by_number.items()))
-
-
-def _keypoint_shape(values: dict[str, Any]) -> tuple[int, ...]:
-    shape = values.get("kpt_shape")
-    return tuple(int(n) for n in shape if isinstance(n, str) and n.isdigit()) if isinstance(shape, list) else ()
-
-
-def _bare(source: Source) -> Layout:
-    """List the pictures of a folder without data.yaml. Folders such as ``train`` are the parts."""
-    layout = Layout(source.path, {})
-    for picture in image_files(source.path):
-        part = first_part(picture.relative_to(source.path).parts[:-1])
-        layout.pictures.setdefault(part, []).append(picture)
-    files = [file for file in files_below(source.path) if file.name in CLASS_FILES]
-    if files:
-        lines = read_bytes(min(files, key=lambda file: len(file.parts))).decode("utf-8", "replace").splitlines()
-        names = [line.strip() for line in lines]
-        layout.class_names = dict(enumerate(names[: len(names) - names[::-1].index(next(filter(None, names[::-1])))]))
-    else:
-        layout.notes.append(f"{source.path}: there is no data.yaml or classes.txt; classes have numbers and no names")
-    return layout
 
 
 # ---- writing ----------------------------------------------------------------------------------------------------
