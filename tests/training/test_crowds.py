@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from maskrcnn.config import Config, ModelConfig, TrainConfig
-from maskrcnn.data.batch import Shard, image_order, make_batch
+from maskrcnn.data.batch import Shard, image_order, images_per_pass, make_batch
 from maskrcnn.data.dataset import targets_of
 from maskrcnn.data.split import absent_classes
 from maskrcnn.detection.boxes import share_inside
@@ -107,9 +107,13 @@ def test_a_batch_of_images_with_and_without_crowds_trains(shapes, conventions):
 
 def test_the_plan_and_the_passes_count_objects_alone(shapes):
     only_crowds = dataclasses.replace(shapes, crowd=np.ones(len(shapes.labels), bool))
-    assert only_crowds.n_instances == 0
-    assert only_crowds.counts.tolist() == [0] * len(shapes)
+    assert only_crowds.n_instances == shapes.n_instances
+    assert only_crowds.without_crowd.counts.tolist() == [0] * len(shapes)
     assert len(image_order(only_crowds, 0, TINY)) == len(shapes)
+    one_object = dataclasses.replace(shapes, crowd=np.arange(shapes.n_instances) > 0)
+    few_empty = TINY.changed(train={"empty": 0.5})
+    assert images_per_pass(one_object, few_empty) == 2
+    assert 0 in image_order(one_object, 0, few_empty)
     a_few = dataclasses.replace(shapes, crowd=shapes.image_index > 2)
     settings = Settings.of(TINY)
     planned = [fill_in(settings, data.without_crowd)[0].config for data in (a_few, a_few.take([0, 1, 2]))]

@@ -43,8 +43,8 @@ def split(
     train_part, val_part = opened.split(val, seed)
     write_text("".join(f"{name}\n" for name in val_part.names), out)
     say(
-        f"{out}: {len(val_part):,} images with {val_part.n_instances:,} instances for validation; "
-        f"{len(train_part):,} images with {train_part.n_instances:,} instances remain for training"
+        f"{out}: {len(val_part):,} images with {val_part.without_crowd.n_instances:,} instances for validation; "
+        f"{len(train_part):,} images with {train_part.without_crowd.n_instances:,} instances remain for training"
     )
     for note in filter(None, (untrained_classes(train_part), absent_classes(val_part))):
         say(note)

@@ -74,7 +74,7 @@ def image_order(data: Dataset, pass_number: int, config: Config) -> np.ndarray:
     left_out = _left_out_of_a_pass(data, config)
     if left_out == 0:
         return order
-    empty = data.counts[order] == 0
+    empty = data.without_crowd.counts[order] == 0
     return order[~empty | (np.cumsum(empty) > left_out)]
 
 
@@ -91,9 +91,10 @@ def _permutation(n: int, pass_number: int, seed: int) -> np.ndarray:
 
 def _left_out_of_a_pass(data: Dataset, config: Config) -> int:
     max_empty = config.train.empty
-    if max_empty == 1 or not data.counts.any():
+    counts = data.without_crowd.counts
+    if max_empty == 1 or not counts.any():
         return 0
-    with_instances = int(np.count_nonzero(data.counts))
+    with_instances = int(np.count_nonzero(counts))
     empty_shown = math.ceil(with_instances * max_empty / (1 - max_empty))
     return max(len(data) - with_instances - empty_shown, 0)
 

@@ -48,7 +48,7 @@ class Dataset:
     "val", ...), "" without one; and `federated`, the classes that were looked for, where that differs between images.
     `headers` are those of the files, where they were read.
 
-    Counts are of objects: crowd regions are instances with a mask, but not one object each (`without_crowd`).
+    Crowd regions are instances, but not one object each; `without_crowd` has the objects alone.
     """
 
     source: Path
@@ -81,8 +81,8 @@ class Dataset:
 
     @property
     def n_instances(self) -> int:
-        """Number of instances, without crowd regions."""
-        return int(self.counts.sum())
+        """Number of instances, with crowd regions."""
+        return len(self.labels)
 
     def instances(self, i: int) -> slice:
         """Return the slice of image i in the instance columns."""
@@ -115,9 +115,8 @@ class Dataset:
 
     @cached_property
     def counts(self) -> np.ndarray:
-        """Number of instances per image, without crowd regions, (n_images,) int64."""
-        objects = self.image_index if self.crowd is None else self.image_index[~self.crowd]
-        return np.bincount(objects, minlength=len(self))
+        """Number of instances per image, with crowd regions, (n_images,) int64."""
+        return np.bincount(self.image_index, minlength=len(self))
 
     @cached_property
     def without_crowd(self) -> Dataset:
@@ -270,11 +269,11 @@ class Dataset:
         common = np.argsort(-size_counts, kind="stable")[:8]
         return {
             "images": len(self),
-            "images_without_instances": int((self.counts == 0).sum()),
+            "images_without_instances": int((objects.counts == 0).sum()),
             "parts": self.part_sizes,
-            "instances": self.n_instances,
-            "crowd_regions": len(self.labels) - self.n_instances,
-            "instances_per_image": _quantiles(self.counts),
+            "instances": objects.n_instances,
+            "crowd_regions": self.n_instances - objects.n_instances,
+            "instances_per_image": _quantiles(objects.counts),
             "sizes": [
                 {"height": int(sizes[k, 0]), "width": int(sizes[k, 1]), "images": int(size_counts[k])} for k in common
             ],

@@ -175,6 +175,6 @@ def _score(data: Dataset, detections: list[Detections], score_threshold: float) 
         "kaggle": {**means, "score_threshold": score_threshold},
         "seconds": time.perf_counter() - started,
         "images": len(data),
-        "instances": data.n_instances,
+        "instances": objects.n_instances,
     }
     return scores, table.mean(1)

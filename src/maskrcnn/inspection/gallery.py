@@ -47,7 +47,7 @@ class Picture:
 
 def best_and_worst(evaluation: Evaluation) -> tuple[list[int], list[int]]:
     """Return the best and worst image indices, disjoint; on ties, more instances come first: empty ones show little."""
-    scores, counts = evaluation.image_scores, evaluation.data.counts
+    scores, counts = evaluation.image_scores, evaluation.data.without_crowd.counts
     worst = np.lexsort((-counts, scores))[: min(MAX_IMAGES, (len(scores) + 1) // 2)]
     best_first = np.lexsort((-counts, -scores))
     return [int(i) for i in best_first if i not in worst][:MAX_IMAGES], worst.tolist()

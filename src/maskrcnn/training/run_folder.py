@@ -158,7 +158,7 @@ def provenance(data: Dataset, fingerprint: str, step: int, scores: dict[str, Any
         "step": step,
         "data": {
             "images": len(data),
-            "instances": data.n_instances,
+            "instances": data.without_crowd.n_instances,
             "sha256": fingerprint,
             "names": _name_style(data.names[0]),
         },

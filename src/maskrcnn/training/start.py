@@ -80,8 +80,8 @@ def data_notes(data: Dataset, val_data: Dataset | None, patience: int, last_name
     else:
         differences = differing_range(data.reading, val_data), absent_classes(val_data)
         notes += [match_classes(data, val_data).note, *differences]
-        if not val_data.n_instances:
+        if not val_data.without_crowd.n_instances:
             notes.append(f"no validation is better than another: the model is {last_name}")
-    if patience and (val_data is None or not val_data.n_instances):
+    if patience and (val_data is None or not val_data.without_crowd.n_instances):
         notes.append(f"patience {patience} is not used: it counts validations with a score")
     return [note for note in notes if note]

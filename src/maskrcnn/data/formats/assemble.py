@@ -291,13 +291,14 @@ def build_dataset(
         problems=[*problems, *unreadable, *warnings, *pictures.unlisted],
         **columns,
     )
-    empty = int((data.counts == 0).sum())
+    objects = data.without_crowd
+    empty = int((objects.counts == 0).sum())
     if data.part_sizes:
         lines.append(f"parts: {describe_parts(data.part_sizes)}")
-    n_crowd = len(data.labels) - data.n_instances
+    n_crowd = data.n_instances - objects.n_instances
     crowds = f"{n_crowd:,} crowd region{'s' if n_crowd > 1 else ''}, " if n_crowd else ""
     lines.append(
-        f"{len(data):,} images ({empty:,} without objects), {data.n_instances:,} instances, {crowds}"
+        f"{len(data):,} images ({empty:,} without objects), {objects.n_instances:,} instances, {crowds}"
         f"{len(class_ids)} class{'es' if len(class_ids) != 1 else ''}: {_join_names(data.class_names)}"
     )
     return data

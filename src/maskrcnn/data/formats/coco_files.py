@@ -30,7 +30,7 @@ class Content(StrEnum):
     """What the annotations of a file are."""
 
     INSTANCES = "objects"
-    PANOPTIC = "panoptic segments"
+    PANOPTIC = "panoptic segments, whose masks are in PNG files"
     WHOLE_IMAGES = "captions or classes of whole images, without masks"
     NOTHING = "no annotations"
 
@@ -113,7 +113,6 @@ def files_to_read(source: Source) -> tuple[list[CocoFile], list[str]]:
     files = coco_files(source)
     chosen = [file for file in files if file.content == Content.INSTANCES]
     chosen = [file for file in chosen if file.path.stem.startswith("instances")] or chosen
-    chosen = chosen or [file for file in files if file.content == Content.PANOPTIC]
     chosen += [file for file in files if file.content == Content.NOTHING]
     if not chosen:
         held = "; ".join(f"{file.path} has {file.content}" for file in files[:3])
