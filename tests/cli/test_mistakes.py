@@ -11,7 +11,7 @@ MISTAKES = {
     "predict a.png --model m -xyz": "predict has no option -xyz.",
     "demo --no-json": "demo has no option --no-json; did you mean --json?",
     "predictt": "there is no command 'predictt'; did you mean predict?",
-    "frobnicate": "there is no command 'frobnicate'; the commands are demo, check, split, train,",
+    "frobnicate": "there is no command 'frobnicate'; the commands are demo, check, convert, split,",
     "--versoin": "maskrcnn has no option --versoin; did you mean --version?",
     "check --help=3": "--help takes no value",
     "check": "maskrcnn check needs DATA.",

@@ -207,6 +207,7 @@ def test_each_pass_shows_a_fraction_of_the_empty_images(shapes):
         names=data.names + [f"empty {k}" for k in range(30)],
         files=data.files * 6,
         sizes=np.tile(data.sizes, (6, 1)),
+        headers=None,
     )
     config = SMALL.changed(train={"empty": 0.25})
     passes = [image_order(data, k, config) for k in range(200)]

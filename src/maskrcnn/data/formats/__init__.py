@@ -21,10 +21,10 @@ from typing import Literal
 
 from maskrcnn.config import Exif
 from maskrcnn.data.formats import encoded_pixels
-from maskrcnn.data.formats.annotations import to_dataset
 from maskrcnn.data.formats.assemble import OpenOptions
 from maskrcnn.data.formats.classes import ClassNames
 from maskrcnn.data.formats.mask_texts import Numbering
+from maskrcnn.data.formats.opening import to_dataset
 from maskrcnn.data.formats.source import Source
 from maskrcnn.data.formats.unreadable import refuse
 from maskrcnn.data.headers import load_headers
@@ -49,9 +49,9 @@ MODULES = {
 """Module of each format by the name that the command line has for it, in the order in which they are tried.
 
 Formats that are certain come first. LabelMe is first because its files may have pictures in them: one file tells its
-format, while COCO reads every JSON file of a folder. A table of VIA's is also a CSV file, so VIA comes before. YOLO also
-takes folders of pictures with text files of numbers beside them, and the formats of pictures come last: they take what
-no annotation file explains.
+format, while COCO reads every JSON file of a folder. A table of VIA's is also a CSV file, so VIA comes before. YOLO
+also takes folders of pictures with text files of numbers beside them, and the formats of pictures come last: they take
+what no annotation file explains.
 """
 
 

@@ -1,46 +1,21 @@
-"""Images and instances as an annotation file lists them, before any picture is opened; and from there to a `Dataset`.
+"""Images and instances as an annotation file lists them, before any picture is opened.
 
 Every format but the table of runs is read into `Annotations`. A mask is drawn once the size of its picture is known.
 """
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from maskrcnn.data.federated import Federated
-from maskrcnn.data.formats.assemble import (
-    MAX_EXAMPLES,
-    Instances,
-    OpenOptions,
-    Pictures,
-    build_dataset,
-    check_sizes,
-    find_pictures,
-)
-from maskrcnn.data.formats.classes import find_class_names
-from maskrcnn.data.names import PathIndex
-from maskrcnn.data.parts import images_of_part
-from maskrcnn.data.pictures import image_files
-from maskrcnn.data.problem import Kind, Problem
-from maskrcnn.data.table import Dataset
-from maskrcnn.errors import UserError
-from maskrcnn.rle import RLE, RLEError, RunTable
+from maskrcnn.data.problem import Problem
+from maskrcnn.rle import RLE
 
 Draw = Callable[[tuple[int, int]], RLE]
 """Draws a mask on a picture of (height, width). Raises `RLEError`."""
-
-
-NO_BOX = (np.nan,) * 4
-
-ANNOTATION_FOLDERS = ("ann", "label", "json", "xml")
-"""What names of folders begin with that hold annotations beside the folder of pictures."""
 
 
 @dataclass(slots=True)
@@ -125,183 +100,3 @@ def draw_union(draws: Sequence[Draw], hw: tuple[int, int]) -> RLE:
     for draw in draws[1:]:
         mask = mask.union(draw(hw))
     return mask
-
-
-def to_dataset(annotations: Annotations, options: OpenOptions) -> Dataset:
-    """Find the pictures, draw the masks and return the data set. Raise `UserError`."""
-    source = annotations.source
-    if not annotations.images:
-        reasons = "".join(f"\n  {problem}" for problem in annotations.problems[:MAX_EXAMPLES])
-        raise UserError(f"{source} is read as {annotations.format}, but lists no images{reasons}")
-    if options.part:
-        indices = images_of_part([image.part for image in annotations.images], options.part, source)
-        annotations = replace(annotations, images=[annotations.images[i] for i in indices])
-    images = annotations.images
-    unknown = [image for image in images if image.file is None]
-    notes = [f"{source}: {annotations.format}", *annotations.notes, *_describe_shapes(annotations)]
-    pictures = find_pictures(
-        [image.name for image in images],
-        [annotations.place(image) for image in images],
-        options.images or _common_folder(images) or _find_root(source, unknown, annotations.folder_hint),
-        options,
-        known_files=[image.file for image in images],
-        other_names=[image.other_names for image in images],
-        embedded=[image.embedded for image in images],
-        no_pictures={file.resolve() for file in annotations.mask_files},
-    )
-    pictures.problems[:0] = annotations.problems
-    stated = np.array([image.hw for image in images], np.float64)  # None becomes NaN
-    check_sizes(
-        pictures,
-        np.arange(len(images)),
-        stated,
-        options.exif,
-        place=lambda i: annotations.place(images[i]),
-        text=lambda i: f"height, width are {images[i].hw[0]}, {images[i].hw[1]}",
-        swap_advice="correct the annotations",
-    )
-    class_ids, class_names = _classes(annotations, options, notes)
-    instances, warnings = _draw(annotations, pictures, class_ids)
-    parts = [image.part for image in images]
-    n_unlisted = len(pictures.names) - len(images)
-    return build_dataset(
-        source,
-        pictures,
-        instances,
-        class_ids,
-        class_names,
-        options,
-        notes=notes,
-        warnings=[*annotations.warnings, *warnings],
-        parts=parts + [""] * n_unlisted if any(parts) else None,
-        federated=_federated(annotations, class_ids, n_unlisted),
-        attribute_names=annotations.attribute_names or None,
-        sources=[i.source or source for i in images] + [source] * n_unlisted if any(i.source for i in images) else None,
-        row_noun=annotations.row_noun,
-        is_numbered=False,
-    )
-
-
-def _describe_shapes(annotations: Annotations) -> list[str]:
-    """Say what is left out and what is joined. Raise `UserError` if the source has objects, but none with a mask."""
-    source, notes = annotations.source, []
-    kinds = [f"{name} ({n:,})" for name, n in annotations.left_out.most_common()]
-    if kinds and not annotations.problems and not any(image.instances for image in annotations.images):
-        raise UserError(
-            f"{source} is read as {annotations.format}, but has no masks: all it has is {' and '.join(kinds)}. A mask "
-            "cannot be made of these; draw outlines in the program that made them"
-        )
-    if kinds:
-        notes.append(f"{source}: what has no mask is left out: {', '.join(kinds)}")
-    if annotations.n_joined:
-        notes.append(f"{source}: shapes of one group and class are one object; {annotations.n_joined:,} are joined so")
-    return notes
-
-
-def _common_folder(images: Sequence[AnnotatedImage]) -> Path | None:
-    """Return the folder that holds the files of all images, None if the format does not say all of them."""
-    folders = {image.file.parent for image in images if image.file is not None}
-    if any(image.file is None for image in images):
-        return None
-    return Path(os.path.commonpath(folders))
-
-
-def _federated(annotations: Annotations, class_ids: list[Any], n_unlisted: int) -> Federated | None:
-    """Return what LVIS knows about classes and images, with nothing known about `n_unlisted` further images."""
-    images, frequencies = annotations.images, annotations.frequencies
-    if not frequencies and not any(image.absent or image.incomplete for image in images):
-        return None
-    label_of = {class_id: label for label, class_id in enumerate(class_ids, 1)}
-
-    def labels(ids: list[Any]) -> frozenset[int]:
-        return frozenset(label_of[i] for i in ids if i in label_of)
-
-    unlisted = [frozenset[int]()] * n_unlisted
-    absent, incomplete = [labels(image.absent) for image in images], [labels(image.incomplete) for image in images]
-    return Federated(absent + unlisted, incomplete + unlisted, [frequencies.get(i, "") for i in class_ids])
-
-
-def _find_root(source: Path, images: Sequence[AnnotatedImage], folder_hint: str) -> Path:
-    """Return the folder near `source` that has most pictures of `images`. Raise `UserError` if none has pictures.
-
-    `folder_hint` is how it may be called. A picture counts once: folders of train and val may have files of the same
-    names.
-    """
-    parent = source if source.is_dir() else source.parent
-    if source.is_dir() and all((source / image.name).is_file() for image in images):
-        return source
-    guesses = [parent / "images", parent / "train", parent / source.stem, parent]
-    homes = [parent]
-    if parent.name.lower().startswith(ANNOTATION_FOLDERS):
-        homes.append(parent.parent)
-        guesses += [parent.parent / "images", parent.parent]
-    if folder_hint:
-        guesses[:0] = [home / folder / folder_hint for home in homes for folder in (".", "images")]
-    n_found: dict[Path, int] = {}
-    for guess in guesses:
-        if not guess.is_dir():
-            continue
-        files = image_files(guess)
-        index = PathIndex([file.relative_to(guess).as_posix() for file in files])
-        matches = [next(filter(None, (index.find(n).indices for n in image.names)), []) for image in images]
-        n_found[guess] = len({match[0] for match in matches if len(match) == 1}) if files else -1
-        if n_found[guess] == len(images):
-            return guess
-    best = max(n_found, key=lambda guess: n_found[guess], default=parent)
-    if n_found.get(best, -1) < 0 and not all(image.embedded for image in images):
-        raise UserError(f"no folder of images was found beside {source}; pass --images FOLDER")
-    return best
-
-
-def _classes(annotations: Annotations, options: OpenOptions, notes: list[str]) -> tuple[list[Any], list[str]]:
-    """Return class ids and names: those that the source lists, or else those that its instances have, sorted."""
-    listed = annotations.class_names
-    if listed is None:
-        used = {instance.label for image in annotations.images for instance in image.instances}
-        ids = sorted(used, key=lambda class_id: (isinstance(class_id, str), class_id))
-        return ids or [1], find_class_names(ids or [1], options.class_names, bool(ids), notes)
-    if options.class_names is not None:
-        return list(listed), find_class_names(list(listed), options.class_names, True, notes)
-    return list(listed), list(listed.values())
-
-
-def _draw(annotations: Annotations, pictures: Pictures, class_ids: list[Any]) -> tuple[Instances, list[Problem]]:
-    """Draw all masks on usable pictures. Malformed ones become problems; warn of those without a pixel."""
-    label_of = {class_id: label for label, class_id in enumerate(class_ids, 1)}
-    image_index, drawn, masks, warnings = [], [], [], []
-    for i, image in enumerate(annotations.images):
-        if not pictures.usable[i]:
-            continue
-        hw = int(pictures.sizes[i, 0]), int(pictures.sizes[i, 1])
-        for instance in image.instances:
-            try:
-                if instance.label not in label_of:
-                    raise RLEError(f"the class {instance.label!r} is not among those that the file lists")
-                mask = instance.draw(hw)
-            except RLEError as error:
-                message = f"image {image.name}: {error}"
-                pictures.problems.append(Problem(Kind.BAD_ROW, annotations.place(image, instance), message))
-                continue
-            if mask.area == 0:
-                message = f"image {image.name}: the mask covers no pixel of its picture"
-                warnings.append(Problem(Kind.EMPTY, annotations.place(image, instance), message))
-                continue
-            image_index.append(i)
-            drawn.append(instance)
-            masks.append(mask.runs)
-    scores = [instance.score for instance in drawn]
-    attributes = [instance.attributes for instance in drawn]
-    boxes = np.array([instance.box or NO_BOX for instance in drawn], np.float64).reshape(-1, 4)
-    crowd = np.array([instance.is_crowd for instance in drawn], bool)
-    instances = Instances(
-        np.array(image_index, np.int64),
-        np.array([label_of[instance.label] for instance in drawn], np.int64),
-        RunTable.of(masks),
-        np.array([instance.row for instance in drawn], np.int64),
-        np.ones(len(drawn), bool),
-        np.array(attributes, object) if any(attributes) else None,
-        crowd if crowd.any() else None,
-        np.array(scores, np.float64) if any(score is not None for score in scores) else None,
-        None if np.isnan(boxes).all() else boxes,
-    )
-    return instances, warnings

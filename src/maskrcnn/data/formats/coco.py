@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ import msgspec
 from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations, Instance
 from maskrcnn.data.formats.coco_entries import Annotation, Attribute, Category, Picture, id_text, plain
 from maskrcnn.data.formats.coco_files import CocoFile, PictureFolders, coco_files, files_to_read, is_result_list
-from maskrcnn.data.formats.coco_masks import draw, has_mask
+from maskrcnn.data.formats.coco_masks import Segmentation, has_mask
 from maskrcnn.data.formats.coco_writer import write as write
 from maskrcnn.data.formats.source import Source, each
 from maskrcnn.data.formats.traits import Trait
@@ -207,7 +206,7 @@ class _Reader:
         image.instances.append(
             Instance(
                 UNNAMED_CLASS if label is None and not self.categories else label,
-                partial(draw, entry.segmentation, file),
+                Segmentation(entry.segmentation, file),
                 row,
                 " ".join(map(id_text, entry.attribute_ids or ())),
                 bool(entry.iscrowd),

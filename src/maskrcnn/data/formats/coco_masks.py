@@ -31,26 +31,43 @@ MIN_SIDE_OF_FRACTIONS = 3
 
 def has_mask(segmentation: msgspec.Raw) -> bool:
     """Whether a segmentation is not one of the forms of nothing."""
-    return b"".join(bytes(segmentation)[:MAX_EMPTY].split()) not in EMPTY
+    return b"".join(bytes(memoryview(segmentation)[:MAX_EMPTY]).split()) not in EMPTY
 
 
-def draw(segmentation: msgspec.Raw, file: Path, hw: tuple[int, int]) -> RLE:
-    """Draw a segmentation of `file` on a picture of (height, width). Raise `RLEError`."""
-    try:
-        value = decoded(segmentation, Any, file)
-    except UserError as error:
-        raise RLEError(f"the segmentation {str(error).removeprefix(f'{file} ')}") from None
-    polygons, runs = [], []
-    for shape in _shapes(value, 0):
-        if isinstance(shape, dict):
-            runs.append(_runs(shape, hw))
-        elif len(shape) not in (2, 4):  # a point or a line, which covers no pixel
-            polygons.append(shape)
-    _refuse_fractions(polygons, hw)
-    mask = RLE.from_polygons(polygons, hw) if polygons else RLE.empty(hw)
-    for other in runs:
-        mask = mask.union(other)
-    return mask
+class Segmentation:
+    """A segmentation of `file`, decoded when it is drawn: a data set holds it as text until then."""
+
+    __slots__ = ("file", "raw")
+
+    def __init__(self, raw: msgspec.Raw, file: Path) -> None:
+        self.raw, self.file = raw, file
+
+    def polygons(self) -> list[list[float]] | None:
+        """Return the polygons in pixels if it is an ordinary list of these, else None."""
+        try:
+            polygons = msgspec.json.decode(self.raw, type=list[list[float]])
+        except msgspec.DecodeError:
+            return None
+        is_ordinary = all(len(polygon) > 4 and not len(polygon) % 2 for polygon in polygons)
+        return polygons if is_ordinary and max(map(max, polygons), default=0) > 1 else None
+
+    def __call__(self, hw: tuple[int, int]) -> RLE:
+        """Draw it on a picture of (height, width). Raise `RLEError`."""
+        try:
+            value = decoded(self.raw, Any, self.file)
+        except UserError as error:
+            raise RLEError(f"the segmentation {str(error).removeprefix(f'{self.file} ')}") from None
+        polygons, runs = [], []
+        for shape in _shapes(value, 0):
+            if isinstance(shape, dict):
+                runs.append(_runs(shape, hw))
+            elif len(shape) not in (2, 4):  # a point or a line, which covers no pixel
+                polygons.append(shape)
+        _refuse_fractions(polygons, hw)
+        mask = RLE.from_polygons(polygons, hw) if polygons else RLE.empty(hw)
+        for other in runs:
+            mask = mask.union(other)
+        return mask
 
 
 def _runs(shape: dict[str, Any], hw: tuple[int, int]) -> RLE:
