@@ -21,7 +21,7 @@ from maskrcnn.data.reading import BY_ITSELF, Reading
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.detection.finish import finish
 from maskrcnn.detection.fit import fit_picture, padded_hw, stack
-from maskrcnn.detection.stages import Fitted
+from maskrcnn.detection.stages import Fitted, Observe, ignore
 from maskrcnn.detection.timing import stage
 from maskrcnn.errors import ImageError, UserError
 from maskrcnn.inference.description import Description
@@ -29,6 +29,7 @@ from maskrcnn.inference.runtimes import Runtime
 from maskrcnn.structures import Detections
 
 if TYPE_CHECKING:
+    from maskrcnn.inspection.trace import Trace
     from maskrcnn.model.mask_rcnn import MaskRCNN
 
 Picture = str | Path | bytes | Image.Image | np.ndarray
@@ -115,7 +116,16 @@ class Predictor:
         Masks are those of the picture as `reading` turns it. `keep_pixels` keeps the decoded picture for
         `save_overlay`. Raises `ImageError` if it cannot be decoded.
         """
-        return self._detect([self.prepare(picture)], keep_pixels)[0]
+        return self.detect([self.prepare(picture)], keep_pixels=keep_pixels)[0]
+
+    def trace(self, picture: Picture) -> Trace:
+        """Predict one picture and return every stage between its pixels and its detections as named arrays.
+
+        `Trace.detections` are those of `predict`. Raises `ImageError` if the picture cannot be decoded.
+        """
+        from maskrcnn.inspection.tracer import trace
+
+        return trace(self, picture)
 
     def predict_many(
         self,
@@ -145,7 +155,7 @@ class Predictor:
                             raise
                         on_error(picture, error)
                 for _, same_shape in groupby(prepared, key=lambda p: padded_hw(p.fitted.pixels)):
-                    yield from self._detect(list(same_shape), keep_pixels)
+                    yield from self.detect(list(same_shape), keep_pixels=keep_pixels)
 
     def prepare(self, picture: Picture) -> PreparedPicture:
         """Decode a picture and fit it to the network. Raises `ImageError`."""
@@ -154,14 +164,18 @@ class Predictor:
             fitted = fit_picture(pixels, self.conventions, self.config.model)
         return PreparedPicture(fitted, pixels, str(picture) if isinstance(picture, str | Path) else None)
 
-    def _detect(self, batch: list[PreparedPicture], keep_pixels: bool) -> list[Detections]:
+    def detect(self, batch: list[PreparedPicture], *, keep_pixels: bool, observe: Observe = ignore) -> list[Detections]:
+        """Detect instances in prepared pictures of one input shape.
+
+        `observe` is handed each step's result (`Detector.detect`, `finish`).
+        """
         pixels, _ = stack([item.fitted.pixels for item in batch])
         windows = np.array([item.fitted.window for item in batch], np.int64)
         predict = self.config.predict
-        raw = self.runtime.detect(pixels, windows, predict)
+        raw = self.runtime.detect(pixels, windows, predict, observe)
         input_hw, classes = (pixels.shape[1], pixels.shape[2]), (self.class_ids, self.class_names)
         pictures_hw = [(item.pixels.shape[0], item.pixels.shape[1]) for item in batch]
-        finished = finish(raw, windows, input_hw, pictures_hw, predict, self.conventions, *classes)
+        finished = finish(raw, windows, input_hw, pictures_hw, predict, self.conventions, *classes, observe)
         return [
             replace(detections, image=item.path, pixels=item.pixels if keep_pixels else None)
             for detections, item in zip(finished, batch, strict=True)
