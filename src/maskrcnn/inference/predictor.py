@@ -19,6 +19,7 @@ from maskrcnn.config import Config, Exif
 from maskrcnn.data.images import read_image
 from maskrcnn.data.reading import BY_ITSELF, Reading
 from maskrcnn.detection.conventions import Conventions
+from maskrcnn.detection.detect import Detector
 from maskrcnn.detection.finish import finish
 from maskrcnn.detection.fit import fit_picture, padded_hw, stack
 from maskrcnn.detection.stages import Fitted, Observe, ignore
@@ -30,6 +31,7 @@ from maskrcnn.structures import Detections
 
 if TYPE_CHECKING:
     from maskrcnn.inspection.trace import Trace
+    from maskrcnn.inspection.tracer import TrueObjects
     from maskrcnn.model.mask_rcnn import MaskRCNN
 
 Picture = str | Path | bytes | Image.Image | np.ndarray
@@ -102,6 +104,13 @@ class Predictor:
         runtime = self.runtime.with_proposals(limit)
         return Predictor(runtime, config, *classes, provenance=self.provenance, reading=self.reading)
 
+    def proposing(self, **settings: Any) -> Predictor:
+        """Return the same network with other settings of its proposals: ``model.proposing(proposals=2000)``."""
+        config = self.config.changed(model=settings)
+        runtime = self.runtime.with_detector(Detector(config.model, self.conventions))
+        classes = self.class_ids, self.class_names
+        return Predictor(runtime, config, *classes, provenance=self.provenance, reading=self.reading)
+
     def oriented(self, exif: Exif) -> Predictor:
         """Return the same network for pictures that are turned by their EXIF orientation ("turn") or not ("ignore")."""
         return self._with(self.config, replace(self.reading, exif=exif))
@@ -118,14 +127,23 @@ class Predictor:
         """
         return self.detect([self.prepare(picture)], keep_pixels=keep_pixels)[0]
 
-    def trace(self, picture: Picture) -> Trace:
+    def trace(self, picture: Picture, truth: TrueObjects | None = None, *, sample: int = 0) -> Trace:
         """Predict one picture and return every stage between its pixels and its detections as named arrays.
 
-        `Trace.detections` are those of `predict`. Raises `ImageError` if the picture cannot be decoded.
+        `Trace.detections` are those of `predict`. `truth` holds the picture's objects: pairs of a mask and a class id
+        or name of the model, or a data set and the index of the picture in it. It adds `Trace.lesson`, what a training
+        step would make of the picture as sample number `sample`. Raises `ImageError` if the picture cannot be decoded,
+        and `UserError` for a truth that does not fit, or for a truth and a bundle, which cannot be trained.
         """
-        from maskrcnn.inspection.tracer import trace
+        from maskrcnn.inspection.tracer import trace, true_objects
 
-        return trace(self, picture)
+        result = trace(self, picture)
+        if truth is None:
+            return result
+        from maskrcnn.training.lesson import lesson
+
+        objects = true_objects(self, truth, result.detections.hw)
+        return replace(result, truth=objects, lesson=lesson(self, result.picture, objects, sample))
 
     def predict_many(
         self,

@@ -112,10 +112,11 @@ def _draw(image: np.ndarray, masks: list[RLE], wrong: np.ndarray, labels: list[s
     colors = np.where(wrong, WRONG_COLOR, RIGHT_COLOR)[non_empty]
     labels = [labels[k] for k in non_empty] if labels is not None else []
     shown_labels = labels if 0 < sum(map(bool, labels)) <= MAX_LABELS else None
-    return _data_uri(draw_instances(image, [small[k] for k in non_empty], None, shown_labels, colors))
+    return data_uri(draw_instances(image, [small[k] for k in non_empty], None, shown_labels, colors))
 
 
-def _data_uri(image: Image.Image) -> str:
+def data_uri(image: Image.Image) -> str:
+    """A JPEG of the image as a data URI."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=JPEG_QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -13,20 +13,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import numpy as np
 
+from maskrcnn.config import Config
 from maskrcnn.detection.boxes import to_units
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.detection.pool import sample_points
+from maskrcnn.errors import UserError
+from maskrcnn.rle import RLE
 from maskrcnn.structures import Detections
+
+if TYPE_CHECKING:
+    from maskrcnn.inspection.explain import Explanation
 
 KEPT, SUPPRESSED, CUT = "kept", "suppressed", "cut by the limit"
 TOO_SMALL, BELOW_FLOOR, BELOW_THRESHOLD = "too small", "below the floor", "below the threshold"
 """What may become of a box: the values of ``fate``."""
 
-PARTS = ("candidates", "proposals", "class_candidates", "masks")
+PARTS = ("candidates", "proposals", "class_candidates", "masks", "lesson")
 """Fields of a trace that hold several arrays of as many rows."""
 
 Levels = tuple[np.ndarray, ...]
@@ -117,6 +123,34 @@ class MaskStage:
     ]
 
 
+@dataclass(frozen=True)
+class Truth:
+    """The true objects of a picture, G of them: masks in its pixels, and the model's labels (G,)."""
+
+    masks: tuple[RLE, ...]
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a training step makes of the picture: see `Trace.summary`. It is trained as it is, without augmentation.
+
+    `losses` are the five of the step and "loss", their weighted sum.
+    """
+
+    losses: dict[str, float]
+    anchor_object: Annotated[np.ndarray, Stage("(M * N * k,)", "index", "The object that each anchor overlaps most.")]
+    anchor_iou: Annotated[np.ndarray, Stage("(M * N * k,)", "IoU", "Its overlap with that object.")]
+    anchor_label: Annotated[np.ndarray, Stage("(M * N * k,)", "1, 0, -1", "Positive, negative, or neither.")]
+    sampled_anchors: Annotated[np.ndarray, Stage("(A,)", "index", "The anchors that the step samples.")]
+    proposals: Annotated[np.ndarray, Stage("(Q, 4)", "input px", "The step's proposals, and the true boxes.")]
+    proposal_object: Annotated[np.ndarray, Stage("(Q,)", "index", "The object that each of them overlaps most.")]
+    proposal_iou: Annotated[np.ndarray, Stage("(Q,)", "IoU", "Its overlap with that object.")]
+    proposal_label: Annotated[np.ndarray, Stage("(Q,)", "1, 0", "Positive or negative.")]
+    sampled_regions: Annotated[np.ndarray, Stage("(N, 4)", "input px", "The regions that the step samples.")]
+    region_labels: Annotated[np.ndarray, Stage("(N,)", "index", "Their true classes; 0 is background.")]
+
+
 @dataclass(frozen=True, repr=False)
 class Trace:
     """Every stage of one prediction. `summary` (and ``print``) lists names, shapes, units and meanings.
@@ -151,6 +185,9 @@ class Trace:
     detected_mask: Annotated[np.ndarray, Stage("(D,)", "index", "The row of `masks` that each detection is.")]
     strides: tuple[int, ...]
     conventions: Conventions
+    config: Config
+    truth: Truth | None = None
+    lesson: Lesson | None = None
 
     def __repr__(self) -> str:
         return self.summary()
@@ -183,6 +220,14 @@ class Trace:
             proposal_box=self.proposals.boxes[proposal],
             box=self.masks.boxes[row],
         )
+
+    def explain(self, instance: int) -> Explanation:
+        """Say whether object `instance` of the truth was found, or which stage lost it. Raises `UserError`."""
+        from maskrcnn.inspection.explain import explain
+
+        if self.truth is None:
+            raise UserError("this trace knows no objects; give them to trace(picture, truth)")
+        return explain(self, self.truth.masks[instance], int(self.truth.labels[instance]))
 
     def sampling_points(self, proposal: int, *, of_mask: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Where RoIAlign reads for a proposal, or for row `proposal` of `masks`: x (X,) and y (Y,) in input pixels.
@@ -225,7 +270,7 @@ def _described(part: Any, prefix: str) -> Iterator[tuple[str, Any, Stage]]:
         stages = [m for m in getattr(hint, "__metadata__", ()) if isinstance(m, Stage)]
         if stages:
             yield prefix + name, value, stages[0]
-        elif name in PARTS:
+        elif name in PARTS and value is not None:
             yield from _described(value, f"{name}.")
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maskrcnn.config import PredictConfig
+from maskrcnn.data.table import Dataset
 from maskrcnn.detection.anchors import Anchors
 from maskrcnn.detection.arrays import to_numpy
 from maskrcnn.detection.boxes import to_pixels, to_units, voters
@@ -22,6 +23,8 @@ from maskrcnn.detection.pool import assign_levels
 from maskrcnn.detection.propose import is_large, reaches_floor, sigmoid
 from maskrcnn.detection.select import VOTING_IOU, reaches, refine, softmax
 from maskrcnn.detection.stages import Candidates, ClassCandidates, Proposals, Selection, Trunk
+from maskrcnn.errors import UserError
+from maskrcnn.evaluation.classes import match_classes
 from maskrcnn.inspection.suppression import Suppression, explain_suppression
 from maskrcnn.inspection.trace import (
     BELOW_FLOOR,
@@ -36,7 +39,9 @@ from maskrcnn.inspection.trace import (
     MaskStage,
     ProposalStage,
     Trace,
+    Truth,
 )
+from maskrcnn.rle import RLE
 
 if TYPE_CHECKING:
     from maskrcnn.inference.predictor import Picture, Predictor
@@ -50,6 +55,34 @@ class Recorder:
 
     def __call__(self, name: str, result: Any) -> None:
         self.results[name] = _owned(result)
+
+
+TrueObjects = Sequence[tuple[RLE, Any]] | tuple[Dataset, int]
+"""The objects of a picture: masks with class ids or names of the model, or a data set and an index of a picture."""
+
+
+def true_objects(predictor: Predictor, truth: TrueObjects, hw: tuple[int, int]) -> Truth:
+    """Return the objects with the model's labels. Raises `UserError` for other sizes than `hw` and unknown classes."""
+    if len(truth) == 2 and isinstance(truth[0], Dataset):
+        data, i = truth
+        label_of = match_classes(predictor, data).label_of
+        model_labels = {label: k for k, label in enumerate(label_of.values(), 1) if label}
+        labels = [model_labels.get(int(k), 0) for k in data.labels[data.instances(i)]]
+        pairs = [(rle, label) for rle, label in zip(data.rles(i), labels, strict=True) if label]
+    else:
+        known = {str(name): k for k, name in enumerate(predictor.class_names, 1)}
+        known |= {str(class_id): k for k, class_id in enumerate(predictor.class_ids, 1)}
+        unknown = [name for _, name in truth if str(name) not in known]
+        if unknown:
+            classes = ", ".join(predictor.class_names)
+            raise UserError(
+                f"the truth names {unknown[0]!r}, which is no class of the model; the classes are {classes}"
+            )
+        pairs = [(rle, known[str(name)]) for rle, name in truth]
+    for k, (rle, _) in enumerate(pairs):
+        if rle.hw != hw:
+            raise UserError(f"mask {k} of the truth is for a picture of (height, width) {rle.hw}; this one has {hw}")
+    return Truth(tuple(rle for rle, _ in pairs), np.array([label for _, label in pairs], np.int64))
 
 
 def trace(predictor: Predictor, picture: Picture) -> Trace:
@@ -143,6 +176,7 @@ def trace(predictor: Predictor, picture: Picture) -> Trace:
         detected_mask=_rows_of(seen.results["candidate_index"], selection.candidate_index),
         strides=anchors.strides,
         conventions=conventions,
+        config=predictor.config,
     )
 
 

@@ -42,8 +42,12 @@ class Runtime(ABC):
 
     def with_proposals(self, limit: int) -> Runtime:
         """Return a runtime of the same network with another limit of proposals."""
+        return self.with_detector(self.detector.with_proposals(limit))
+
+    def with_detector(self, detector: Detector) -> Runtime:
+        """Return a runtime of the same network with other steps around it."""
         changed = copy(self)
-        changed.detector = self.detector.with_proposals(limit)
+        changed.detector = detector
         return changed
 
 
