@@ -46,8 +46,7 @@ def evaluate(
     ids
         File with the names of the images to score, one on each line. Default: all images.
     report
-        HTML report to write: precision and recall, calibration, kinds of errors, why objects were missed, best and worst
-        images.
+        HTML report to write: precision and recall, calibration, errors, best and worst images, causes of misses.
         With a run folder, also its training curves.
     json
         Print the scores as one JSON object.

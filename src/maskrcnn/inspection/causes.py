@@ -31,10 +31,10 @@ def missed_section(evaluation: Evaluation, misses: Misses) -> Section:
     if not misses.misses:
         return Section("missed", "Missed objects", "<p>No object that the examined images hold was missed.</p>")
     counts = misses.counts
-    most = max(counts.values())
+    max_count = max(counts.values())
     rows = [
         f'<tr><th scope="row">{cause}<br><small>{CAUSES[cause]}</small></th>'
-        f'<td class="gain"><i style="width:{4 * n / most:.2f}rem"></i>{n:,}</td>'
+        f'<td class="gain"><i style="width:{4 * n / max_count:.2f}rem"></i>{n:,}</td>'
         f"<td>{REMEDIES.get(cause, '')}</td></tr>"
         for cause, n in counts.items()
         if n
@@ -48,11 +48,11 @@ def missed_section(evaluation: Evaluation, misses: Misses) -> Section:
     )
     examples = {miss.explanation.cause: miss for miss in reversed(misses.misses)}
     pictures = "".join(_example(evaluation, examples[cause]) for cause in CAUSES if cause in examples)
-    head = ("cause", "missed objects", "setting")
+    causes = table("Missed objects by cause", ("cause", "missed objects", "setting"), rows, 3)
     return Section(
         "missed",
         "Missed objects",
-        f'{intro}{table("Missed objects by cause", head, rows, 1)}<h3>Examples</h3><div class="examples">{pictures}</div>',
+        f'{intro}{causes}<h3>Examples</h3><div class="examples">{pictures}</div>',
     )
 
 

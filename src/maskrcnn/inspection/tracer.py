@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -64,21 +64,22 @@ TrueObjects = Sequence[tuple[RLE, Any]] | tuple[Dataset, int]
 def true_objects(predictor: Predictor, truth: TrueObjects, hw: tuple[int, int]) -> Truth:
     """Return the objects with the model's labels. Raises `UserError` for other sizes than `hw` and unknown classes."""
     if len(truth) == 2 and isinstance(truth[0], Dataset):
-        data, i = truth
+        data, i = cast("tuple[Dataset, int]", truth)
         label_of = match_classes(predictor, data).label_of
         model_labels = {label: k for k, label in enumerate(label_of.values(), 1) if label}
         labels = [model_labels.get(int(k), 0) for k in data.labels[data.instances(i)]]
         pairs = [(rle, label) for rle, label in zip(data.rles(i), labels, strict=True) if label]
     else:
+        objects = cast("Sequence[tuple[RLE, Any]]", truth)
         known = {str(name): k for k, name in enumerate(predictor.class_names, 1)}
         known |= {str(class_id): k for k, class_id in enumerate(predictor.class_ids, 1)}
-        unknown = [name for _, name in truth if str(name) not in known]
+        unknown = [name for _, name in objects if str(name) not in known]
         if unknown:
             classes = ", ".join(predictor.class_names)
             raise UserError(
                 f"the truth names {unknown[0]!r}, which is no class of the model; the classes are {classes}"
             )
-        pairs = [(rle, known[str(name)]) for rle, name in truth]
+        pairs = [(rle, known[str(name)]) for rle, name in objects]
     for k, (rle, _) in enumerate(pairs):
         if rle.hw != hw:
             raise UserError(f"mask {k} of the truth is for a picture of (height, width) {rle.hw}; this one has {hw}")
