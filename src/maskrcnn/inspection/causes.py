@@ -39,12 +39,11 @@ def missed_section(evaluation: Evaluation, misses: Misses) -> Section:
         for cause, n in counts.items()
         if n
     ]
-    part = "all images with missed objects" if misses.n_examined == misses.n_images else "these images"
     intro = (
         f"<p>{misses.n_missed:,} objects were missed in {misses.n_images:,} images: no detection of their class above "
-        f"the score threshold has a mask IoU of 0.5. {misses.n_examined:,} images were predicted once more and "
-        f"followed through every stage. Each object missed in {part} counts once, by the first stage that lost it. The "
-        "setting would have kept it, at a cost in false detections.</p>"
+        f"the score threshold has a mask IoU of 0.5. {misses.n_examined:,} of these images were predicted once more and "
+        f"followed through every stage. Each of their {len(misses.misses):,} missed objects counts once, by the first "
+        "stage that lost it. The setting would have kept it, at a cost in false detections.</p>"
     )
     examples = {miss.explanation.cause: miss for miss in reversed(misses.misses)}
     pictures = "".join(_example(evaluation, examples[cause]) for cause in CAUSES if cause in examples)
