@@ -41,7 +41,7 @@ def missed_section(evaluation: Evaluation, misses: Misses) -> Section:
     ]
     intro = (
         f"<p>{misses.n_missed:,} objects were missed in {misses.n_images:,} images: no detection of their class above "
-        f"the score threshold has a mask IoU of 0.5. {misses.n_examined:,} of these images were predicted once more and "
+        f"the score threshold has a mask IoU of 0.5. {misses.n_examined:,} of these images were predicted again and "
         f"followed through every stage. Each of their {len(misses.misses):,} missed objects counts once, by the first "
         "stage that lost it. The setting would have kept it, at a cost in false detections.</p>"
     )
