@@ -273,7 +273,7 @@ def test_detection_waits_for_few_values(device, all_tensors, scenes, images):
     model = moved(predictor(), device)
     prepared = [model.prepare(path) for path in scenes.files[:images]]
     with all_tensors(), Counting() as counting:
-        model._detect(prepared, keep_pixels=False)
+        model.detect(prepared, keep_pixels=False)
     assert counting.counts == {"nonzero": 3, "nms": 2 * images}
 
 

@@ -171,9 +171,16 @@ def _nms(boxes: Array, scores: Array, groups: Array, threshold: float, limit: in
         if not groups_shifted and boxes.device.type != "mps":  # MPS has no float64
             boxes = boxes.double()  # keeps shifted corners far below float32's rounding
         return torchvision.ops.batched_nms(boxes, scores.to(boxes.dtype), groups, threshold)[:limit]
-    if groups_shifted and 0 < len(boxes) <= MAX_SHIFTED:
-        boxes = boxes + (groups.astype(np.float32) * (boxes.max() + np.float32(1)))[:, None]
+    if groups_shifted:
+        boxes = shift_groups(boxes, groups)
     return kernel.nms(np.ascontiguousarray(boxes), groups, np.float32(threshold), limit)
+
+
+def shift_groups(boxes: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Move boxes (N, 4) of groups (N,) apart as `Conventions.groups_shifted` says; more than `MAX_SHIFTED` stay."""
+    if not 0 < len(boxes) <= MAX_SHIFTED:
+        return boxes
+    return boxes + (groups.astype(np.float32) * (boxes.max() + np.float32(1)))[:, None]
 
 
 def vote_boxes(boxes: Array, scores: Array, groups: Array, kept: Array, threshold: float) -> Array:
@@ -183,8 +190,11 @@ def vote_boxes(boxes: Array, scores: Array, groups: Array, kept: Array, threshol
     """
     if isinstance(boxes, np.ndarray):
         return kernel.vote(boxes, scores, groups, kept, np.float32(threshold))
-    xp = array_namespace(boxes)
-    votes = (iou(boxes[kept], boxes) > threshold) & (groups[kept][:, None] == groups)  # (K, N)
-    itself = kept[:, None] == xp.arange(boxes.shape[0], device=boxes.device)
-    weights = (votes | itself) * scores
+    weights = voters(boxes, groups, kept, threshold) * scores
     return (weights @ boxes) / weights.sum(1)[:, None]
+
+
+def voters(boxes: Array, groups: Array, kept: Array, threshold: float) -> Array:
+    """Which of boxes (N, 4) vote for each of the rows `kept` (K,), (K, N) bool, by the rule of `vote_boxes`."""
+    votes = (iou(boxes[kept], boxes) > threshold) & (groups[kept][:, None] == groups)
+    return votes | (kept[:, None] == array_namespace(boxes).arange(boxes.shape[0], device=boxes.device))

@@ -17,9 +17,9 @@ from maskrcnn.detection.arrays import beside
 from maskrcnn.detection.boxes import to_units
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.detection.pool import BOX_POOL, pool
-from maskrcnn.detection.propose import propose, sigmoid, weakest_proposals
-from maskrcnn.detection.select import select
-from maskrcnn.detection.stages import Array, RawDetections, Trunk
+from maskrcnn.detection.propose import best_anchors, keep_best, sigmoid, weakest_proposals
+from maskrcnn.detection.select import class_candidates, keep_detections
+from maskrcnn.detection.stages import Array, Observe, RawDetections, Trunk, ignore
 from maskrcnn.detection.timing import stage
 from maskrcnn.kernels.scratch import Scratch
 
@@ -27,8 +27,11 @@ from maskrcnn.kernels.scratch import Scratch
 class Network(Protocol):
     """The three learned parts. A runtime computes them; the steps between them are the same for every runtime."""
 
-    def trunk(self, pixels: np.ndarray, windows: np.ndarray) -> Trunk:
-        """Pixels (B, H, W, 3), uint8 or float32 of 0 to 255, with pictures in windows (B, 4) xyxy."""
+    def trunk(self, pixels: np.ndarray, windows: np.ndarray, observe: Observe = ignore) -> Trunk:
+        """Pixels (B, H, W, 3), uint8 or float32 of 0 to 255, with pictures in windows (B, 4) xyxy.
+
+        A network that has the maps C2 to C5, (B, M, N, C) each, hands them to `observe` as "backbone".
+        """
 
     def box_head(self, pooled: Array) -> tuple[Array, Array]:
         """(R, S, S, C) -> class_logits (R, K + 1), box_deltas (R, K + 1, 4)."""
@@ -47,30 +50,53 @@ class Detector:
         self._scratch = Scratch()
 
     def detect(
-        self, network: Network, pixels: np.ndarray, windows: np.ndarray, predict: PredictConfig
+        self,
+        network: Network,
+        pixels: np.ndarray,
+        windows: np.ndarray,
+        predict: PredictConfig,
+        observe: Observe = ignore,
     ) -> RawDetections:
-        """Detections in a batch of inputs (B, H, W, 3) whose pictures lie in `windows` (B, 4) xyxy."""
+        """Detections in a batch of inputs (B, H, W, 3) whose pictures lie in `windows` (B, 4) xyxy.
+
+        `observe` is handed each step's result: "backbone" (`Network.trunk`), "trunk", "candidates", "proposals",
+        "box_pool" (R, S, S, C), "class_logits", "box_deltas", "class_candidates", "selection", "mask_pool"
+        (N, S, S, C) and "mask_logits" (N, M, M).
+        """
+        conventions = self.conventions
         with stage("trunk"):
-            trunk = network.trunk(pixels, windows)
+            trunk = network.trunk(pixels, windows, observe)
+        observe("trunk", trunk)
         frames = beside(windows.astype(np.float32), trunk.objectness)
         with stage("proposals"):
-            proposals = propose(trunk, frames, self.anchors, self.config, self.conventions)
+            candidates = best_anchors(trunk, frames, self.anchors, self.config, conventions)
+            proposals = keep_best(candidates, self.config, conventions)
+        observe("candidates", candidates)
+        observe("proposals", proposals)
         with stage("roi_align"):
             pooled = self._pool(trunk, proposals.boxes, proposals.image_index, BOX_POOL)
+        observe("box_pool", pooled)
         with stage("box head"):
             class_logits, box_deltas = network.box_head(pooled)
+        observe("class_logits", class_logits)
+        observe("box_deltas", box_deltas)
         with stage("detections"):
-            bounds = to_units(frames, trunk.input_hw, self.conventions)
-            selected = select(class_logits, box_deltas, proposals, bounds, predict, self.conventions)
-        size = self.config.mask_size
-        masks: Array = beside(np.zeros((0, size, size), np.float32), trunk.objectness)
+            bounds = to_units(frames, trunk.input_hw, conventions)
+            classified = class_candidates(class_logits, box_deltas, proposals, bounds, predict, conventions)
+            selected = keep_detections(classified, len(windows), class_logits.shape[1], predict, conventions)
+        observe("class_candidates", classified)
+        observe("selection", selected)
+        masks: Array = beside(np.zeros((0, *[self.config.mask_size] * 2), np.float32), trunk.objectness)
         if len(selected.boxes):
             with stage("roi_align for masks"):
-                pooled = self._pool(trunk, selected.boxes, selected.image_index, size // 2)
+                pooled = self._pool(trunk, selected.boxes, selected.image_index, self.config.mask_size // 2)
+            observe("mask_pool", pooled)
             with stage("mask head"):
-                masks = sigmoid(network.mask_head(pooled, selected.labels))
+                mask_logits = network.mask_head(pooled, selected.labels)
+                masks = sigmoid(mask_logits)
+            observe("mask_logits", mask_logits)
         weakest = weakest_proposals(proposals, len(windows), self.config.proposals)
-        return RawDetections(selected.boxes, selected.scores, selected.labels, selected.image_index, masks, weakest)
+        return RawDetections(**vars(selected), masks=masks, weakest_proposals=weakest)
 
     def with_proposals(self, limit: int) -> Detector:
         """Return the same method with another limit of proposals, of an image and of each level."""

@@ -16,7 +16,7 @@ from maskrcnn.config import PredictConfig
 from maskrcnn.detection.boxes import sides, to_pixels, to_units
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.detection.select import DEFAULT_DETECTIONS
-from maskrcnn.detection.stages import RawDetections
+from maskrcnn.detection.stages import Observe, RawDetections, ignore
 from maskrcnn.detection.timing import stage
 from maskrcnn.kernels.masks import grid_to_runs
 from maskrcnn.rle import RLE
@@ -35,8 +35,12 @@ def finish(
     conventions: Conventions,
     class_ids: Sequence[Any],
     class_names: Sequence[str],
+    observe: Observe = ignore,
 ) -> Iterator[Detections]:
-    """Yield the detections of each picture of a batch; `windows` (B, 4) are the pictures in inputs of `input_hw`."""
+    """Yield the detections of each picture of a batch; `windows` (B, 4) are the pictures in inputs of `input_hw`.
+
+    For each picture, `observe` is handed "candidate_index", the rows of `ClassCandidates` that its detections come of.
+    """
     all_ids = np.array(class_ids)
     weakest = _weakest_of_limits(raw, len(pictures_hw), predict.detections or DEFAULT_DETECTIONS)
     if predict.mask_scoring:
@@ -46,6 +50,7 @@ def finish(
         boxes = boxes_in_picture(raw.boxes[rows], window, input_hw, hw, conventions)
         non_empty = (sides(boxes) > 0).all(1)
         rows, boxes = rows[non_empty], boxes[non_empty]
+        observe("candidate_index", None if raw.candidate_index is None else raw.candidate_index[rows])
         with stage("masks to runs"):
             rles = paste_masks(raw.masks[rows], boxes, hw, conventions)
         classes = raw.labels[rows] - 1
@@ -81,7 +86,8 @@ def score_by_masks(raw: RawDetections, min_score: float) -> RawDetections:
     scores = raw.scores * certainty.astype(raw.scores.dtype)
     order = np.lexsort((-scores, raw.image_index))
     rows = order[scores[order] >= min_score]
-    return RawDetections(raw.boxes[rows], scores[rows], raw.labels[rows], raw.image_index[rows], raw.masks[rows])
+    columns = raw.boxes[rows], scores[rows], raw.labels[rows], raw.image_index[rows], raw.masks[rows]
+    return RawDetections(*columns, candidate_index=None if raw.candidate_index is None else raw.candidate_index[rows])
 
 
 def boxes_in_picture(

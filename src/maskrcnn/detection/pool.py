@@ -15,7 +15,7 @@ from maskrcnn.detection.arrays import beside, on_host
 from maskrcnn.detection.boxes import sides
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.detection.stages import Array
-from maskrcnn.kernels.roi_align import ALIGNED, CORNERS, SHIFTED, roi_align_forward
+from maskrcnn.kernels.roi_align import ALIGNED, CORNERS, SHIFTED, axis_samples, roi_align_forward
 
 BOX_POOL = 7
 """Cells along a side of the box head's input."""
@@ -98,6 +98,24 @@ def sample_positions(boxes: np.ndarray, map_hw: tuple[int, int], size: int, pool
     if pooling != "corners":
         return np.empty((len(boxes), 2, 0), np.float32)
     return corner_positions(boxes, map_hw, size)
+
+
+def sample_points(
+    box: np.ndarray, map_hw: tuple[int, int], size: int, stride: int, conventions: Conventions
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where RoIAlign reads a map of `map_hw` for a box (4,): x (S * g,) and y (S * g,), g samples a bin, in cells.
+
+    Position i is the centre of cell i; every x pairs with every y. Samples more than a cell off the map read zeros.
+    """
+    if conventions.pooling == "corners":
+        x, y = corner_positions(box[None], map_hw, size)[0]
+        return x, y
+    starts_steps = (
+        axis_samples(box[k], box[k + 2], 1 / stride, size, conventions.roi_samples, POOLING[conventions.pooling])
+        for k in (0, 1)
+    )
+    x, y = (start + step * np.arange(size * samples) for start, step, samples in starts_steps)
+    return x, y
 
 
 def pool_arrays(

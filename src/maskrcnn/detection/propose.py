@@ -27,8 +27,7 @@ def keep_best(
     candidates: Candidates, config: ModelConfig, conventions: Conventions, suppress: Suppress = suppress
 ) -> Proposals:
     """The best candidates that survive non-maximum suppression within their level."""
-    valid = (sides(candidates.boxes) > conventions.smallest_proposal).all(-1)
-    valid = valid & (candidates.logits >= conventions.objectness_floor)
+    valid = is_large(candidates, conventions) & reaches_floor(candidates, conventions)
     image_index, column = array_namespace(valid).nonzero(valid)
     boxes, logits = candidates.boxes[image_index, column], candidates.logits[image_index, column]
     # Sorting by probability keeps the order of anchors whose probabilities round to the same number, such as 1.
@@ -36,7 +35,17 @@ def keep_best(
     levels, n_images, threshold = candidates.levels[column], len(candidates.logits), config.proposal_nms_threshold
     shifted = conventions.groups_shifted
     keep = suppress(boxes, scores, levels, image_index, n_images, threshold, config.proposals, shifted)
-    return Proposals(boxes[keep], logits[keep], image_index[keep])
+    return Proposals(boxes[keep], logits[keep], image_index[keep], column[keep])
+
+
+def is_large(candidates: Candidates, conventions: Conventions) -> Array:
+    """Whether both sides of each candidate exceed ``smallest_proposal``, (B, T) bool."""
+    return (sides(candidates.boxes) > conventions.smallest_proposal).all(-1)
+
+
+def reaches_floor(candidates: Candidates, conventions: Conventions) -> Array:
+    """Whether the logit of each candidate is at least ``objectness_floor``, (B, T) bool."""
+    return candidates.logits >= conventions.objectness_floor
 
 
 def best_anchors(
@@ -56,7 +65,7 @@ def best_anchors(
     weights, clip = conventions.rpn_delta_weights, conventions.delta_clip
     boxes = decode_boxes(trunk.deltas[images, index], grid[index], weights, clip)  # (B, T, 4)
     bounds = proposal_bounds(windows, trunk, conventions)
-    return Candidates(clip_boxes(boxes, bounds[:, None]), trunk.objectness[images, index], levels)
+    return Candidates(clip_boxes(boxes, bounds[:, None]), trunk.objectness[images, index], levels, index)
 
 
 def proposal_bounds(windows: Array, trunk: Trunk, conventions: Conventions) -> Array:

@@ -19,9 +19,10 @@ from maskrcnn.config import Config, Exif
 from maskrcnn.data.images import read_image
 from maskrcnn.data.reading import BY_ITSELF, Reading
 from maskrcnn.detection.conventions import Conventions
+from maskrcnn.detection.detect import Detector
 from maskrcnn.detection.finish import finish
 from maskrcnn.detection.fit import fit_picture, padded_hw, stack
-from maskrcnn.detection.stages import Fitted
+from maskrcnn.detection.stages import Fitted, Observe, ignore
 from maskrcnn.detection.timing import stage
 from maskrcnn.errors import ImageError, UserError
 from maskrcnn.inference.description import Description
@@ -29,6 +30,8 @@ from maskrcnn.inference.runtimes import Runtime
 from maskrcnn.structures import Detections
 
 if TYPE_CHECKING:
+    from maskrcnn.inspection.trace import Trace
+    from maskrcnn.inspection.tracer import TrueObjects
     from maskrcnn.model.mask_rcnn import MaskRCNN
 
 Picture = str | Path | bytes | Image.Image | np.ndarray
@@ -101,6 +104,13 @@ class Predictor:
         runtime = self.runtime.with_proposals(limit)
         return Predictor(runtime, config, *classes, provenance=self.provenance, reading=self.reading)
 
+    def proposing(self, **settings: Any) -> Predictor:
+        """Return the same network with other settings of its proposals: ``model.proposing(proposals=2000)``."""
+        config = self.config.changed(model=settings)
+        runtime = self.runtime.with_detector(Detector(config.model, self.conventions))
+        classes = self.class_ids, self.class_names
+        return Predictor(runtime, config, *classes, provenance=self.provenance, reading=self.reading)
+
     def oriented(self, exif: Exif) -> Predictor:
         """Return the same network for pictures that are turned by their EXIF orientation ("turn") or not ("ignore")."""
         return self._with(self.config, replace(self.reading, exif=exif))
@@ -115,7 +125,25 @@ class Predictor:
         Masks are those of the picture as `reading` turns it. `keep_pixels` keeps the decoded picture for
         `save_overlay`. Raises `ImageError` if it cannot be decoded.
         """
-        return self._detect([self.prepare(picture)], keep_pixels)[0]
+        return self.detect([self.prepare(picture)], keep_pixels=keep_pixels)[0]
+
+    def trace(self, picture: Picture, truth: TrueObjects | None = None, *, sample: int = 0) -> Trace:
+        """Predict one picture and return every stage between its pixels and its detections as named arrays.
+
+        `Trace.detections` are those of `predict`. `truth` holds the picture's objects: pairs of a mask and a class id
+        or name of the model, or a data set and the index of the picture in it. It adds `Trace.lesson`, what a training
+        step would make of the picture as sample number `sample`. Raises `ImageError` if the picture cannot be decoded,
+        and `UserError` for a truth that does not fit, or for a truth and a bundle, which cannot be trained.
+        """
+        from maskrcnn.inspection.tracer import trace, true_objects
+
+        result = trace(self, picture)
+        if truth is None:
+            return result
+        from maskrcnn.training.lesson import lesson
+
+        objects = true_objects(self, truth, result.detections.hw)
+        return replace(result, truth=objects, lesson=lesson(self, result.picture, objects, sample))
 
     def predict_many(
         self,
@@ -145,7 +173,7 @@ class Predictor:
                             raise
                         on_error(picture, error)
                 for _, same_shape in groupby(prepared, key=lambda p: padded_hw(p.fitted.pixels)):
-                    yield from self._detect(list(same_shape), keep_pixels)
+                    yield from self.detect(list(same_shape), keep_pixels=keep_pixels)
 
     def prepare(self, picture: Picture) -> PreparedPicture:
         """Decode a picture and fit it to the network. Raises `ImageError`."""
@@ -154,14 +182,18 @@ class Predictor:
             fitted = fit_picture(pixels, self.conventions, self.config.model)
         return PreparedPicture(fitted, pixels, str(picture) if isinstance(picture, str | Path) else None)
 
-    def _detect(self, batch: list[PreparedPicture], keep_pixels: bool) -> list[Detections]:
+    def detect(self, batch: list[PreparedPicture], *, keep_pixels: bool, observe: Observe = ignore) -> list[Detections]:
+        """Detect instances in prepared pictures of one input shape.
+
+        `observe` is handed each step's result (`Detector.detect`, `finish`).
+        """
         pixels, _ = stack([item.fitted.pixels for item in batch])
         windows = np.array([item.fitted.window for item in batch], np.int64)
         predict = self.config.predict
-        raw = self.runtime.detect(pixels, windows, predict)
+        raw = self.runtime.detect(pixels, windows, predict, observe)
         input_hw, classes = (pixels.shape[1], pixels.shape[2]), (self.class_ids, self.class_names)
         pictures_hw = [(item.pixels.shape[0], item.pixels.shape[1]) for item in batch]
-        finished = finish(raw, windows, input_hw, pictures_hw, predict, self.conventions, *classes)
+        finished = finish(raw, windows, input_hw, pictures_hw, predict, self.conventions, *classes, observe)
         return [
             replace(detections, image=item.path, pixels=item.pixels if keep_pixels else None)
             for detections, item in zip(finished, batch, strict=True)

@@ -16,7 +16,9 @@ from maskrcnn import __version__
 from maskrcnn.config import Config
 from maskrcnn.evaluation import Evaluation
 from maskrcnn.files import write_text
+from maskrcnn.inspection.causes import missed_section
 from maskrcnn.inspection.curves import SCORES, of_kind, read_record, training_sections
+from maskrcnn.inspection.misses import Misses
 from maskrcnn.inspection.page import Section, facts, folded, page, table
 from maskrcnn.inspection.quality import fraction, score_sections
 
@@ -51,8 +53,12 @@ def write_report(
     *,
     run: Path | None = None,
     provenance: dict[str, Any] | None = None,
+    misses: Misses | None = None,
 ) -> None:
-    """Write the page: the curves of `run`, if any, then `evaluation`. Raise `UserError` if it cannot be written."""
+    """Write the page: the curves of `run`, if any, then `evaluation`, with a section on `misses` if they are given.
+
+    Raise `UserError` if it cannot be written.
+    """
     entries = read_record(run / "metrics.jsonl") if run is not None else []
     steps, validations = of_kind(entries, "step"), of_kind(entries, "validation")
     sections = training_sections(steps, validations)
@@ -60,6 +66,8 @@ def write_report(
         sections.append(Section("scores", "Scores", UNSCORED))
     else:
         sections += score_sections(evaluation)
+        if misses is not None:
+            sections.append(missed_section(evaluation, misses))
     sections.append(Section("settings", "Configuration and environment", _settings(config, provenance or {})))
     write_text(page(title, _headline(steps, validations, evaluation, config), sections), path)
 

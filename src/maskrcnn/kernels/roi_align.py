@@ -18,7 +18,7 @@ SHIFTED, ALIGNED, CORNERS = 0, 1, 2
 
 
 @njit(cache=True, nogil=True)
-def _axis(low, high, scale, size, samples, pooling):
+def axis_samples(low, high, scale, size, samples, pooling):
     """Return first sample, sample spacing and samples per bin along one axis. `scale` converts pixels to map cells."""
     shift = 0.5 if pooling == ALIGNED else 0.0
     start, extent = low * scale - shift, (high - low) * scale
@@ -38,7 +38,7 @@ def _axis(low, high, scale, size, samples, pooling):
 @njit(cache=True, nogil=True)
 def _taps(box, axis, positions, scale, length, size, samples, pooling):
     """Return index and weight (S, T) of the cells of each bin along one axis, and the half-open range of cells used."""
-    start, step, n = _axis(box[axis], box[axis + 2], scale, size, samples, pooling)
+    start, step, n = axis_samples(box[axis], box[axis + 2], scale, size, samples, pooling)
     index = np.zeros((size, 2 * n), np.int64)
     weight = np.zeros((size, 2 * n), np.float32)
     first, last = length, -1

@@ -15,7 +15,7 @@ from maskrcnn.detection.anchors import FPN_STRIDES, POOLED_LEVELS, SINGLE_STRIDE
 from maskrcnn.detection.arrays import on_host
 from maskrcnn.detection.conventions import NATIVE, Conventions
 from maskrcnn.detection.pool import BOX_POOL, pool
-from maskrcnn.detection.stages import Trunk
+from maskrcnn.detection.stages import Observe, Trunk, ignore
 from maskrcnn.model.backbone import Backbone
 from maskrcnn.model.box_head import BoxHead
 from maskrcnn.model.fpn import FPN, SingleMap
@@ -68,9 +68,9 @@ class MaskRCNN(nn.Module):
                 layer.eval()
         return self
 
-    def forward(self, images: Tensor) -> tuple[list[Tensor], RPNOutput]:
+    def forward(self, images: Tensor, observe: Observe = ignore) -> tuple[list[Tensor], RPNOutput]:
         """Normalised images (B, 3, H, W) -> the pyramid's maps and the RPN's outputs on them."""
-        features = self.extract(images)
+        features = self.extract(images, observe)
         return features, self.rpn(features)
 
     def normalize(self, pixels: Tensor, windows: Tensor) -> Tensor:
@@ -84,9 +84,14 @@ class MaskRCNN(nn.Module):
             images = images * inside[..., None]
         return images.permute(0, 3, 1, 2)
 
-    def extract(self, images: Tensor) -> list[Tensor]:
-        """Normalised images (B, 3, H, W) -> P2 to P6, or the single map, (B, C, M, N) each."""
-        return self.pyramid(self.backbone(images))
+    def extract(self, images: Tensor, observe: Observe = ignore) -> list[Tensor]:
+        """Normalised images (B, 3, H, W) -> P2 to P6, or the single map, (B, C, M, N) each.
+
+        `observe` is handed the backbone's maps, (B, M, N, C) each, as "backbone".
+        """
+        maps = self.backbone(images)
+        observe("backbone", [m.permute(0, 2, 3, 1) for m in maps])
+        return self.pyramid(maps)
 
     def trunk(self, features: list[Tensor], rpn: RPNOutput, input_hw: tuple[int, int]) -> Trunk:
         """`forward`'s output, detached, NumPy on a CPU. Proposals need no `features`: pass none to save the copy."""

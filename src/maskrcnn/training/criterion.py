@@ -12,6 +12,7 @@ from maskrcnn.config import TrainConfig
 from maskrcnn.detection.arrays import on_host
 from maskrcnn.detection.boxes import to_pixels, to_units
 from maskrcnn.detection.propose import propose
+from maskrcnn.detection.stages import Observe, ignore
 from maskrcnn.model.mask_rcnn import MaskRCNN
 from maskrcnn.training import losses
 from maskrcnn.training.targets import Truth, mask_targets, sample_anchors, sample_regions
@@ -30,11 +31,19 @@ class Criterion(nn.Module):
         self.weights = {name: float(getattr(config, name.replace("_loss", "_weight"))) for name in LOSSES}
 
     def forward(
-        self, images: Tensor, windows: Tensor, truth: Truth, generators: Sequence[torch.Generator], n_images: int
+        self,
+        images: Tensor,
+        windows: Tensor,
+        truth: Truth,
+        generators: Sequence[torch.Generator],
+        n_images: int,
+        observe: Observe = ignore,
     ) -> dict[str, Tensor]:
         """Normalised images (B, 3, H, W) with windows (B, 4) -> the five losses and "loss", their weighted sum.
 
         Each image samples with its own generator. `n_images` is that of the whole step: losses of its batches add up.
+        `observe` is handed "anchors" (K, 4) and "true_boxes" (B, G, 4) in the network's units, "anchor_sample",
+        "proposals" and "region_sample".
         """
         model, config, conventions = self.model, self.config, self.model.conventions
         # A context for each part: autocast caches cast weights, and those cast without gradients must not be reused.
@@ -47,11 +56,16 @@ class Criterion(nn.Module):
         boxes, crowd_boxes = (to_units(b, trunk.input_hw, conventions) for b in (truth.boxes, truth.crowd_boxes))
         truth = replace(truth, boxes=boxes, crowd_boxes=crowd_boxes)
         anchor_sample = sample_anchors(anchors, truth, config, conventions, generators)
+        observe("anchors", anchors)
+        observe("true_boxes", truth.boxes)
+        observe("anchor_sample", anchor_sample)
         with self._autocast(images):
             objectness, anchor_deltas = model.rpn.at(features, anchor_sample.image_index, anchor_sample.anchor_index)
 
         proposals = propose(trunk, on_host(windows.float()), model.anchors, model.config, conventions)
         regions = sample_regions(proposals, truth, config, conventions, generators)
+        observe("proposals", proposals)
+        observe("region_sample", regions)
         positive, masked = regions.positive, regions.masked
         labels = regions.labels[positive]
         mask_boxes, mask_images = regions.boxes[masked], regions.image_index[masked]

@@ -16,6 +16,7 @@ from torch import Tensor
 from maskrcnn.config import TrainConfig
 from maskrcnn.data.batch import Batch
 from maskrcnn.detection.arrays import to_device
+from maskrcnn.detection.stages import Observe, ignore
 from maskrcnn.model.folding import fold_frozen_norms
 from maskrcnn.model.layers import norms
 from maskrcnn.model.mask_rcnn import MaskRCNN
@@ -96,20 +97,22 @@ class Learner:
         parts = list(batch.parts(self.config.batch_size))
         for k, part in enumerate(parts):
             with nullcontext() if k == len(parts) - 1 else self.world.apart(self.criterion):
-                losses = self._losses(part, n_images)
+                losses = self.losses(part, n_images)
                 # DistributedDataParallel averages gradients; scale by the world size to get their sum.
                 self.scaler.scale(losses["loss"] * self.world.size).backward()
             values += torch.stack([losses[name].detach() for name in NAMES])
         if not parts:
             self.model.eval()  # a blank image must not update batch-norm statistics
-            self._losses(_blank(batch), n_images)["loss"].mul(0).backward()
+            self.losses(_blank(batch), n_images)["loss"].mul(0).backward()
         return dict(zip(NAMES, self.world.sum(values).tolist(), strict=True))
 
-    def _losses(self, batch: Batch, n_images: int) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, n_images: int, observe: Observe = ignore) -> dict[str, Tensor]:
+        """The losses of a batch of a step with `n_images` (`Criterion.forward`)."""
         windows = to_device(batch.windows, self.device)
         images = self.model.normalize(to_device(batch.pixels, self.device), windows)
         generators = [torch.Generator(self.device).manual_seed(self.config.seed * 1_000_003 + n) for n in batch.numbers]
-        return self.criterion(images, windows, Truth.of(batch.targets, self.device), generators, n_images)
+        truth = Truth.of(batch.targets, self.device)
+        return self.criterion(images, windows, truth, generators, n_images, observe)
 
     def _moving_statistics(self) -> list[Tensor]:
         """Running statistics of trainable batch norm, the only state that forward passes change."""

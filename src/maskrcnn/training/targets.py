@@ -98,6 +98,16 @@ class RegionSample:
     masked: Tensor
 
 
+def match_anchors(overlap: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor]:
+    """Instances and labels (K,) of anchors, by `match`, from their IoUs (G, K) with the instances."""
+    return match(overlap, positive=config.rpn_positive_iou, negative=config.rpn_negative_iou, best_counts=True)
+
+
+def match_regions(overlap: Tensor, config: TrainConfig) -> tuple[Tensor, Tensor]:
+    """Instances and labels (N,) of regions, by `match`, from their IoUs (G, N) with the instances."""
+    return match(overlap, positive=config.roi_positive_iou, negative=config.roi_positive_iou, best_counts=False)
+
+
 @torch.no_grad()
 def sample_anchors(
     anchors: Tensor, truth: Truth, config: TrainConfig, conventions: Conventions, generators: Sequence[Generator]
@@ -107,8 +117,7 @@ def sample_anchors(
     counts = []
     for b in range(len(truth.targets)):
         true_boxes = truth.boxes_of(b)
-        overlap, positive, negative = iou(true_boxes, anchors), config.rpn_positive_iou, config.rpn_negative_iou
-        instance, label = match(overlap, positive=positive, negative=negative, best_counts=True)
+        instance, label = match_anchors(iou(true_boxes, anchors), config)
         label = truth.without_crowd(b, label, anchors)
         positives, negatives = sample_labels(label, config.rpn_batch, ANCHOR_POSITIVE_FRACTION, generators[b])
         chosen = torch.cat([positives, negatives])
@@ -134,8 +143,7 @@ def sample_regions(
     for b in range(len(truth.targets)):
         true_boxes = truth.boxes_of(b)
         regions = torch.cat([proposed[b], true_boxes])  # good ones from the start
-        threshold = config.roi_positive_iou
-        instance, label = match(iou(true_boxes, regions), positive=threshold, negative=threshold, best_counts=False)
+        instance, label = match_regions(iou(true_boxes, regions), config)
         label = truth.without_crowd(b, label, regions)
         positives, negatives = sample_labels(label, config.roi_batch, config.roi_positive_fraction, generators[b])
         chosen = torch.cat([positives, negatives])

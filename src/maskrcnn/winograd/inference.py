@@ -15,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from maskrcnn.detection.stages import Trunk
+from maskrcnn.detection.stages import Observe, Trunk, ignore
 from maskrcnn.errors import UserError
 from maskrcnn.inference.runtimes import Adapter, ExportedNetwork, flat_rows
 from maskrcnn.kernels.scratch import Scratch
@@ -39,7 +39,7 @@ class WinogradNetwork:
         self.graphs = graphs
         self.convolutions = convolutions
 
-    def trunk(self, pixels: np.ndarray, windows: np.ndarray) -> Trunk:
+    def trunk(self, pixels: np.ndarray, windows: np.ndarray, observe: Observe = ignore) -> Trunk:
         """The graph yields the pyramid before its 3x3 convolutions, or the single map."""
         maps, objectness, deltas = self.convolutions.trunk(self.graphs.run_trunk(pixels, windows))
         return self.graphs.make_trunk(maps, objectness, deltas, pixels)

@@ -16,7 +16,7 @@ from maskrcnn.detection.anchors import p6_length
 from maskrcnn.detection.arrays import to_numpy
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.detection.detect import Detector, Network
-from maskrcnn.detection.stages import RawDetections, Trunk
+from maskrcnn.detection.stages import Observe, RawDetections, Trunk, ignore
 
 GRAPHS = ("trunk", "box_head", "mask_head")
 
@@ -33,16 +33,21 @@ class Runtime(ABC):
     def network(self) -> Network:
         """The network. Any thread may use it."""
 
-    def detect(self, pixels: np.ndarray, windows: np.ndarray, predict: PredictConfig) -> RawDetections:
+    def detect(
+        self, pixels: np.ndarray, windows: np.ndarray, predict: PredictConfig, observe: Observe = ignore
+    ) -> RawDetections:
         """`Detector.detect`, as NumPy arrays."""
-        raw = self.detector.detect(self.network(), pixels, windows, predict)
-        columns = raw.boxes, raw.scores, raw.labels, raw.image_index, raw.masks, raw.weakest_proposals
-        return RawDetections(*(to_numpy(column) for column in columns))
+        raw = self.detector.detect(self.network(), pixels, windows, predict, observe)
+        return RawDetections(**{name: to_numpy(column) for name, column in vars(raw).items()})
 
     def with_proposals(self, limit: int) -> Runtime:
         """Return a runtime of the same network with another limit of proposals."""
+        return self.with_detector(self.detector.with_proposals(limit))
+
+    def with_detector(self, detector: Detector) -> Runtime:
+        """Return a runtime of the same network with other steps around it."""
         changed = copy(self)
-        changed.detector = self.detector.with_proposals(limit)
+        changed.detector = detector
         return changed
 
 
@@ -63,7 +68,7 @@ class ExportedNetwork:
         self.config = config
         self.padding = None if conventions.black_padding else pixel_mean
 
-    def trunk(self, pixels: np.ndarray, windows: np.ndarray) -> Trunk:
+    def trunk(self, pixels: np.ndarray, windows: np.ndarray, observe: Observe = ignore) -> Trunk:
         *maps, objectness, deltas = self.run_trunk(pixels, windows)
         return self.make_trunk(maps, objectness, deltas, pixels)
 

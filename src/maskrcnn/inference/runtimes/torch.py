@@ -8,7 +8,7 @@ from torch import Tensor
 
 from maskrcnn.detection.arrays import on_host, to_device
 from maskrcnn.detection.detect import Network
-from maskrcnn.detection.stages import Array, Trunk
+from maskrcnn.detection.stages import Array, Observe, Trunk, ignore
 from maskrcnn.errors import UserError
 from maskrcnn.inference.runtimes import Runtime
 from maskrcnn.model.mask_rcnn import MaskRCNN
@@ -47,12 +47,12 @@ class TorchRuntime(Runtime):
         return self
 
     @torch.no_grad()
-    def trunk(self, pixels: np.ndarray, windows: np.ndarray) -> Trunk:
+    def trunk(self, pixels: np.ndarray, windows: np.ndarray, observe: Observe = ignore) -> Trunk:
         images = self.model.normalize(to_device(pixels, self.device), to_device(windows, self.device))
         if self.model.conventions.planar:
             images = images.contiguous()
         with self._autocast():
-            features, rpn = self.model(images)
+            features, rpn = self.model(images, observe)
         return self.model.trunk(features, rpn.float(), (pixels.shape[1], pixels.shape[2]))
 
     @torch.no_grad()
