@@ -13,7 +13,9 @@ The module of a format has
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import gc
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -130,10 +132,23 @@ def open_dataset(
     module = format_module(name)
     if name == "csv" and part:
         raise UserError(f"{source} is a table, which is not divided into parts; leave --part out")
-    data = encoded_pixels.read(opened.path, options) if name == "csv" else to_dataset(module.read(opened), options)
+    with _without_collection():
+        data = encoded_pixels.read(opened.path, options) if name == "csv" else to_dataset(module.read(opened), options)
     for note in data.notes:
         say(note)
     return data
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Pause the search for cyclic garbage, which would go through millions of annotations again and again."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def write_dataset(data: Dataset, target: str | Path, format: str) -> None:

@@ -5,6 +5,7 @@ Every format but the table of runs is read into `Annotations`. A mask is drawn o
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,20 @@ from maskrcnn.rle import RLE
 
 Draw = Callable[[tuple[int, int]], RLE]
 """Draws a mask on a picture of (height, width). Raises `RLEError`."""
+
+
+class DrawPolygons(ABC):
+    """A `Draw` that can hand out polygons instead: a single call costs more than drawing twenty small masks."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def __call__(self, hw: tuple[int, int]) -> RLE:
+        """Draw the mask alone. Raise `RLEError`."""
+
+    @abstractmethod
+    def polygons(self) -> list[list[float]] | None:
+        """Return polygons ``[x1, y1, x2, y2, ...]`` of even length whose union is the mask; None for other masks."""
 
 
 @dataclass(slots=True)

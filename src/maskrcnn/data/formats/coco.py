@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations, Instance
-from maskrcnn.data.formats.coco_entries import Annotation, Attribute, Category, Picture, id_text, plain
+from maskrcnn.data.formats.coco_entries import NULL, Annotation, Attribute, Category, Picture, id_text, plain
 from maskrcnn.data.formats.coco_files import CocoFile, PictureFolders, coco_files, files_to_read, is_result_list
 from maskrcnn.data.formats.coco_masks import Segmentation, has_mask
 from maskrcnn.data.formats.coco_writer import write as write
@@ -199,8 +199,9 @@ class _Reader:
             has_box = bytes(entry.bbox) not in NOTHING
             self.annotations.left_out["boxes" if has_box else "annotations without a mask or a box"] += 1
             return
-        for key in ("keypoints", "attributes"):
-            self.n_extras[key] += bytes(getattr(entry, key)) not in NOTHING
+        for key, value in (("keypoints", entry.keypoints), ("attributes", entry.attributes)):
+            if value is not NULL and bytes(value) not in NOTHING:
+                self.n_extras[key] += 1
         category = self.categories.get(id_text(entry.category_id))
         label = plain(entry.category_id if category is None else category.id)
         image.instances.append(

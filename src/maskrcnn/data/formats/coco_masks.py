@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from maskrcnn.data.formats.annotations import DrawPolygons
 from maskrcnn.data.formats.source import decoded
 from maskrcnn.errors import UserError
 from maskrcnn.rle import RLE, RLEError, shortened
@@ -34,7 +35,7 @@ def has_mask(segmentation: msgspec.Raw) -> bool:
     return b"".join(bytes(memoryview(segmentation)[:MAX_EMPTY]).split()) not in EMPTY
 
 
-class Segmentation:
+class Segmentation(DrawPolygons):
     """A segmentation of `file`, decoded when it is drawn: a data set holds it as text until then."""
 
     __slots__ = ("file", "raw")

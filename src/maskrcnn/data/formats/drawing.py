@@ -5,15 +5,15 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
-from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations, Instance
+from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations, DrawPolygons, Instance
 from maskrcnn.data.formats.assemble import Instances, Pictures
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.polygons import rasterize_polygons
-from maskrcnn.rle import RLE, RLEError
+from maskrcnn.rle import RLEError
 from maskrcnn.runs import BadRuns, RunTable
 
 BATCH = 20_000
@@ -23,17 +23,6 @@ NO_BOX = (np.nan,) * 4
 
 Task = tuple[int, AnnotatedImage, Instance]
 """An instance to draw, with its image and the image's index."""
-
-
-@runtime_checkable
-class OfPolygons(Protocol):
-    """A `Draw` that can hand out its polygons instead. A single call costs more than drawing twenty small masks."""
-
-    def __call__(self, hw: tuple[int, int]) -> RLE:
-        """Draw the mask alone. Raise `RLEError`."""
-
-    def polygons(self) -> list[list[float]] | None:
-        """Return polygons ``[x1, y1, x2, y2, ...]`` of even length whose union is the mask; None for other masks."""
 
 
 def draw_instances(
@@ -47,15 +36,15 @@ def draw_instances(
     while batch := list(islice(tasks, BATCH)):
         masks, faults = _draw(batch, pictures.sizes)
         areas = masks.areas
-        for k, (_, image, instance) in enumerate(batch):
-            place = annotations.place(image, instance)
+        for k in np.flatnonzero(areas == 0).tolist():
+            _, image, instance = batch[k]
+            kind, message = Kind.EMPTY, "the mask covers no pixel of its picture"
             if k in faults:
-                pictures.problems.append(Problem(Kind.BAD_ROW, place, f"image {image.name}: {faults[k]}"))
-            elif areas[k] == 0:
-                message = f"image {image.name}: the mask covers no pixel of its picture"
-                warnings.append(Problem(Kind.EMPTY, place, message))
-        kept = np.flatnonzero(areas)
-        tables.append(masks.take(kept))
+                kind, message = Kind.BAD_ROW, faults[k]
+            findings = pictures.problems if k in faults else warnings
+            findings.append(Problem(kind, annotations.place(image, instance), f"image {image.name}: {message}"))
+        kept = np.flatnonzero(areas).tolist()
+        tables.append(masks if len(kept) == len(masks) else masks.take(kept))
         drawn += [batch[k] for k in kept]
     return _columns(drawn, RunTable.concatenate(tables), label_of), warnings
 
@@ -78,25 +67,27 @@ def _tasks(annotations: Annotations, pictures: Pictures, label_of: dict[Any, int
 def _draw(batch: Sequence[Task], sizes: np.ndarray) -> tuple[RunTable, dict[int, str]]:
     """Return the masks of a batch, and what is wrong with each malformed one, whose mask is empty, by its index."""
     hw = sizes[[i for i, _, _ in batch]]
-    runs = [np.empty((0, 2), np.int64)] * len(batch)
     alone, together, polygons = [], [], []
     for k, (_, _, instance) in enumerate(batch):
-        of_mask = instance.draw.polygons() if isinstance(instance.draw, OfPolygons) else None
+        of_mask = instance.draw.polygons() if isinstance(instance.draw, DrawPolygons) else None
         if of_mask is None:
             alone.append(k)
         else:
             together.append(k)
             polygons.append(of_mask)
     masks, bad = _rasterize(polygons, hw[together])
-    for mask, k in enumerate(together):
-        runs[k] = masks[mask]
-    faults: dict[int, str] = {}
-    for k in alone + [together[item.index] for item in bad]:  # drawn alone, a malformed one says what is wrong
+    faults = {together[item.index]: item.message for item in bad}
+    runs = []
+    for k in alone:
         try:
-            runs[k] = batch[k][2].draw((int(hw[k, 0]), int(hw[k, 1]))).runs
+            runs.append(batch[k][2].draw((int(hw[k, 0]), int(hw[k, 1]))).runs)
         except RLEError as error:
             faults[k] = str(error)
-    return RunTable.of(runs), faults
+            runs.append(np.empty((0, 2), np.int64))
+    if not alone:
+        return masks, faults
+    in_order = np.argsort(together + alone)
+    return RunTable.concatenate([masks, RunTable.of(runs)]).take(in_order), faults
 
 
 def _rasterize(masks: Sequence[list[list[float]]], hw: np.ndarray) -> tuple[RunTable, list[BadRuns]]:

@@ -97,8 +97,15 @@ def each(
 ) -> Iterator[tuple[int, Entry]]:
     """Yield the entries of a JSON array with their number, from 1. A malformed entry becomes a problem."""
     entries = array if isinstance(array, list) else decoded(array, list[msgspec.Raw], path, f"{noun}s")
+    decode = msgspec.json.Decoder(type_).decode
     for number, raw in enumerate(entries, 1):
         try:
-            yield number, decoded(raw, type_, path, f"{noun} {number}")
-        except UserError as error:
-            problems.append(Problem(Kind.BAD_ROW, f"{path}, {noun} {number}", str(error).partition("read: ")[2]))
+            entry = decode(raw)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            try:
+                entry = decoded(raw, type_, path, f"{noun} {number}")
+            except UserError as error:
+                fault = str(error).partition("read: ")[2]
+                problems.append(Problem(Kind.BAD_ROW, f"{path}, {noun} {number}", fault))
+                continue
+        yield number, entry
