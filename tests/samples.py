@@ -1,9 +1,11 @@
-"""A data set that has every trait: holes, parts, overlaps, crowd regions, attributes, scores, sparse ids, divisions."""
+"""A data set that has every trait: holes, parts, overlaps, crowd regions, attributes, scores, sparse ids, divisions,
+and what LVIS and Fashionpedia add."""
 
 import numpy as np
 from PIL import Image
 
 from maskrcnn import RLE, Dataset
+from maskrcnn.data.federated import Federated
 from maskrcnn.rle import RunTable
 
 NAMES = ["train/first.png", "train/zweites Bild, größer.png", "val/empty.png", "val/last.png", "val/full.png"]
@@ -63,4 +65,10 @@ def write_sample(folder, *, seed=0):
         crowd=np.arange(n) % 7 == 3,
         scores=scores,
         parts=[name.partition("/")[0] for name in NAMES],
+        federated=Federated(
+            absent=[frozenset(), frozenset(), frozenset({1, 3}), frozenset(), frozenset({2})],
+            incomplete=[frozenset({2}), frozenset(), frozenset(), frozenset({1, 3}), frozenset()],
+            frequencies=["r", "c", "f"],
+        ),
+        attribute_names={"7": "spindle-shaped", "20": "mitotisch, früh", "44": "rund"},
     )

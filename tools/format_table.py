@@ -22,10 +22,12 @@ COLUMNS = {
     Trait.CLASSES: "classes",
     Trait.CLASS_IDS: "class ids",
     Trait.ATTRIBUTES: "attributes",
+    Trait.ATTRIBUTE_NAMES: "their names",
     Trait.SCORES: "scores",
     Trait.CROWD: "crowd",
     Trait.DIVISION: "train / val",
     Trait.EMPTY_IMAGES: "empty images",
+    Trait.FEDERATED: "federated",
 }
 
 

@@ -176,7 +176,10 @@ def test_the_command_says_what_was_written_and_what_was_lost(tmp_path, sample, c
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "out.csv: 5 images and 22 instances, format csv; pictures are left where they are" in printed.err
-    assert "the format csv cannot hold: scores (21 instances), crowd regions (3 instances)" in printed.err
+    assert (
+        "the format csv cannot hold: names of attributes (14 instances), scores (21 instances), crowd regions "
+        "(3 instances), lists of classes that annotators looked for (5 images)"
+    ) in printed.err
     assert call("convert", tmp_path / "in.json", tmp_path / "out", "--to", "label-images", "--json", *folder) == 0
     assert json.loads(capsys.readouterr().out) == {
         "source": str(tmp_path / "in.json"),
@@ -185,7 +188,7 @@ def test_the_command_says_what_was_written_and_what_was_lost(tmp_path, sample, c
         "images": 5,
         "instances": 22,
         "pictures": "copy",
-        "lost": {"overlaps": 21, "attributes": 14, "scores": 21, "crowd": 3},
+        "lost": {"overlaps": 21, "attributes": 14, "attribute_names": 14, "scores": 21, "crowd": 3, "federated": 5},
     }
 
 

@@ -16,6 +16,16 @@ from samples import write_sample
 
 FORMATS = written_formats()
 
+COLUMNS = {
+    Trait.ATTRIBUTES: "attributes",
+    Trait.ATTRIBUTE_NAMES: "attribute_names",
+    Trait.SCORES: "scores",
+    Trait.CROWD: "crowd",
+    Trait.DIVISION: "parts",
+    Trait.FEDERATED: "federated",
+}
+"""Traits that are columns of a data set, None without them."""
+
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
@@ -35,8 +45,7 @@ def without(data, traits):
     data = select(data, np.flatnonzero(kept))
     if Trait.EMPTY_IMAGES in traits:
         data = data.take(np.flatnonzero(data.counts))
-    columns = {Trait.ATTRIBUTES: "attributes", Trait.SCORES: "scores", Trait.CROWD: "crowd", Trait.DIVISION: "parts"}
-    return replace(data, **{column: None for trait, column in columns.items() if trait in traits})
+    return replace(data, **{column: None for trait, column in COLUMNS.items() if trait in traits})
 
 
 def select(data, instances):
@@ -50,6 +59,10 @@ def content(data, traits):
     """Pictures, and what is known of each of their instances as far as `traits` go, in an order of its own."""
     parts = data.parts if Trait.DIVISION in traits and data.parts else [""] * len(data)
     key_of_image = [read_image(file).tobytes() for file in data.files]
+    looked_for = [(set(), set())] * len(data)
+    if Trait.FEDERATED in traits and data.federated is not None:
+        looked_for = list(zip(data.federated.absent, data.federated.incomplete, strict=True))
+    known = [[sorted(data.class_names[j - 1] for j in labels) for labels in pair] for pair in looked_for]
     rows = []
     for k, i in enumerate(data.image_index):
         label = data.labels[k] - 1
@@ -60,7 +73,8 @@ def content(data, traits):
         row.append(str(data.scores[k]) if Trait.SCORES in traits and data.scores is not None else "nan")
         row.append(bool(data.crowd[k]) if Trait.CROWD in traits and data.crowd is not None else False)
         rows.append(row)
-    return sorted(zip(key_of_image, parts, data.counts.tolist(), strict=True)), sorted(rows)
+    names = data.attribute_names if Trait.ATTRIBUTE_NAMES in traits else None
+    return sorted(zip(key_of_image, parts, data.counts.tolist(), known, strict=True)), sorted(rows), names
 
 
 def converted(data, folder, name):
@@ -96,5 +110,5 @@ def test_what_a_format_cannot_hold_is_counted(tmp_path, sample, name):
     if Trait.EMPTY_IMAGES in holds:
         assert len(again) == len(sample)
     counts = count_traits(again)
-    for trait in {Trait.ATTRIBUTES, Trait.SCORES, Trait.CROWD, Trait.DIVISION} - holds:
+    for trait in COLUMNS.keys() - holds:
         assert counts[trait] == 0, "the format holds more than it says"

@@ -63,4 +63,6 @@ def test_every_trait_of_the_sample_is_counted(tmp_path):
     assert counts[Trait.EMPTY_IMAGES] == 1
     assert counts[Trait.DIVISION] == 5
     assert counts[Trait.SCORES] == 21
+    assert counts[Trait.ATTRIBUTES] == counts[Trait.ATTRIBUTE_NAMES] == 14
+    assert counts[Trait.FEDERATED] == 5
     assert counts[Trait.OVERLAPS] == 21  # three pictures have a mask of all their pixels above others

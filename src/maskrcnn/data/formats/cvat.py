@@ -19,7 +19,7 @@ from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations, Draw,
 from maskrcnn.data.formats.attributes import join_attributes, split_attributes
 from maskrcnn.data.formats.cvat_masks import CvatMask, decode_cvat_mask, encode_cvat_mask
 from maskrcnn.data.formats.source import Source
-from maskrcnn.data.formats.traits import Trait
+from maskrcnn.data.formats.traits import COMMON, Trait
 from maskrcnn.data.formats.xml_files import children, element, head_of, tag
 from maskrcnn.data.parts import part_named
 from maskrcnn.data.problem import Kind, Problem
@@ -30,7 +30,7 @@ from maskrcnn.rle import RLE, RLEError, shortened
 
 NAME = "CVAT for images 1.1"
 SUFFIXES = (".xml",)
-HOLDS = frozenset(Trait) - {Trait.CLASS_IDS, Trait.SCORES, Trait.CROWD}
+HOLDS = COMMON - {Trait.CLASS_IDS, Trait.SCORES, Trait.CROWD}
 
 WITHOUT_MASK = {
     "box": "boxes",

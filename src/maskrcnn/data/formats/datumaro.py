@@ -18,7 +18,7 @@ from maskrcnn import shapes
 from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations, Draw, Instance, draw_union
 from maskrcnn.data.formats.attributes import join_attributes, split_attributes
 from maskrcnn.data.formats.source import Fields, Source, decoded, each, json_fields, read_bytes
-from maskrcnn.data.formats.traits import Trait
+from maskrcnn.data.formats.traits import COMMON, Trait
 from maskrcnn.data.names import quoted, unquoted
 from maskrcnn.data.parts import part_named
 from maskrcnn.data.table import Dataset
@@ -29,7 +29,7 @@ encode = msgspec.json.encode
 
 NAME = "Datumaro"
 SUFFIXES = ()
-HOLDS = frozenset(Trait) - {Trait.CLASS_IDS}
+HOLDS = COMMON - {Trait.CLASS_IDS}
 
 UNDIVIDED = "default"
 """The subset of images that belong to no part."""

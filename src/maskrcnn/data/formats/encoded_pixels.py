@@ -34,7 +34,7 @@ from maskrcnn.data.formats.mask_texts import find_cut_cells
 from maskrcnn.data.formats.packed import TABLE_SUFFIXES
 from maskrcnn.data.formats.separated import PARQUET_SUFFIXES, read_table
 from maskrcnn.data.formats.source import Source
-from maskrcnn.data.formats.traits import Trait
+from maskrcnn.data.formats.traits import COMMON, Trait
 from maskrcnn.data.pictures import find_folder
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.data.table import Dataset
@@ -43,7 +43,7 @@ from maskrcnn.structures import UNNAMED_CLASS
 
 NAME = "a table of run-length masks"
 SUFFIXES = (".csv",)
-HOLDS = frozenset(Trait) - {Trait.SCORES, Trait.CROWD, Trait.DIVISION}
+HOLDS = COMMON - {Trait.SCORES, Trait.CROWD, Trait.DIVISION}
 
 MASK_FOLDER = "masks"
 """Folder beside a table in which mask files are sought by their names alone, as Open Images' table has them."""

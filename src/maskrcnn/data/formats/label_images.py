@@ -18,7 +18,7 @@ from maskrcnn.data.formats.annotations import Annotations, Instance
 from maskrcnn.data.formats.class_file import class_folders, find_classes, read_class_file, write_class_file
 from maskrcnn.data.formats.mask_layout import MaskLayout, find_mask_files, name_of, place_in_part, set_parts
 from maskrcnn.data.formats.source import Source
-from maskrcnn.data.formats.traits import Trait
+from maskrcnn.data.formats.traits import COMMON, Trait
 from maskrcnn.data.images import LOSSY, read_each, read_header, read_labels, read_mask
 from maskrcnn.data.parts import first_part
 from maskrcnn.data.problem import Kind, Problem
@@ -31,7 +31,7 @@ from maskrcnn.rle import RLE, RLEError, RunTable
 
 NAME = "label pictures"
 SUFFIXES = ()
-HOLDS = frozenset(Trait) - {Trait.OVERLAPS, Trait.ATTRIBUTES, Trait.SCORES, Trait.CROWD}
+HOLDS = COMMON - {Trait.OVERLAPS, Trait.ATTRIBUTES, Trait.SCORES, Trait.CROWD}
 
 N_SAMPLES = 8
 """Mask files that are decoded to tell label pictures from others."""

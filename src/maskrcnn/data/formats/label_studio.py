@@ -23,7 +23,7 @@ from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations, Insta
 from maskrcnn.data.formats.brush import decode_brush, encode_brush
 from maskrcnn.data.formats.label_studio_tasks import Chosen, Region, choose, merge_results, read_tasks, task_files
 from maskrcnn.data.formats.source import Fields, Source
-from maskrcnn.data.formats.traits import Trait
+from maskrcnn.data.formats.traits import COMMON, Trait
 from maskrcnn.data.images import picture_suffixes, read_opaque
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.data.table import Dataset
@@ -34,7 +34,7 @@ from maskrcnn.structures import UNNAMED_CLASS
 
 NAME = "Label Studio"
 SUFFIXES = (".json",)
-HOLDS = frozenset(Trait) - {Trait.CLASS_IDS, Trait.CROWD, Trait.DIVISION}
+HOLDS = COMMON - {Trait.CLASS_IDS, Trait.CROWD, Trait.DIVISION}
 
 UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
 """What Label Studio puts before the name of a file that was uploaded."""

@@ -24,7 +24,7 @@ from maskrcnn import shapes
 from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations, Instance
 from maskrcnn.data.formats.attributes import UNNAMED, join_attributes
 from maskrcnn.data.formats.source import Fields, Source, decoded, each, json_fields, starts_with
-from maskrcnn.data.formats.traits import Trait
+from maskrcnn.data.formats.traits import COMMON, Trait
 from maskrcnn.data.images import read_mask
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.data.table import Dataset
@@ -35,7 +35,7 @@ from maskrcnn.rle import RLE, RLEError
 
 NAME = "LabelMe"
 SUFFIXES = ()
-HOLDS = frozenset(Trait) - {Trait.CLASS_IDS, Trait.CROWD, Trait.DIVISION}
+HOLDS = COMMON - {Trait.CLASS_IDS, Trait.CROWD, Trait.DIVISION}
 
 VERSION = "5.5.0"
 """LabelMe's version whose form is written: the first ones with masks beside polygons read it."""

@@ -16,7 +16,7 @@ from maskrcnn.data.formats.class_file import class_folders, find_classes, read_c
 from maskrcnn.data.formats.label_images import is_of_pictures, looks_like_masks, on_picture
 from maskrcnn.data.formats.mask_layout import find_mask_files, place_in_part, set_parts
 from maskrcnn.data.formats.source import Source
-from maskrcnn.data.formats.traits import Trait
+from maskrcnn.data.formats.traits import COMMON, Trait
 from maskrcnn.data.images import read_each, read_mask
 from maskrcnn.data.parts import first_part
 from maskrcnn.data.table import Dataset
@@ -26,7 +26,7 @@ from maskrcnn.rle import RLE, RLEError
 
 NAME = "folders of mask files"
 SUFFIXES = ()
-HOLDS = frozenset(Trait) - {Trait.ATTRIBUTES, Trait.SCORES, Trait.CROWD}
+HOLDS = COMMON - {Trait.ATTRIBUTES, Trait.SCORES, Trait.CROWD}
 
 
 def recognizes(source: Source) -> bool:

@@ -27,7 +27,7 @@ from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations, Insta
 from maskrcnn.data.formats.classes import without_decimals
 from maskrcnn.data.formats.separated import PARQUET_ERRORS, PARQUET_SUFFIXES, read_parquet
 from maskrcnn.data.formats.source import Source, decoded
-from maskrcnn.data.formats.traits import Trait
+from maskrcnn.data.formats.traits import COMMON
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError
@@ -37,7 +37,7 @@ from maskrcnn.structures import UNNAMED_CLASS
 
 NAME = "Parquet of runs"
 SUFFIXES = PARQUET_SUFFIXES
-HOLDS = frozenset(Trait)
+HOLDS = COMMON
 
 COLUMNS: dict[str, Any] = {
     "image": pl.String,

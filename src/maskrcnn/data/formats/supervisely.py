@@ -20,7 +20,7 @@ from PIL import Image
 from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations, Instance
 from maskrcnn.data.formats.attributes import join_attributes, split_attributes
 from maskrcnn.data.formats.source import Source, decoded, each, json_fields, read_bytes
-from maskrcnn.data.formats.traits import Trait
+from maskrcnn.data.formats.traits import COMMON, Trait
 from maskrcnn.data.images import read_mask
 from maskrcnn.data.names import quoted, unquoted
 from maskrcnn.data.parts import part_named
@@ -32,7 +32,7 @@ from maskrcnn.rle import RLE, RLEError, shortened
 
 NAME = "Supervisely"
 SUFFIXES = ()
-HOLDS = frozenset(Trait) - {Trait.CLASS_IDS, Trait.SCORES, Trait.CROWD}
+HOLDS = COMMON - {Trait.CLASS_IDS, Trait.SCORES, Trait.CROWD}
 
 META, PICTURES, ANNOTATIONS = "meta.json", "img", "ann"
 

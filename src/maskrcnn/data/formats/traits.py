@@ -20,14 +20,19 @@ class Trait(StrEnum):
     CLASSES = "several classes"
     CLASS_IDS = "class ids that differ from the order of the names"
     ATTRIBUTES = "attributes"
+    ATTRIBUTE_NAMES = "names of attributes"
     SCORES = "scores"
     CROWD = "crowd regions"
     DIVISION = "a division into parts such as train and val"
     EMPTY_IMAGES = "images without objects"
+    FEDERATED = "lists of classes that annotators looked for"
 
 
-OF_IMAGES = frozenset({Trait.DIVISION, Trait.EMPTY_IMAGES})
+OF_IMAGES = frozenset({Trait.DIVISION, Trait.EMPTY_IMAGES, Trait.FEDERATED})
 """Traits of images; the others are of instances."""
+
+COMMON = frozenset(Trait) - {Trait.ATTRIBUTE_NAMES, Trait.FEDERATED}
+"""Traits that several formats hold. The others are Fashionpedia's and LVIS's additions to COCO."""
 
 
 def count_traits(data: Dataset) -> dict[Trait, int]:
@@ -42,10 +47,12 @@ def count_traits(data: Dataset) -> dict[Trait, int]:
         Trait.CLASSES: data.n_instances if len(data.class_ids) > 1 else 0,
         Trait.CLASS_IDS: 0 if _follow_names(data) else data.n_instances,
         Trait.ATTRIBUTES: 0 if attributes is None else sum(map(bool, attributes)),
+        Trait.ATTRIBUTE_NAMES: _count_named(attributes, data.attribute_names),
         Trait.SCORES: 0 if scores is None else int((~np.isnan(scores)).sum()),
         Trait.CROWD: 0 if crowd is None else int(crowd.sum()),
         Trait.DIVISION: 0 if parts is None else sum(map(bool, parts)),
         Trait.EMPTY_IMAGES: int((data.counts == 0).sum()),
+        Trait.FEDERATED: 0 if data.federated is None else len(data),
     }
 
 
@@ -53,6 +60,13 @@ def _follow_names(data: Dataset) -> bool:
     """Whether class ids count the names, from 0 or 1, or are the names."""
     n = len(data.class_ids)
     return data.class_ids in (list(range(n)), list(range(1, n + 1)), data.class_names)
+
+
+def _count_named(attributes: np.ndarray | None, names: dict[str, str] | None) -> int:
+    """Count the instances with an attribute that has a name."""
+    if attributes is None or not names:
+        return 0
+    return sum(not names.keys().isdisjoint(text.split()) for text in attributes)
 
 
 def _count_overlapping(masks: RunTable) -> int:
