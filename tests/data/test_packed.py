@@ -142,7 +142,7 @@ def test_a_member_that_lies_outside_is_an_error(folder, name):
     (gzip.compress, "gzip"), (bz2.compress, "bzip2"), (lzma.compress, "xz"), (zipped, "zip"), (tarred, "tar"),
 ])  # fmt: skip
 def test_an_archive_in_an_archive_is_an_error(folder, outer, inner, kind):
-    with pytest.raises(UserError, match=rf"train\.{outer} holds a {kind} archive, not a table; unpack it"):
+    with pytest.raises(UserError, match=rf"train\.{outer} holds a {kind} archive, not a table or JSON; unpack it"):
         opened(folder, PACK[outer](inner(TABLE)), f"train.{outer}")
 
 

@@ -1,7 +1,10 @@
 """COCO's JSON: every layout, every way in which programs write it, and files that it must not take."""
 
+import bz2
 import contextlib
+import gzip
 import json
+import lzma
 import re
 
 import numpy as np
@@ -10,7 +13,7 @@ from PIL import Image
 from pycocotools import mask as mask_tools
 
 from maskrcnn import RLE, UserError, open_dataset
-from maskrcnn.data.formats import recognized, write_dataset
+from maskrcnn.data.formats import packed, recognized, write_dataset
 from maskrcnn.data.formats.source import Source
 from maskrcnn.data.problem import Kind
 
@@ -459,13 +462,92 @@ def test_other_files_of_coco_are_left_out_and_said(tmp_path):
     assert "image_info_train2017.json: 2 images without annotations are left out" in said
 
 
-def test_panoptic_segments_are_refused(tmp_path):
-    segments = [{"id": 7, "category_id": 3, "area": 20, "bbox": [1, 2, 3, 4], "iscrowd": 0}]
-    file = one_file(tmp_path, [{"image_id": 1, "file_name": "a.png", "segments_info": segments}])
-    with pytest.raises(
-        UserError, match=r"data\.json has panoptic segments, whose masks are in PNG files\. Give the file"
-    ):
-        opened(file)
+PANOPTIC_CLASSES = [{"id": 1, "name": "sky", "isthing": 0}, {"id": 3, "name": "cat", "isthing": 1}]
+
+
+def save_segments(path, numbers):
+    """Write a PNG of panoptic segments: red is the lowest byte."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.stack([numbers >> shift & 255 for shift in (0, 8, 16)], 2).astype(np.uint8)).save(path)
+
+
+def panoptic(folder, categories=PANOPTIC_CLASSES, segments=None, name="a.png"):
+    """Train and val as panopticapi has them, with the masks of three segments; pictures have the names of the PNGs."""
+    numbers = np.zeros(HW, np.uint32)
+    numbers[:10], numbers[ring()], numbers[36:, :5] = 7, 460_551 + 9 * 65_536, 300
+    if segments is None:
+        segments = [{"id": 7, "category_id": 1}, {"id": 460_551 + 9 * 65_536, "category_id": 3, "bbox": [1, 2, 3, 4]}]
+        segments.append({"id": 300, "category_id": 3, "iscrowd": 1})
+    for k, part in enumerate(("train2017", "val2017")):
+        entries = [{"image_id": k, "file_name": name, "segments_info": segments}]
+        save_picture(folder / part / "a.png")
+        save_segments(folder / "annotations" / f"panoptic_{part}" / "a.png", numbers)
+        write_json(folder / "annotations" / f"panoptic_{part}.json", coco([image(k, "a.png")], entries, categories))
+    return numbers
+
+
+def test_panoptic_things_are_read_and_stuff_is_left_out(tmp_path):
+    numbers = panoptic(tmp_path)
+    data, said = opened(tmp_path)
+    assert data.part_sizes == {"train": 1, "val": 1}
+    assert [file.parent.name for file in data.files] == ["train2017", "val2017"]
+    assert (data.class_ids, data.class_names) == ([3], ["cat"])
+    for i in range(2):
+        assert np.array_equal(masks(data, i), [numbers == 460_551 + 9 * 65_536, numbers == 300])
+    assert data.crowd.tolist() == [False, True] * 2
+    assert data.rows.tolist() == [460_551 + 9 * 65_536, 300] * 2
+    assert "such as sky: they and their 2 segments are left out" in said
+    alone, _ = opened(tmp_path / "annotations" / "panoptic_val2017.json")
+    assert alone.files == [tmp_path / "val2017" / "a.png"]
+    assert alone.masks.areas.tolist() == data.masks.areas.tolist()[:2]
+
+
+def test_panoptic_data_of_stuff_alone_is_read(tmp_path):
+    panoptic(tmp_path, [category | {"isthing": 0} for category in PANOPTIC_CLASSES])
+    data, _ = opened(tmp_path)
+    assert (data.class_names, data.n_instances) == (["sky", "cat"], 6)
+
+
+def test_panoptic_files_are_left_out_beside_those_of_instances(tmp_path):
+    panoptic(tmp_path)
+    for k, part in enumerate(("train2017", "val2017")):
+        content = coco([image(k, "a.png")], [annotation(1, k, [SQUARE])])
+        write_json(tmp_path / "annotations" / f"instances_{part}.json", content)
+    data, said = opened(tmp_path)
+    assert data.masks.areas.tolist() == [400, 400]
+    assert "left out beside the files of masks: annotations/panoptic_train2017.json" in said
+    assert [file.parent.name for file in data.files] == ["train2017", "val2017"]
+
+
+@pytest.mark.parametrize("name", ["b.png", "../../train2017/a.png", ""])
+def test_a_panoptic_mask_file_that_is_missing_is_named(tmp_path, name):
+    panoptic(tmp_path, name=name)
+    (tmp_path / "annotations" / "panoptic_train2017" / "a.png").rename(tmp_path / "annotations" / "c.png")
+    (tmp_path / "annotations" / "panoptic_val2017" / "a.png").unlink()
+    with pytest.raises(UserError, match=r"panoptic_train2017\.json, annotation 1: the mask file '.*' is not in"):
+        opened(tmp_path)
+
+
+def test_faults_of_panoptic_segments_are_named(tmp_path):
+    segments = [{"id": 8, "category_id": 3}, {"id": 300, "category_id": 3}]
+    panoptic(tmp_path, segments=segments)
+    data, said = opened(tmp_path)
+    assert data.rows.tolist() == [300, 300]
+    assert "segment 8: image train2017/a.png: the mask covers no pixel" in said
+    assert "2 segments of the PNG files are not in the list" in said
+    save_segments(tmp_path / "annotations" / "panoptic_val2017" / "a.png", np.ones((7, 9), int))
+    (tmp_path / "annotations" / "panoptic_train2017" / "a.png").write_bytes(b"no picture")
+    with pytest.raises(UserError) as caught:
+        opened(tmp_path)
+    assert "panoptic_train2017.json, annotation 1: " in str(caught.value)
+
+
+def test_panoptic_masks_of_another_size_are_named(tmp_path):
+    panoptic(tmp_path)
+    for part in ("train2017", "val2017"):
+        save_segments(tmp_path / "annotations" / f"panoptic_{part}" / "a.png", np.full((7, 9), 300))
+    with pytest.raises(UserError, match=r"segment 300: .* 7 x 9 \(height x width\), its picture 40 x 60"):
+        opened(tmp_path)
 
 
 @pytest.mark.parametrize("entry", [{"caption": "a cat"}, {"category_id": 3}])
@@ -557,6 +639,37 @@ def test_marks_and_blanks_before_the_object_do_not_matter(tmp_path, text):
     assert opened(file)[0].n_instances == 1
 
 
+PACK = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}
+
+
+@pytest.mark.parametrize("suffix", PACK)
+def test_packed_json_is_read(tmp_path, suffix):
+    def pack(file):
+        packed_file = file.with_name(f"{file.name}.{suffix}")
+        packed_file.write_bytes(PACK[suffix](file.read_bytes()))
+        file.unlink()
+        return packed_file
+
+    data, _ = opened(pack(one_file(tmp_path / "one", [annotation(1, 1, [SQUARE])])))
+    assert data.masks.areas.tolist() == [400]
+    panoptic(tmp_path / "folder")
+    packed_files = [pack(file) for file in (tmp_path / "folder" / "annotations").glob("*.json")]
+    data, _ = opened(tmp_path / "folder")
+    assert data.part_sizes == {"train": 1, "val": 1}
+    assert opened(packed_files[0])[0].n_instances == 2
+
+
+def test_packed_json_that_cannot_be_unpacked_is_named(tmp_path, monkeypatch):
+    file = tmp_path / "data.json.gz"
+    file.write_bytes(gzip.compress(b'{"images": [], "annotations": []' + b" " * 2**20 + b"}"))
+    monkeypatch.setattr(packed, "UNPACKED_BYTES", 2**16)
+    with pytest.raises(UserError, match=r"data\.json\.gz has [\d,]+ bytes and unpacks to more than"):
+        opened(file)
+    file.write_bytes(b"\x1f\x8b damaged")
+    with pytest.raises(UserError, match=r"data\.json\.gz cannot be read"):
+        opened(file)
+
+
 def test_names_do_not_lead_out_of_the_folder(tmp_path):
     save_picture(tmp_path / "secret.png")
     file = one_file(tmp_path / "data", [annotation(1, 1, [SQUARE])], images=[image(1, "../../secret.png")])
@@ -605,6 +718,13 @@ def test_samples_of_another_program(shared):
         assert data.masks.areas.tolist() == [2, 20]
         assert data.crowd.tolist() == [False, True]
         assert "what has no mask is left out: boxes (1)" in said
-    for name in ("coco_captions", "coco_labels", "coco_panoptic"):
+    with pytest.raises(UserError, match=r"segment 460551: .* 5 x 5 \(height x width\), its picture 5 x 10"):
+        opened(folder / "coco_panoptic")
+    data, _ = opened(folder / "coco_panoptic", bad="skip")
+    assert data.part_sizes == {"train": 1, "val": 1}
+    assert data.class_names == ["a", "b"], "all classes of this sample are stuff"
+    assert data.masks.areas.tolist() == [20, 20]
+    assert data.crowd.tolist() == [False, True]
+    for name in ("coco_captions", "coco_labels"):
         with pytest.raises(UserError, match="no file has masks of objects"):
             opened(folder / name)

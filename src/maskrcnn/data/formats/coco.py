@@ -1,33 +1,48 @@
 """COCO's JSON: images, annotations and categories; masks as polygons or runs.
 
-Also as Roboflow and MMDetection lay it out, a folder with a file for each part, and with the additions of LVIS and of
-Fashionpedia.
+Also as Roboflow and MMDetection lay it out, a folder with a file for each part, with the additions of LVIS and of
+Fashionpedia, and panoptic segments.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations, Instance
-from maskrcnn.data.formats.coco_entries import NULL, Annotation, Attribute, Category, Picture, id_text, plain
-from maskrcnn.data.formats.coco_files import CocoFile, PictureFolders, coco_files, files_to_read, is_result_list
+from maskrcnn.data.formats.coco_entries import NULL, Annotation, Attribute, Category, Id, Picture, id_text, plain
+from maskrcnn.data.formats.coco_files import (
+    CocoFile,
+    Content,
+    PictureFolders,
+    coco_files,
+    files_to_read,
+    is_result_list,
+)
 from maskrcnn.data.formats.coco_masks import Segmentation, has_mask
+from maskrcnn.data.formats.coco_panoptic import PanopticFile
 from maskrcnn.data.formats.coco_writer import write as write
+from maskrcnn.data.formats.label_images import on_picture
 from maskrcnn.data.formats.source import Source, each
 from maskrcnn.data.formats.traits import Trait
 from maskrcnn.data.parts import images_of_part
+from maskrcnn.data.pictures import image_files
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.errors import UserError
+from maskrcnn.rle import RLE
 from maskrcnn.structures import UNNAMED_CLASS
 
 NAME = "COCO"
 SUFFIXES = (".json",)
 HOLDS = frozenset(Trait) - {Trait.DIVISION}
+
+SEGMENT = "segment"
+"""What an instance of a panoptic file is called."""
 
 NO_ENTRIES = msgspec.Raw(b"[]")
 NOTHING = (b"null", b"[]", b"{}")
@@ -48,8 +63,15 @@ def read(source: Source) -> Annotations:
             'Make it the "annotations" of an object that also has "images" and "categories": those of the file for '
             "which the results were made"
         )
-    files, notes = files_to_read(source)
-    reader = _Reader(source, Annotations(source.path, NAME, [], {}, notes=notes), is_divided=len(files) > 1)
+    files, others = files_to_read(source)
+    annotations = Annotations(source.path, NAME, [], {})
+    if others:
+        names = ", ".join(str(file.path) for file in others)
+        annotations.notes.append(f"{source.path}: left out beside the files of masks: {names}")
+    for file in (*files, *others):
+        if file.content == Content.PANOPTIC and file.mask_folder != file.file.parent:
+            annotations.mask_files |= set(image_files(file.mask_folder))
+    reader = _Reader(source, annotations, is_divided=len(files) > 1)
     if source.part:
         parts = [file.part if reader.is_divided else "" for file in files]
         files = [files[k] for k in images_of_part(parts, source.part, source.path)]
@@ -85,10 +107,17 @@ class _Reader:
             self._add_category(category, file.file)
         for _, attribute in each(attributes, Attribute, file.file, "attribute", problems):
             self.attribute_names[id_text(attribute.id)] = attribute.name
-        images = self._read_images(file)
+        if file.content == Content.PANOPTIC:
+            panoptic = PanopticFile(file, problems)
+            self.annotations.mask_files |= panoptic.entries.keys()
+            self._add_segments(panoptic, self._read_images(file), file.file)
+        else:
+            self._add_annotations(file, self._read_images(file))
+
+    def _add_annotations(self, file: CocoFile, images: dict[str, AnnotatedImage | None]) -> None:
         ids: set[str] = set()
         n_repeated = 0
-        for number, entry in each(file.entries, Annotation, file.file, "annotation", problems):
+        for number, entry in each(file.entries, Annotation, file.file, "annotation", self.annotations.problems):
             if entry.id is not None:
                 n_repeated += id_text(entry.id) in ids
                 ids.add(id_text(entry.id))
@@ -99,9 +128,10 @@ class _Reader:
     def finished(self) -> Annotations:
         """Return the annotations with their classes and notes."""
         annotations = self.annotations
-        instances = [instance for image in annotations.images for instance in image.instances]
         for what, n in (+self.n_extras).items():
             self._note(f"{self.source.path}: {n:,} annotations have {what}; of these, the masks alone are read")
+        self._leave_out_stuff()
+        instances = [instance for image in annotations.images for instance in image.instances]
         self._leave_out_common_parent({instance.label for instance in instances})
         kinds = list(self.categories.values())
         repeated = {name for name, n in Counter(kind.text for kind in kinds).items() if n > 1}
@@ -163,7 +193,7 @@ class _Reader:
     def _picture_folder(self, file: CocoFile, names: list[str]) -> str:
         """Return the folder that the names of pictures lack. Those of a file that was given alone stay as they are."""
         if self.source.path.is_dir():
-            return self.folders.folder_of(file, names)
+            return self.folders.folder_of(file, names, self.annotations.mask_files)
         self.annotations.folder_hint = file.part_word
         return ""
 
@@ -189,11 +219,8 @@ class _Reader:
         self, entry: Annotation, number: int, images: dict[str, AnnotatedImage | None], file: Path
     ) -> None:
         row = int(entry.id) if isinstance(entry.id, int | float) else number
-        image = images.get(id_text(entry.image_id))
+        image = self._image_of(entry.image_id, images, f"{file}, annotation {row}")
         if image is None:
-            fault = "belongs to several images" if id_text(entry.image_id) in images else "is not among the images"
-            message = f"image_id {entry.image_id!r} {fault}"
-            self.annotations.problems.append(Problem(Kind.BAD_ROW, f"{file}, annotation {row}", message))
             return
         if not has_mask(entry.segmentation):
             has_box = bytes(entry.bbox) not in NOTHING
@@ -202,11 +229,9 @@ class _Reader:
         for key, value in (("keypoints", entry.keypoints), ("attributes", entry.attributes)):
             if value is not NULL and bytes(value) not in NOTHING:
                 self.n_extras[key] += 1
-        category = self.categories.get(id_text(entry.category_id))
-        label = plain(entry.category_id if category is None else category.id)
         image.instances.append(
             Instance(
-                UNNAMED_CLASS if label is None and not self.categories else label,
+                self._label(entry.category_id),
                 Segmentation(entry.segmentation, file),
                 row,
                 " ".join(map(id_text, entry.attribute_ids or ())),
@@ -214,6 +239,56 @@ class _Reader:
                 entry.score,
                 _corners(entry.bbox),
             )
+        )
+
+    def _add_segments(self, panoptic: PanopticFile, images: dict[str, AnnotatedImage | None], file: Path) -> None:
+        """Add the segments of a panoptic file. One without a pixel has an empty mask."""
+        self.annotations.row_noun = SEGMENT
+        n_unlisted = 0
+        for place, entry, masks in panoptic.images():
+            image = self._image_of(entry.image_id, images, place)
+            if image is None:
+                continue
+            n_unlisted += len(masks.keys() - {segment.id for segment in entry.segments_info})
+            for segment in entry.segments_info:
+                mask = masks.get(segment.id)
+                draw_segment = RLE.empty if mask is None else partial(on_picture, mask)
+                label = self._label(segment.category_id)
+                image.instances.append(Instance(label, draw_segment, segment.id, is_crowd=bool(segment.iscrowd)))
+        if n_unlisted:
+            self._note(f"{file}: {n_unlisted:,} segments of the PNG files are not in the list and are left out")
+
+    def _image_of(self, image_id: Id, images: dict[str, AnnotatedImage | None], place: str) -> AnnotatedImage | None:
+        """Return the image of an annotation, or None, which becomes a problem."""
+        key = id_text(image_id)
+        if images.get(key) is None:
+            fault = "belongs to several images" if key in images else "is not among the images"
+            self.annotations.problems.append(Problem(Kind.BAD_ROW, place, f"image_id {image_id!r} {fault}"))
+        return images.get(key)
+
+    def _label(self, category_id: Id | None) -> Any:
+        """Return the class of an annotation."""
+        category = self.categories.get(id_text(category_id))
+        label = plain(category_id if category is None else category.id)
+        return UNNAMED_CLASS if label is None and not self.categories else label
+
+    def _leave_out_stuff(self) -> None:
+        """Leave out panoptic segments of stuff (sky, road), which are no objects, unless all categories are stuff."""
+        stuff = {key: category for key, category in self.categories.items() if category.isthing == 0}
+        if self.annotations.row_noun != SEGMENT or not stuff or len(stuff) == len(self.categories):
+            return
+        ids = {plain(category.id) for category in stuff.values()}
+        n_segments = 0
+        for image in self.annotations.images:
+            objects = [instance for instance in image.instances if instance.label not in ids]
+            n_segments += len(image.instances) - len(objects)
+            image.instances = objects
+        for key in stuff:
+            del self.categories[key]
+        names = ", ".join(category.text for category in list(stuff.values())[:3])
+        self._note(
+            f"{len(stuff):,} categories are stuff (isthing is 0), such as {names}: they and their {n_segments:,} "
+            "segments are left out"
         )
 
     def _leave_out_common_parent(self, used: set[Any]) -> None:

@@ -50,12 +50,13 @@ class Picture(msgspec.Struct):
 
 
 class Category(msgspec.Struct):
-    """An entry of ``categories``. `frequency` is LVIS's."""
+    """An entry of ``categories``. `frequency` is LVIS's; panoptic files have `isthing`, 0 for stuff such as sky."""
 
     id: Id
     name: Id | None = None
     supercategory: Id | None = None
     frequency: str | None = None
+    isthing: bool | float | None = None
 
     @property
     def text(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from maskrcnn.data.formats.source import Fields, Source, decoded, json_fields, read_bytes
+from maskrcnn.data.formats.source import Fields, Source, decoded, is_json, json_fields, read_bytes
 from maskrcnn.data.parts import part_named, part_word
 from maskrcnn.errors import UserError
 
@@ -30,7 +31,7 @@ class Content(StrEnum):
     """What the annotations of a file are."""
 
     INSTANCES = "objects"
-    PANOPTIC = "panoptic segments, whose masks are in PNG files"
+    PANOPTIC = "panoptic segments"
     WHOLE_IMAGES = "captions or classes of whole images, without masks"
     NOTHING = "no annotations"
 
@@ -67,6 +68,12 @@ class CocoFile:
         return "" if self.path.parent == Path() else self.path.parent.as_posix()
 
     @property
+    def mask_folder(self) -> Path:
+        """The folder of the PNGs of panoptic segments: called as the file is, or else the file's."""
+        folder = self.file.with_name(self.file.name[: self.file.name.lower().rindex(".json")])
+        return folder if folder.is_dir() else folder.parent
+
+    @property
     def part_word(self) -> str:
         """The word of its folders or its name that names its part ("train2017"), or ""."""
         return part_word([*reversed(self.path.parent.parts), self.path.stem])
@@ -80,9 +87,10 @@ class CocoFile:
 def coco_files(source: Source) -> list[CocoFile]:
     """Return the files that hold COCO's object. Raise `UserError` for a damaged one that has its keys."""
     if source.path.is_file():
-        return [CocoFile(source.path, source.fields, Path(source.path.name))] if _is_coco(source.fields) else []
+        fields = json_fields(source.path) if is_json(source.path) else {}
+        return [CocoFile(source.path, fields, Path(source.path.name))] if _is_coco(fields) else []
     found = []
-    for file in source.having_suffix(".json"):
+    for file in filter(is_json, source.files):
         if all(mark in read_bytes(file) for mark in MARKS) and _is_coco(fields := json_fields(file)):
             found.append(CocoFile(file, fields, file.relative_to(source.path)))
     return found
@@ -95,7 +103,7 @@ def _is_coco(fields: Fields) -> bool:
 
 def is_result_list(path: Path) -> bool:
     """Whether a JSON file is a list of detections, as COCO's evaluation takes it, and not an object with images."""
-    if path.suffix.lower() != ".json" or not (content := read_bytes(path)).lstrip().startswith(b"["):
+    if not is_json(path) or not (content := read_bytes(path)).lstrip().startswith(b"["):
         return False
     with suppress(UserError):
         for entry in decoded(content, list[msgspec.Raw], path)[:1]:
@@ -104,52 +112,54 @@ def is_result_list(path: Path) -> bool:
     return False
 
 
-def files_to_read(source: Source) -> tuple[list[CocoFile], list[str]]:
-    """Return the files with masks, and lines about the others. Raise `UserError` if there are none.
+def files_to_read(source: Source) -> tuple[list[CocoFile], list[CocoFile]]:
+    """Return the files with masks, and the others. Raise `UserError` if there are none.
 
     Files without annotations stand last. COCO's own folder has the same objects in several files, such as those of
-    keypoints; where names begin with "instances", the others are left out.
+    keypoints; where names begin with "instances", the others are left out. Panoptic files count where no file has
+    instances.
     """
     files = coco_files(source)
-    chosen = [file for file in files if file.content == Content.INSTANCES]
+    kinds = (Content.INSTANCES, Content.PANOPTIC)
+    chosen = next(filter(None, ([file for file in files if file.content == kind] for kind in kinds)), [])
     chosen = [file for file in chosen if file.path.stem.startswith("instances")] or chosen
     chosen += [file for file in files if file.content == Content.NOTHING]
     if not chosen:
         held = "; ".join(f"{file.path} has {file.content}" for file in files[:3])
         raise UserError(f"{source.path}: no file has masks of objects: {held}. Give the file of instances")
-    others = [str(file.path) for file in files if file not in chosen]
-    notes = [f"{source.path}: left out beside the files of masks: {', '.join(others)}"] if others else []
-    return chosen, notes
+    return chosen, [file for file in files if file not in chosen]
 
 
 class PictureFolders:
     """Finds the folder of the pictures of a file, among the files of the folder that was given."""
 
     def __init__(self, source: Source) -> None:
+        self._root = source.path
         self._paths_of_name: dict[str, list[str]] = {}
         if source.path.is_dir():
             for file in source.files:
                 self._paths_of_name.setdefault(file.name, []).append(file.relative_to(source.path).as_posix())
 
-    def folder_of(self, file: CocoFile, names: Sequence[str]) -> str:
+    def folder_of(self, file: CocoFile, names: Sequence[str], mask_files: AbstractSet[Path] = frozenset()) -> str:
         """Return the folder in which most of `names` lie, "" if it is the one that was given.
 
         A folder of the same part, or the file's, is preferred to one that has more of the names. If no folder has any,
         return the word that names the part: the pictures may lie elsewhere in a folder that is called so.
+        `mask_files` are no pictures.
         """
-        n_found = self._count(names)
+        n_found = self._count(names, mask_files)
         if not n_found:
             return file.part_word
         sufficient = [folder for folder, n in n_found.items() if n >= MIN_FOUND * max(n_found.values())]
         return max(sufficient, key=lambda folder: (_closeness(file, folder), n_found[folder]))
 
-    def _count(self, names: Sequence[str]) -> Mapping[str, int]:
+    def _count(self, names: Sequence[str], mask_files: AbstractSet[Path]) -> Mapping[str, int]:
         """Return how many of `names` lie in each folder."""
         n_found: Counter[str] = Counter()
         for name in names:
             ending = f"/{name}"
             for path in self._paths_of_name.get(name.rpartition("/")[2], ()):
-                if f"/{path}".endswith(ending):
+                if f"/{path}".endswith(ending) and self._root / path not in mask_files:
                     n_found[path[: -len(ending)]] += 1
         return n_found
 

@@ -33,7 +33,7 @@ from maskrcnn.data.formats.mask_files import existing_files, name_files
 from maskrcnn.data.formats.mask_texts import find_cut_cells
 from maskrcnn.data.formats.packed import TABLE_SUFFIXES
 from maskrcnn.data.formats.separated import PARQUET_SUFFIXES, read_table
-from maskrcnn.data.formats.source import Source
+from maskrcnn.data.formats.source import Source, is_json
 from maskrcnn.data.formats.traits import COMMON, Trait
 from maskrcnn.data.pictures import find_folder
 from maskrcnn.data.problem import Kind, Problem
@@ -54,7 +54,8 @@ CHANGED_IDS = re.compile(r"\s.*|.*\s|0\d+|\d+[.,]0+|\d+(_\d+)+", re.DOTALL)
 
 def recognizes(source: Source) -> bool:
     """Whether the suffix is that of a table, compressed or not."""
-    return source.path.is_file() and source.path.suffix.lower() in (*TABLE_SUFFIXES, *PARQUET_SUFFIXES)
+    is_table = source.path.suffix.lower() in (*TABLE_SUFFIXES, *PARQUET_SUFFIXES)
+    return is_table and source.path.is_file() and not is_json(source.path)
 
 
 def read(source: Path, options: OpenOptions) -> Dataset:

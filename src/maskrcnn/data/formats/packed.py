@@ -1,4 +1,4 @@
-"""Unpack a compressed table: file -> bytes, in steps and up to a limit, because a few kilobytes can claim terabytes."""
+"""Unpack a table or JSON file: file -> bytes, in steps and up to a limit, as a few kilobytes can claim terabytes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from typing import IO, Any
 from maskrcnn.data.pictures import is_hidden
 from maskrcnn.errors import UserError
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".gz", ".bz2", ".xz", ".zst", ".zip")
+PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zip")
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt", *PACKED_SUFFIXES)
 """Suffixes of tables, packed or not."""
 
 UNPACKED_BYTES, MAX_RATIO, MAX_BYTES = 2**28, 100, 2**32
@@ -62,7 +64,7 @@ def read_content(source: Path) -> bytes:
             with OPENERS[kind](source) as packed:
                 content = _unpacked(packed, source)
         else:
-            raise UserError(f"{source} is a {kind} archive; unpack it and name the table")
+            raise UserError(f"{source} is a {kind} archive; unpack it and give the file in it")
     except UserError:
         raise
     except MemoryError:
@@ -71,7 +73,7 @@ def read_content(source: Path) -> bytes:
         # Each library raises its exceptions for a damaged archive.
         raise UserError(f"{source} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if inner := _archive(content):
-        raise UserError(f"{source} holds a {inner} archive, not a table; unpack it and name the table")
+        raise UserError(f"{source} holds a {inner} archive, not a table or JSON; unpack it and give the file in it")
     return content
 
 
@@ -107,7 +109,7 @@ def _unpacked(packed: IO[bytes], source: Path) -> bytes:
         if content.tell() + len(step) > max_bytes:
             raise UserError(
                 f"{source} has {size:,} bytes and unpacks to more than {max_bytes:,}: it is damaged, or made to fill "
-                "the memory. If it is a table after all, unpack it and name the table"
+                "the memory. If you trust it, unpack it and give the file in it"
             )
         content.write(step)
     return content.getvalue()
@@ -123,7 +125,7 @@ def _only_member(archive: zipfile.ZipFile, source: Path) -> zipfile.ZipInfo:
     members = [member for member in members if not is_hidden(PurePosixPath(member.filename))]
     if len(members) != 1:
         held = ", ".join(member.filename for member in members[:3]) + (" ..." if len(members) > 3 else "")
-        raise UserError(f"{source} holds {len(members)} files ({held}), not one table; unpack it and name the table")
+        raise UserError(f"{source} holds {len(members)} files ({held}), not one; unpack it and give the right one")
     if members[0].flag_bits & ENCRYPTED:
-        raise UserError(f"{source} is encrypted; unpack it with its password and name the table")
+        raise UserError(f"{source} is encrypted; unpack it with its password and give the file in it")
     return members[0]

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from maskrcnn.data.formats.packed import PACKED_SUFFIXES, read_content
 from maskrcnn.data.pictures import files_below
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.errors import UserError
@@ -52,6 +53,11 @@ class Source:
         return json_fields(self.path) if self.path.suffix.lower() == ".json" else {}
 
 
+def is_json(path: Path) -> bool:
+    """Whether the name is that of a JSON file, packed or not ("train.json.gz")."""
+    return (Path(path.stem) if path.suffix.lower() in PACKED_SUFFIXES else path).suffix.lower() == ".json"
+
+
 def json_fields(path: Path) -> Fields:
     """Return the fields of a JSON object, not decoded; none if it holds something else. Raise `UserError`."""
     content = read_bytes(path)
@@ -61,9 +67,10 @@ def json_fields(path: Path) -> Fields:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the bytes of a file, without a byte order mark. Raise `UserError`."""
+    """Return the bytes of a file, unpacked by its suffix, without a byte order mark. Raise `UserError`."""
     try:
-        return path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+        content = read_content(path) if path.suffix.lower() in PACKED_SUFFIXES else path.read_bytes()
+        return content.removeprefix(b"\xef\xbb\xbf")
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
 
