@@ -11,12 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pycocotools import mask as mask_tools
 
-from maskrcnn import UserError, open_dataset
+from labelled import hard_dataset
+from maskrcnn import RLE, UserError, open_dataset
 from maskrcnn.cli import SOME_UNREADABLE, main
 from maskrcnn.data.convert import FORMAT_OF_SUFFIX, convert, written_formats
 from maskrcnn.data.formats import MODULES, encoded_pixels, format_module
 from samples import write_sample
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools
 
 FOLDER_FORMATS = [name for name in written_formats() if not format_module(name).SUFFIXES]
 
@@ -188,6 +192,7 @@ def test_the_command_says_what_was_written_and_what_was_lost(tmp_path, sample, c
         "images": 5,
         "instances": 22,
         "pictures": "copy",
+        "runs": None,
         "lost": {"overlaps": 21, "attributes": 14, "attribute_names": 14, "scores": 21, "crowd": 3, "federated": 5},
     }
 
@@ -206,3 +211,38 @@ def test_masks_on_stored_pixels_are_said_to_need_the_option(tmp_path, sample, ca
     encoded_pixels.write(sample, tmp_path / "t.csv")
     call("convert", tmp_path / "t.csv", tmp_path / "a.json", "--exif", "ignore", "--images", tmp_path / "sample")
     assert "--exif ignore" in capsys.readouterr().err
+
+
+def test_polygons_of_coco_are_the_same_masks(tmp_path, sample, capsys):
+    sample.save(tmp_path / "in.json")
+    folder = ["--images", tmp_path / "sample"]
+    assert call("convert", tmp_path / "in.json", tmp_path / "out.json", "--polygons", *folder) == 0
+    entries = json.loads((tmp_path / "out.json").read_text())["annotations"]
+    holes = [any(part.holes for part in RLE(run, sample.hw(i)).to_polygons())
+             for run, i in zip(sample.masks, sample.image_index, strict=True)]  # fmt: skip
+    stay_runs = np.array(holes) | sample.crowd
+    assert [isinstance(entry["segmentation"], dict) for entry in entries] == stay_runs.tolist()
+    assert f"{stay_runs.sum()} masks are written as runs" in capsys.readouterr().err
+    for entry, i, mask in zip(entries, sample.image_index, sample.masks, strict=True):
+        segmentation = entry["segmentation"]
+        if isinstance(segmentation, list):
+            segmentation = mask_tools.merge(mask_tools.frPyObjects(segmentation, *sample.hw(i)))
+        assert np.array_equal(mask_tools.decode(segmentation), RLE(mask, sample.hw(i)).to_mask())
+        assert entry["area"] == mask_tools.area(segmentation)
+    again = open_dataset(tmp_path / "out.json", tmp_path / "sample", say=lambda _: None)
+    assert again.masks.runs.tolist() == sample.masks.runs.tolist()
+    assert again.fingerprint() == open_dataset(tmp_path / "in.json", tmp_path / "sample").fingerprint()
+
+
+def test_polygons_of_noise_are_exact(tmp_path, rng):
+    data = hard_dataset(tmp_path / "pictures", rng)
+    conversion = data.save(tmp_path / "out.json", polygons=True)
+    assert 0 < conversion.n_runs < data.n_instances
+    again = open_dataset(tmp_path / "out.json", tmp_path / "pictures", say=lambda _: None)
+    assert again.masks.runs.tolist() == data.masks.runs.tolist()
+
+
+def test_polygons_are_a_choice_of_coco_alone(tmp_path, sample):
+    with pytest.raises(UserError, match="--polygons is for COCO"):
+        sample.save(tmp_path / "out.csv", polygons=True)
+    assert not (tmp_path / "out.csv").exists()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from cyclopts import Parameter
 from rich.progress import Progress
 
 from maskrcnn.cli import SOME_UNREADABLE
@@ -21,6 +22,7 @@ def convert(
     *,
     to: str | None = None,
     pictures: Literal["copy", "link", "none"] | None = None,
+    polygons: Annotated[bool, Parameter(negative="")] = False,
     options: DataOptions | None = None,
     json: Json = False,
 ) -> int:
@@ -40,6 +42,9 @@ def convert(
     pictures
         Copy the pictures, link to them, or leave them where they are. Default: copy if the format has a place for them.
         Beside a file, they go to images/.
+    polygons
+        COCO: write masks as polygons along the edges of pixels, for programs that cannot read runs. Masks with holes
+        and crowd regions stay runs.
     json
         Print what was written, and what was lost, as one JSON object.
     """
@@ -47,7 +52,7 @@ def convert(
     from maskrcnn.data.convert import convert as write
     from maskrcnn.data.problem import LOSSES
 
-    to = checked_format(out, to, pictures)
+    to = checked_format(out, to, pictures, polygons)
     opened = (options or DataOptions()).open(data)
     with Progress(console=talk, transient=True) as bar:
         task = bar.add_task("writing annotations", total=None)
@@ -55,7 +60,7 @@ def convert(
         def set_done(n_done: int) -> None:
             bar.update(task, description="writing pictures", total=len(opened), completed=n_done)
 
-        conversion = write(opened, out, to, pictures, on_picture=set_done)
+        conversion = write(opened, out, to, pictures, polygons=polygons, on_picture=set_done)
     if json:
         print_json(
             {
@@ -65,6 +70,7 @@ def convert(
                 "images": conversion.n_images,
                 "instances": conversion.n_instances,
                 "pictures": conversion.pictures,
+                "runs": conversion.n_runs,
                 "lost": {trait.name.lower(): n for trait, n in conversion.lost.items()},
             }
         )
@@ -81,6 +87,9 @@ def _show(conversion: Conversion) -> None:
         f"{conversion.target}: {conversion.n_images:,} images and {conversion.n_instances:,} instances, format "
         f"{conversion.format}; pictures are {verb}"
     )
+    if conversion.n_runs:
+        noun = "mask is" if conversion.n_runs == 1 else "masks are"
+        say(f"{conversion.n_runs:,} {noun} written as runs: COCO's polygons have no holes, and crowd regions are runs")
     if conversion.lost:
         say(f"the format {conversion.format} cannot hold: " + ", ".join(map(_describe, conversion.lost.items())))
 

@@ -29,7 +29,10 @@ IMAGE_FOLDER = "images"
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was written. ``lost[trait]`` is the number of instances, or images, with a trait that the format lacks."""
+    """What was written. ``lost[trait]`` is the number of instances, or images, with a trait that the format lacks.
+
+    `n_runs` is the number of masks that are runs in a file of polygons, None for any other.
+    """
 
     target: Path
     format: str
@@ -37,6 +40,7 @@ class Conversion:
     n_instances: int
     pictures: Pictures
     lost: dict[Trait, int]
+    n_runs: int | None = None
 
 
 def convert(
@@ -45,15 +49,17 @@ def convert(
     format: str | None = None,
     pictures: Pictures | None = None,
     *,
+    polygons: bool = False,
     on_picture: Callable[[int], None] | None = None,
 ) -> Conversion:
     """Write `data` to `target`, which must not exist. Raise `UserError`.
 
     `format` is a key of ``formats.MODULES``; the suffix of `target` is the default. `pictures` are copied by default
-    if the format has a place for them; beside a file, that would be ``images``. `on_picture` gets the number of
-    pictures in place. `target` appears when everything is written.
+    if the format has a place for them; beside a file, that would be ``images``. `polygons` writes
+    COCO's masks as polygons where they have no holes. `on_picture` gets the number of pictures in place. `target`
+    appears when everything is written.
     """
-    format = checked_format(target, format, pictures)
+    format = checked_format(target, format, pictures, polygons)
     module = format_module(format)
     has_place, is_file = hasattr(module, "picture_path"), bool(module.SUFFIXES)
     pictures = pictures or ("copy" if has_place else "none")
@@ -61,7 +67,11 @@ def convert(
         data = replace(data, names=[str(place) for place in data.places])
     with temporary_folder(target) as folder:
         annotations = folder / target.name
-        module.write(data, annotations)
+        n_runs = None
+        if polygons:
+            n_runs = module.write(data, annotations, polygons=True)
+        else:
+            module.write(data, annotations)
         picture_root = folder if is_file else annotations
         if pictures != "none":
             for i, file in enumerate(data.files):
@@ -73,7 +83,7 @@ def convert(
             if is_file and pictures != "none":
                 (folder / IMAGE_FOLDER).rename(target.with_name(IMAGE_FOLDER))
             annotations.rename(target)
-    return Conversion(target, format, len(data), data.n_instances, pictures, lost_traits(data, module))
+    return Conversion(target, format, len(data), data.n_instances, pictures, lost_traits(data, module), n_runs)
 
 
 def lost_traits(data: Dataset, module: ModuleType) -> dict[Trait, int]:
@@ -81,10 +91,11 @@ def lost_traits(data: Dataset, module: ModuleType) -> dict[Trait, int]:
     return {trait: n for trait, n in count_traits(data).items() if n and trait not in module.HOLDS}
 
 
-def checked_format(target: Path, format: str | None, pictures: Pictures | None) -> str:
-    """Return the name of the format to write; `format` and `pictures` are those of `convert`.
+def checked_format(target: Path, format: str | None, pictures: Pictures | None, polygons: bool = False) -> str:
+    """Return the name of the format to write; `format`, `pictures` and `polygons` are those of `convert`.
 
-    Raise `UserError` if the format is unknown, or if `target` is not free or of another kind.
+    Raise `UserError` if the format is unknown or has no choice of polygons, or if `target` is not free or of another
+    kind.
     """
     if os.path.lexists(target):
         raise UserError(f"{target} exists; choose another name")
@@ -92,6 +103,8 @@ def checked_format(target: Path, format: str | None, pictures: Pictures | None) 
     module = format_module(name)
     if name not in written_formats():
         raise UserError(f"{module.NAME} can be read, but not written; formats to write: {', '.join(written_formats())}")
+    if polygons and name != "coco":
+        raise UserError(f"--polygons is for COCO, which has runs or polygons; the format {name} has no such choice")
     suffix = target.suffix.lower()
     if module.SUFFIXES and suffix not in module.SUFFIXES:
         raise UserError(f"{target}: the format {name} is a file that ends in {' or '.join(module.SUFFIXES)}")

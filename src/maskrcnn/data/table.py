@@ -235,7 +235,12 @@ class Dataset:
         return TorchvisionDataset(self, transforms)
 
     def save(
-        self, path: str | Path, format: str | None = None, pictures: Literal["copy", "link", "none"] | None = None
+        self,
+        path: str | Path,
+        format: str | None = None,
+        pictures: Literal["copy", "link", "none"] | None = None,
+        *,
+        polygons: bool = False,
     ) -> Conversion:
         """Write the data set in a format that `open_dataset` reads. Raise `UserError`.
 
@@ -243,7 +248,7 @@ class Dataset:
         """
         from maskrcnn.data.convert import convert
 
-        return convert(self, Path(path), format, pictures)
+        return convert(self, Path(path), format, pictures, polygons=polygons)
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of all that training and scores depend on; it identifies a model's data."""
