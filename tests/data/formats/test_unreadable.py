@@ -9,8 +9,6 @@ from maskrcnn import UserError
 KINDS = {
     "x.tfrecord": (b"\0\1", "TensorFlow's records"),
     "_classes.csv": (b"filename, a, b\nx.jpg, 1, 0\n", "classes of whole pictures"),
-    "a.xml": (b"<annotation><object><polygon><pt/></polygon></object></annotation>", "LabelMe's web tool"),
-    "b.xml": (b"<annotation><object><segm><mask/></segm></object></annotation>", "LabelMe's web tool"),
     "c.json": (b'[{"image": "a", "annotations": [{"label": "b", "coordinates": {"x": 1}}]}]', "CreateML's JSON"),
     "d.json": (b'{"name": "t", "tags": [], "assets": {}}', "VoTT's JSON"),
     "seg.csv": (b"MaskPath,ImageID,LabelName\nm.png,a,/m/0\n", "Open Images"),
@@ -54,7 +52,7 @@ SAMPLES = {
     "open_images_dataset/v5": "Open Images",
     "open_images_dataset/v6": "Open Images",
     "mots_dataset": "MOTS",
-    "labelme_dataset": "LabelMe's web tool",
+    "labelme_dataset": 7,
 }
 """Instances of each sample, or what the sentence about it says."""
 

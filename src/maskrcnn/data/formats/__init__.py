@@ -41,6 +41,7 @@ MODULES = {
     "coco": "coco",
     "label-studio": "label_studio",
     "cvat": "cvat",
+    "labelme-web": "labelme_web",
     "voc": "voc",
     "datumaro": "datumaro",
     "supervisely": "supervisely",

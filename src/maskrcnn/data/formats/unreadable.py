@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from maskrcnn.data.formats.source import Source, read_bytes
-from maskrcnn.data.formats.xml_files import head_of
 from maskrcnn.errors import UserError
 
 MAX_LOOKED_AT = 20
@@ -27,13 +26,6 @@ def _description(source: Source) -> str:
         return "these are TensorFlow's records, which are not read. Export the data set as COCO instead"
     if "_classes.csv" in names:
         return "_classes.csv lists classes of whole pictures; there are no masks of objects"
-    for file in source.having_suffix(".xml")[:MAX_LOOKED_AT]:
-        root, text = head_of(file)
-        if root == "annotation" and ("<polygon>" in text or "<segm>" in text):
-            return (
-                "these are XML files of LabelMe's web tool, which are not read. CVAT imports them (LabelMe 3.0) and "
-                "exports a format that is (CVAT for images)"
-            )
     for file in source.having_suffix(".json")[:MAX_LOOKED_AT]:
         head = b"".join(read_bytes(file)[:HEAD].split())
         if head.startswith(b"[") and b'"image"' in head and b'"coordinates"' in head:

@@ -61,7 +61,7 @@ def _homes(source: Source) -> list[Path]:
 
 def _is_voc(file: Path) -> bool:
     root, text = head_of(file)
-    return root == "annotation" and ("<bndbox>" in text or "<segmented>" in text) and "<polygon>" not in text
+    return root == "annotation" and ("<bndbox>" in text or "<segmented>" in text) and "<pt>" not in text
 
 
 def read(source: Source) -> Annotations:
