@@ -331,8 +331,8 @@ def test_key_of_the_picture_is_the_one_with_names_of_pictures(tmp_path):
         read(tmp_path, one | {"data": {"link": "https://host/7", "n": 3}})
     write_picture(tmp_path / "7.png")
     assert read(tmp_path, one | {"data": {"link": "https://host/7"}}, columns={"image": "link"})[0].names == ["7"]
-    with pytest.raises(UserError, match="not class"):
-        read(tmp_path, one, columns={"class": "label"})
+    _, notes = read(tmp_path, one, columns={"class": "label", "image": "photo"})
+    assert "Label Studio has no use for --column class=label\n" in f"{notes}\n"
 
 
 def test_task_without_one_picture_is_named(tmp_path):

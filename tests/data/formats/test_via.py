@@ -277,8 +277,8 @@ def test_user_names_the_attribute(tmp_path):
     assert classes(data) == ["red", "blue"]
     with pytest.raises(UserError, match="'color'; the attributes are 'colour', 'type'"):
         read(tmp_path, content, columns={"class": "color"})
-    with pytest.raises(UserError, match="not rle"):
-        read(tmp_path, content, columns={"rle": "colour"})
+    _, notes = read(tmp_path, content, columns={"class": "colour", "rle": "colour"})
+    assert "VGG Image Annotator has no use for --column rle=colour" in notes
 
 
 def test_several_attributes_without_a_class_are_a_question(tmp_path):

@@ -5,6 +5,7 @@ The module of a format has
     NAME                                   what people call it
     HOLDS                                  the traits of a data set that it keeps (`formats.traits`)
     SUFFIXES                               those of a file to write; none for a format that is a folder
+    ROLES                                  what --column may name; without it, nothing
     recognizes(source) -> bool             whether a file or a folder is of the format, by its content
     read(source) -> Annotations            what it lists (`encoded_pixels` has columns and gives a `Dataset` itself)
     write(data, target)                    the annotations in this format, image by image
@@ -25,6 +26,7 @@ from maskrcnn.config import Exif
 from maskrcnn.data.formats import encoded_pixels
 from maskrcnn.data.formats.assemble import OpenOptions
 from maskrcnn.data.formats.classes import ClassNames
+from maskrcnn.data.formats.columns import HEADERS
 from maskrcnn.data.formats.mask_texts import Numbering
 from maskrcnn.data.formats.opening import to_dataset
 from maskrcnn.data.formats.source import Source
@@ -114,8 +116,12 @@ def open_dataset(
 
     Of tables alone: `columns` names columns that are not recognised: ``{"image": ..., "rle": ..., "class": ...,
     "attributes": ..., "height": ..., "width": ...}``. `order`, `origin` (number of the first pixel) and `relative`
-    (each start is an offset from the end of the previous run) describe the runs.
+    (each start is an offset from the end of the previous run) describe the runs. A note says which of these options the
+    format has no use for.
     """
+    for role in columns or {}:
+        if role not in HEADERS:
+            raise UserError(f"columns: unknown role {role!r}; the roles are {', '.join(HEADERS)}")
     opened = Source(Path(source), columns, part or "")
     options = OpenOptions(
         images=Path(images) if images is not None else None,
@@ -135,9 +141,19 @@ def open_dataset(
         raise UserError(f"{source} is a table, which is not divided into parts; leave --part out")
     with _without_collection():
         data = encoded_pixels.read(opened.path, options) if name == "csv" else to_dataset(module.read(opened), options)
+    data.notes[:0] = _describe_unused(data, module, options)
     for note in data.notes:
         say(note)
     return data
+
+
+def _describe_unused(data: Dataset, module: ModuleType, options: OpenOptions) -> list[str]:
+    """Return a line about options that the format has no use for, if there are any."""
+    roles = getattr(module, "ROLES", frozenset())
+    unused = [f"--column {role}={name}" for role, name in options.columns.items() if role not in roles]
+    if not data.is_numbered:
+        unused += options.numbering.chosen()
+    return [f"{data.source}: {module.NAME} has no use for {' and '.join(unused)}"] if unused else []
 
 
 @contextmanager

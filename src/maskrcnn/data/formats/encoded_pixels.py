@@ -27,7 +27,7 @@ from maskrcnn.data.formats.assemble import (
     other_exif,
 )
 from maskrcnn.data.formats.classes import find_class_names, names_in_column, read_classes
-from maskrcnn.data.formats.columns import NO_OBJECT, Columns, find_columns
+from maskrcnn.data.formats.columns import HEADERS, NO_OBJECT, Columns, find_columns
 from maskrcnn.data.formats.mask_column import read_mask_column
 from maskrcnn.data.formats.mask_files import existing_files, name_files
 from maskrcnn.data.formats.mask_texts import find_cut_cells
@@ -43,6 +43,7 @@ from maskrcnn.structures import UNNAMED_CLASS
 
 NAME = "a table of run-length masks"
 SUFFIXES = (".csv",)
+ROLES = frozenset(HEADERS)
 HOLDS = COMMON - {Trait.SCORES, Trait.CROWD, Trait.DIVISION}
 
 MASK_FOLDER = "masks"

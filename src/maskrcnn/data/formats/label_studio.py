@@ -34,6 +34,7 @@ from maskrcnn.structures import UNNAMED_CLASS
 
 NAME = "Label Studio"
 SUFFIXES = (".json",)
+ROLES = frozenset({"image"})
 HOLDS = COMMON - {Trait.CLASS_IDS, Trait.CROWD, Trait.DIVISION}
 
 UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
@@ -47,8 +48,6 @@ def recognizes(source: Source) -> bool:
 
 def read(source: Source) -> Annotations:
     """Read one file, or all files of a folder. Raise `UserError`."""
-    if unknown := set(source.columns) - {"image"}:
-        raise UserError(f"{source.path}: of the columns, Label Studio has image=KEY alone, not {min(unknown)}")
     annotations = Annotations(source.path, NAME, [], row_noun="result")
     decisions: Counter[tuple[str, str]] = Counter()
     chosen = [

@@ -51,6 +51,13 @@ class Numbering:
     origin: Literal[0, 1] = 1
     relative: bool = False
 
+    def chosen(self) -> list[str]:
+        """Return the options that differ from their defaults, as the command line has them."""
+        default = Numbering()
+        options = {f"--order {self.order}": self.order != default.order}
+        options |= {f"--origin {self.origin}": self.origin != default.origin, "--relative": self.relative}
+        return [option for option, is_chosen in options.items() if is_chosen]
+
     def alternatives(self) -> dict[str, Numbering]:
         """Return the numberings that differ in one option, by that option on the command line."""
         order: Literal["column", "row"] = "row" if self.order == "column" else "column"

@@ -31,6 +31,7 @@ from maskrcnn.structures import UNNAMED_CLASS
 
 NAME = "VGG Image Annotator"
 SUFFIXES = (".json",)
+ROLES = frozenset({"class"})
 HOLDS = frozenset(
     {Trait.HOLES, Trait.SEVERAL_PARTS, Trait.OVERLAPS, Trait.CLASSES, Trait.ATTRIBUTES, Trait.EMPTY_IMAGES}
 )
@@ -55,8 +56,6 @@ def recognizes(source: Source) -> bool:
 
 def read(source: Source) -> Annotations:
     """Read one file, or all files of a folder. Raise `UserError`."""
-    if unknown := set(source.columns) - {"class"}:
-        raise UserError(f"{source.path}: of the columns, VIA has class=NAME alone, not {min(unknown)}")
     files = list(_files(source))
     documents = [file for file in files if file.suffix.lower() == ".json"]
     files = documents or files  # tables beside documents repeat them
