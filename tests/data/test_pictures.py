@@ -1,5 +1,7 @@
 """One idea of the pictures of a folder: what the decoder reads, wherever it lies, without what systems leave there."""
 
+import gzip
+import json
 import os
 
 import numpy as np
@@ -8,8 +10,9 @@ from PIL import Image
 
 from maskrcnn import UserError, open_dataset
 from maskrcnn.cli.predict import _find_files
+from maskrcnn.data import pictures
 from maskrcnn.data.images import picture_suffixes, read_header, read_image
-from maskrcnn.data.pictures import image_files
+from maskrcnn.data.pictures import find_folder, image_files
 
 WRITABLE = sorted(
     suffix for suffix in picture_suffixes() if Image.registered_extensions()[suffix] in Image.SAVE
@@ -129,3 +132,53 @@ def test_previews_of_a_camera_are_no_pages(tmp_path):
     with Image.open(tmp_path / "a.jpg") as image:
         assert (image.format, image.n_frames) == ("MPO", 2)
     assert read_header(tmp_path / "a.jpg").n_pages == 1
+
+
+# ---- which folder -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("form", ["{}.png", "{}", "{}.PNG", "elsewhere/{}.png"])
+@pytest.mark.parametrize("table", ["val.csv", "val.csv.gz", "annotations/val.csv", "val.json"])
+def test_the_folder_is_the_one_that_the_names_fit(tmp_path, table, form):
+    folder = tmp_path / "images" if table.startswith("annotations") else tmp_path
+    for part, numbers in (("train", range(6)), ("val", range(6, 9))):
+        for n in numbers:
+            save(folder / part / f"{n}.png")
+    names = [form.format(n) for n in (6, 7, 8)]
+    rows = "".join(f"{name},1 4\n" for name in names)
+    images = [{"id": k, "file_name": name} for k, name in enumerate(names)]
+    content = f"ImageId,EncodedPixels\n{rows}".encode()
+    if table.endswith(".json"):
+        entry = {"image_id": 0, "category_id": 1, "segmentation": [[1, 1, 9, 1, 9, 9]]}
+        content = json.dumps({"images": images, "annotations": [entry], "categories": [{"id": 1}]}).encode()
+    (tmp_path / table).parent.mkdir(exist_ok=True)
+    (tmp_path / table).write_bytes(gzip.compress(content) if table.endswith(".gz") else content)
+    data = open_dataset(tmp_path / table, say=lambda _: None)
+    assert data.files == [folder / "val" / f"{n}.png" for n in (6, 7, 8)]
+
+
+def test_a_picture_that_is_missing_does_not_change_the_folder(tmp_path):
+    for part, numbers in (("train", range(6)), ("val", range(6, 9))):
+        for n in numbers:
+            save(tmp_path / part / f"{n}.png")
+    (tmp_path / "val.csv").write_text("ImageId,EncodedPixels\n" + "".join(f"{n},1 4\n" for n in (7, 8, 99)))
+    with pytest.raises(UserError, match=r"image '99' is not in the folder \(.*val\)"):
+        open_dataset(tmp_path / "val.csv")
+
+
+def test_exact_names_need_no_index(tmp_path, monkeypatch):
+    for folder in ("train", "val"):
+        save(tmp_path / folder / f"{folder}.png")
+    monkeypatch.setattr(pictures, "image_files", None)
+    assert find_folder(tmp_path / "val.csv", None, [("val.png",)]) == tmp_path / "val"
+    assert find_folder(tmp_path / "x.csv", None, [("val/val.png", "no.png")]) == tmp_path
+
+
+def test_a_folder_that_is_missing_is_an_error_in_every_format(tmp_path):
+    save(tmp_path / "a.png")
+    (tmp_path / "a.csv").write_text("ImageId,EncodedPixels\na.png,1 4\n")
+    content = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [], "categories": []}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    for name in ("a.csv", "a.json"):
+        with pytest.raises(UserError, match=r"no: there is no such folder of images"):
+            open_dataset(tmp_path / name, tmp_path / "no")

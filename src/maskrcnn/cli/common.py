@@ -87,7 +87,7 @@ class ReadOptions:
     part: str | None = None
     """Part of a data set that is divided into train, val and test: read that one alone."""
     images: Path | None = None
-    """Image folder. Default: images/, train/ or NAME/ beside NAME.csv, or the CSV's own folder."""
+    """Image folder. Default: the one near the annotations (images/, train/, ...) that has the pictures they name."""
     column: tuple[str, ...] = ()
     """Name a column that is not recognised: image=NAME, rle=NAME, class=NAME, height=NAME or width=NAME."""
     class_names: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()

@@ -7,24 +7,63 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 
 from maskrcnn.data.images import picture_suffixes
-from maskrcnn.data.names import PathIndex
+from maskrcnn.data.names import PathIndex, without_suffix
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.errors import UserError
 
 SYSTEM_NAMES = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir"})
 """Files and folders of macOS, Windows and a file server, which hold copies or no data."""
 
+ANNOTATION_FOLDERS = ("ann", "label", "json", "xml")
+"""What names of folders begin with that hold annotations beside the folder of pictures."""
 
-def find_folder(source: Path, folder: Path | None) -> Path:
-    """Return `folder`, or the first guess beside `source` that holds images. Raise `UserError`."""
+
+def find_folder(
+    source: Path, folder: Path | None, names: Sequence[Sequence[str]], *, hint: str = "", is_needed: bool = True
+) -> Path:
+    """Return `folder`, or the one near `source` that has most of the pictures that it names. Raise `UserError`.
+
+    ``names[k]`` are the names by which picture k may be found, the best first. A picture counts once: folders of train
+    and val may have files of the same names. A folder that has all of the first names as paths, or as paths without
+    suffix, is found without an index. `hint` is how the folder may be called. If no folder has a picture, that is an
+    error if one `is_needed`.
+    """
     if folder is not None:
         if not folder.is_dir():
             raise UserError(f"{folder}: there is no such folder of images")
         return folder
-    for guess in (source.parent / "images", source.parent / "train", source.parent / source.stem, source.parent):
-        if guess.is_dir() and any(is_picture(path) for path in walk(guess)):
+    guesses = [guess for guess in _guesses(source, hint) if guess.is_dir()]
+    for guess in [source, *guesses] if source.is_dir() else guesses:
+        if names and all(os.path.isfile(guess / first) for first, *_ in names):
             return guess
-    raise UserError(f"no folder of images was found beside {source}; pass --images FOLDER")
+    n_found: dict[Path, int] = {}
+    for guess in guesses:
+        if files := image_files(guess):
+            paths = [file.relative_to(guess).as_posix() for file in files]
+            stems = set(map(without_suffix, paths))
+            if names and all(first in stems for first, *_ in names):
+                return guess
+            index = PathIndex(paths)
+            matches = [next(filter(None, (index.find(name).indices for name in of_one)), []) for of_one in names]
+            n_found[guess] = len({match[0] for match in matches if len(match) == 1})
+            if n_found[guess] == len(names):
+                return guess
+    if not n_found and is_needed:
+        raise UserError(f"no folder of images was found beside {source}; pass --images FOLDER")
+    return max(n_found, key=lambda guess: n_found[guess], default=source if source.is_dir() else source.parent)
+
+
+def _guesses(source: Path, hint: str) -> list[Path]:
+    """Return the folders that may have the pictures of a file or a folder, the likeliest first."""
+    parent = source if source.is_dir() else source.parent
+    stems = source.stem, source.name.partition(".")[0]  # the second one of "train.csv.gz"
+    homes = [parent]
+    guesses = [parent / name for name in ("images", "train", *filter(None, stems))] + homes
+    if parent.name.lower().startswith(ANNOTATION_FOLDERS):
+        homes.append(parent.parent)
+        guesses += [parent.parent / "images", parent.parent]
+    hinted = [home / folder / hint for home in homes for folder in (".", "images")] if hint else []
+    return list(dict.fromkeys([*hinted, *guesses]))
 
 
 def image_files(folder: Path) -> list[Path]:

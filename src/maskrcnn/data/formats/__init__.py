@@ -101,8 +101,8 @@ def open_dataset(
     """Open annotations and their image folder. Raise `UserError`. `say` gets each line of a short summary.
 
     `format` is a key of `MODULES`; by default, the content of `source` decides. `part` reads that part of a divided
-    source alone: "train", "val" or "test". `images` is the folder, by default the first that has images: ``images``,
-    ``train`` or the source's stem beside the source, or the source's own folder. `class_names` maps ids to names, or
+    source alone: "train", "val" or "test". `images` is the folder, by default the one near the source (``images``,
+    ``train``, the source's stem or its own folder) that has most of the pictures. `class_names` maps ids to names, or
     lists a name for each id in sorted order, or is a file: JSON of either, or a text with one name on each line.
     `unlisted` images are in the folder but not in the annotations: they are ignored or kept as empty. `bad` annotations
     raise an error that lists them, or are skipped and listed in ``problems``. Unreadable images are always skipped and

@@ -64,7 +64,6 @@ def read(source: Path, options: OpenOptions) -> Dataset:
     separated = read_table(source, options.columns.values())
     table = separated.table
     layout = find_columns(table, source, dict(options.columns))
-    folder = find_folder(source, options.images)
     notes = [f"{source}: {layout}, {table.height:,} rows{separated}"]
     image_text = table[layout.image].fill_null("").str.strip_chars()
     class_text = table[layout.class_].fill_null("").str.strip_chars() if layout.class_ else None
@@ -72,6 +71,7 @@ def read(source: Path, options: OpenOptions) -> Dataset:
         image_text, class_text = split_combined(image_text)
 
     names, row_image = _unique(image_text)
+    folder = find_folder(source, options.images, [(name,) for name in names])
     first_rows = np.unique(row_image, return_index=True)[1]
     texts = table[layout.rle].fill_null("").str.strip_chars()
     is_object = (~texts.str.to_lowercase().is_in(NO_OBJECT)).to_numpy()

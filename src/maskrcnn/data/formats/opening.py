@@ -15,14 +15,10 @@ from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations
 from maskrcnn.data.formats.assemble import MAX_EXAMPLES, OpenOptions, build_dataset, check_sizes, find_pictures
 from maskrcnn.data.formats.classes import find_class_names
 from maskrcnn.data.formats.drawing import draw_instances
-from maskrcnn.data.names import PathIndex
 from maskrcnn.data.parts import images_of_part
-from maskrcnn.data.pictures import image_files
+from maskrcnn.data.pictures import find_folder
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError
-
-ANNOTATION_FOLDERS = ("ann", "label", "json", "xml")
-"""What names of folders begin with that hold annotations beside the folder of pictures."""
 
 
 def to_dataset(annotations: Annotations, options: OpenOptions) -> Dataset:
@@ -37,10 +33,17 @@ def to_dataset(annotations: Annotations, options: OpenOptions) -> Dataset:
     images = annotations.images
     unknown = [image for image in images if image.file is None]
     notes = [f"{source}: {annotations.format}", *annotations.notes, *_describe_shapes(annotations)]
+    folder = find_folder(
+        source,
+        options.images or _common_folder(images),
+        [image.names for image in unknown],
+        hint=annotations.folder_hint,
+        is_needed=not all(image.embedded for image in unknown),
+    )
     pictures = find_pictures(
         [image.name for image in images],
         [annotations.place(image) for image in images],
-        options.images or _common_folder(images) or _find_root(source, unknown, annotations.folder_hint),
+        folder,
         options,
         known_files=[image.file for image in images],
         other_names=[image.other_names for image in images],
@@ -117,38 +120,6 @@ def _federated(annotations: Annotations, class_ids: list[Any], n_unlisted: int) 
     unlisted = [frozenset[int]()] * n_unlisted
     absent, incomplete = [labels(image.absent) for image in images], [labels(image.incomplete) for image in images]
     return Federated(absent + unlisted, incomplete + unlisted, [frequencies.get(i, "") for i in class_ids])
-
-
-def _find_root(source: Path, images: Sequence[AnnotatedImage], folder_hint: str) -> Path:
-    """Return the folder near `source` that has most pictures of `images`. Raise `UserError` if none has pictures.
-
-    `folder_hint` is how it may be called. A picture counts once: folders of train and val may have files of the same
-    names.
-    """
-    parent = source if source.is_dir() else source.parent
-    if source.is_dir() and all((source / image.name).is_file() for image in images):
-        return source
-    guesses = [parent / "images", parent / "train", parent / source.stem, parent]
-    homes = [parent]
-    if parent.name.lower().startswith(ANNOTATION_FOLDERS):
-        homes.append(parent.parent)
-        guesses += [parent.parent / "images", parent.parent]
-    if folder_hint:
-        guesses[:0] = [home / folder / folder_hint for home in homes for folder in (".", "images")]
-    n_found: dict[Path, int] = {}
-    for guess in guesses:
-        if not guess.is_dir():
-            continue
-        files = image_files(guess)
-        index = PathIndex([file.relative_to(guess).as_posix() for file in files])
-        matches = [next(filter(None, (index.find(n).indices for n in image.names)), []) for image in images]
-        n_found[guess] = len({match[0] for match in matches if len(match) == 1}) if files else -1
-        if n_found[guess] == len(images):
-            return guess
-    best = max(n_found, key=lambda guess: n_found[guess], default=parent)
-    if n_found.get(best, -1) < 0 and not all(image.embedded for image in images):
-        raise UserError(f"no folder of images was found beside {source}; pass --images FOLDER")
-    return best
 
 
 def _classes(annotations: Annotations, options: OpenOptions, notes: list[str]) -> tuple[list[Any], list[str]]:
