@@ -125,7 +125,9 @@ def test_damaged_files_and_sizes_are_named(tmp_path):
 
 def test_xml_of_pascal_voc_is_not_taken(tmp_path):
     corners = "<polygon><x1>1</x1><y1>2</y1></polygon>"
-    (tmp_path / "a.xml").write_text(f"<annotation><object><bndbox><xmin>1</xmin></bndbox>{corners}</object></annotation>")
+    (tmp_path / "a.xml").write_text(
+        f"<annotation><object><bndbox><xmin>1</xmin></bndbox>{corners}</object></annotation>"
+    )
     assert recognized(Source(tmp_path)) == "voc"
 
 
