@@ -1,5 +1,7 @@
 """Options that a format has no use for are said, whatever the format."""
 
+import shutil
+
 import pytest
 from PIL import Image
 
@@ -45,3 +47,14 @@ def test_a_role_that_nothing_has_is_an_error(tmp_path, rng, name):
     source = written(hard_dataset(tmp_path / "pictures", rng), tmp_path, name)
     with pytest.raises(UserError, match="unknown role 'clas'; the roles are image, rle, class"):
         opened(source, columns={"clas": "x"})
+
+
+@pytest.mark.parametrize("name", [name for name in written_formats() if hasattr(format_module(name), "picture_path")])
+def test_a_folder_of_images_counts_or_is_said_not_to(tmp_path, rng, name):
+    source = written(hard_dataset(tmp_path / "pictures", rng), tmp_path, name)
+    assert "--images" not in opened(source)[1]
+    other = shutil.copytree(source, tmp_path / "other")
+    data, said = opened(source, images=other)
+    used = {file.is_relative_to(other) for file in data.files}
+    assert used == {False} if "--images is not used for them" in said else used == {True}
+    assert "do not list" not in said

@@ -33,9 +33,12 @@ def to_dataset(annotations: Annotations, options: OpenOptions) -> Dataset:
     images = annotations.images
     unknown = [image for image in images if image.file is None]
     notes = [f"{source}: {annotations.format}", *annotations.notes, *_describe_shapes(annotations)]
+    if options.images is not None and len(unknown) < len(images):
+        subject = "its pictures" if not unknown else f"{len(images) - len(unknown):,} of its pictures"
+        notes.append(f"{source}: {annotations.format} itself says where {subject} are; --images is not used for them")
     folder = find_folder(
         source,
-        options.images or _common_folder(images),
+        _common_folder(images) or options.images,
         [image.names for image in unknown],
         hint=annotations.folder_hint,
         is_needed=not all(image.embedded for image in unknown),
