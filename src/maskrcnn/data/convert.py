@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Literal
 
+from maskrcnn.data.embedded import EMBEDDING, unturned_picture
 from maskrcnn.data.formats import MODULES, format_module
 from maskrcnn.data.formats.traits import Trait, count_traits
-from maskrcnn.data.images import EMBEDDING, embedded_picture
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError
 from maskrcnn.files import named, temporary_folder
@@ -139,7 +139,7 @@ def _put(file: Path, place: Path, pictures: Pictures) -> None:
     with named(place):
         place.parent.mkdir(parents=True, exist_ok=True)
         if file.suffix.lower() == EMBEDDING:
-            place.write_bytes(embedded_picture(file))
+            place.write_bytes(unturned_picture(file))
         elif pictures == "link":
             place.symlink_to(file.resolve())
         else:

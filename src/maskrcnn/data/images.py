@@ -7,9 +7,7 @@ the first is read. A path that ends in ``.json`` is an annotation file of LabelM
 
 from __future__ import annotations
 
-import base64
 import io
-import json
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +21,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
 from maskrcnn.config import Exif
+from maskrcnn.data.embedded import EMBEDDING, ORIENTATION, embedded_picture
 from maskrcnn.data.reading import BY_ITSELF, Reading
 from maskrcnn.errors import ImageError
 
@@ -51,11 +50,6 @@ LOSSY = {".avif", ".avifs", ".jfif", ".jpe", ".jpeg", ".jpg", ".webp"}
 
 SIDEWAYS = {5, 6, 7, 8}
 """EXIF orientations that swap width and height."""
-
-ORIENTATION = 0x0112
-
-EMBEDDING = ".json"
-"""Suffix of the files that have a picture in them; `embedded_picture` reads it."""
 
 TURNED_BACK = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -258,24 +252,6 @@ def _opened(source: str | Path | bytes | Image.Image) -> Iterator[Image.Image]:
             if is_embedded:
                 Image.Image.getexif(image)[ORIENTATION] = 1
             yield image
-
-
-def embedded_picture(path: Path) -> bytes:
-    """Return the file of the picture that LabelMe put into an annotation file, in base64. Raise `ImageError`.
-
-    LabelMe shows its pixels as stored: it has turned them before, and an orientation that is left means nothing.
-    """
-    try:
-        content = json.loads(Path(path).read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ImageError(f"{path}: not a JSON file with a picture ({str(error)[:120]})") from None
-    text = content.get("imageData") if isinstance(content, dict) else None
-    if not isinstance(text, str) or not text:
-        raise ImageError(f"{path}: has no picture (imageData)")
-    try:
-        return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text)
-    except ValueError as error:
-        raise ImageError(f"{path}: imageData is not base64 ({error})") from None
 
 
 def _content(image: Image.Image) -> bytes:

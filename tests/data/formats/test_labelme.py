@@ -267,6 +267,39 @@ def test_embedded_picture_is_not_turned_again(tmp_path, rng, format):
     assert opened(path)[0].hw(0) == HW
 
 
+def with_orientation(pixels, kind):
+    """A picture file whose EXIF orientation is 6, written in several ways."""
+    exif = Image.Exif()
+    if kind == "XMP":
+        xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf tiff:Orientation="6"/></x:xmpmeta>'
+        return png(pixels, "JPEG", xmp=xmp)
+    exif[ORIENTATION] = 6
+    exif[0x010F] = "maker"
+    if kind == "big-endian JPEG":
+        exif.endian = ">"
+    return png(pixels, kind.rpartition(" ")[2], exif=exif)
+
+
+@pytest.mark.parametrize("target", ["labelme", "coco"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "big-endian JPEG", "XMP", "WEBP"])
+def test_copy_of_an_embedded_picture_fits_its_masks(tmp_path, rng, kind, target):
+    pixels = rng.integers(0, 255, (*HW, 3), np.uint8)
+    content = with_orientation(pixels, kind)
+    (tmp_path / "plain.png").write_bytes(content)
+    assert read_header(tmp_path / "plain.png").is_turned
+    path = write_labels(tmp_path / "in" / "a.json", [shape("polygon", TRIANGLE)], imageData=text(content))
+    data, _ = opened(path)
+    out = data.save(tmp_path / "out" / {"labelme": "data", "coco": "data.json"}[target], target, pictures="copy").target
+    again, _ = opened(out)
+    assert again.files[0].suffix != ".json"
+    assert again.hw(0) == HW
+    assert np.array_equal(read_image(again.files[0]), read_image(path))
+    assert np.array_equal(again.masks[0], data.masks[0])
+    if "JPEG" in kind:
+        copied = again.files[0].read_bytes()
+        assert sum(a != b for a, b in zip(content, copied, strict=True)) == 1, "the picture was coded again"
+
+
 @pytest.mark.parametrize("spelling", ["data:image/png;base64,{}", "{}\n"])
 def test_embedded_picture_may_be_spelt_in_other_ways(tmp_path, spelling):
     content = spelling.format(text(png(np.full((*HW, 3), 9, np.uint8))))
