@@ -12,7 +12,6 @@ KINDS = {
     "c.json": (b'[{"image": "a", "annotations": [{"label": "b", "coordinates": {"x": 1}}]}]', "CreateML's JSON"),
     "d.json": (b'{"name": "t", "tags": [], "assets": {}}', "VoTT's JSON"),
     "seg.csv": (b"MaskPath,ImageID,LabelName\nm.png,a,/m/0\n", "Open Images"),
-    "instances/labels.txt": (b"a\nb\n", "MOTS"),
 }
 
 
@@ -51,7 +50,7 @@ SAMPLES = {
     "vott_json_dataset/dataset_with_meta_file": "VoTT",
     "open_images_dataset/v5": "Open Images",
     "open_images_dataset/v6": "Open Images",
-    "mots_dataset": "MOTS",
+    "mots_dataset": "height, width are 1, 5, but the image .* is 5 high and 1 wide",
     "labelme_dataset": 7,
 }
 """Instances of each sample, or what the sentence about it says."""

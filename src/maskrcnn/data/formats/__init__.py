@@ -47,6 +47,7 @@ MODULES = {
     "voc": "voc",
     "datumaro": "datumaro",
     "supervisely": "supervisely",
+    "mots": "mots",
     "yolo": "yolo",
     "label-images": "label_images",
     "mask-folders": "mask_folders",
@@ -149,7 +150,7 @@ def open_dataset(
 
 def _describe_unused(data: Dataset, module: ModuleType, options: OpenOptions) -> list[str]:
     """Return a line about options that the format has no use for, if there are any."""
-    roles = getattr(module, "ROLES", frozenset())
+    roles: frozenset[str] = getattr(module, "ROLES", frozenset())
     unused = [f"--column {role}={name}" for role, name in options.columns.items() if role not in roles]
     if not data.is_numbered:
         unused += options.numbering.chosen()

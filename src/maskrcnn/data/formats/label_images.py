@@ -107,7 +107,7 @@ def read(source: Source) -> Annotations:
     class_names, class_of_folder = find_classes((mask.label for mask in layout.masks), read_class_file(source.path))
     files = [mask.file for mask in layout.masks]
     annotations = Annotations(source.path, NAME, [], class_names, row_noun="label", mask_files=frozenset(files))
-    decoded = dict(zip(files, read_each(_read_labels, files), strict=True))
+    decoded = dict(zip(files, read_each(read_label_masks, files), strict=True))
     for image, masks in layout.images():
         for mask in masks:
             labels = decoded[mask.file]
@@ -142,7 +142,8 @@ class Labels:
     hw: tuple[int, int]
 
 
-def _read_labels(file: Path) -> Labels:
+def read_label_masks(file: Path) -> Labels:
+    """Decode a label picture. Raise `ImageError`."""
     numbers = _numbers(file)
     return Labels(*label_masks(numbers), (int(numbers.shape[0]), int(numbers.shape[1])))
 

@@ -38,7 +38,4 @@ def _description(source: Source) -> str:
         header = read_bytes(file)[:HEAD].split(b"\n")[0]
         if header.startswith((b"MaskPath,ImageID", b"ImageID,Source,LabelName", b"ImageID,Subset,OriginalURL")):
             return f"this is Open Images. {BY_DATUMARO}"
-    instances = [file for file in source.files if file.parent.name == "instances" and file.name == "labels.txt"]
-    if instances:
-        return f"these are pictures of MOTS (1000 * class + object). {BY_DATUMARO}"
     return ""
