@@ -21,7 +21,7 @@ from maskrcnn.rle import RLE
 
 NAME = "MOTS"
 SUFFIXES = ()
-HOLDS = COMMON - {Trait.OVERLAPS, Trait.SCORES, Trait.CROWD}
+HOLDS = COMMON - {Trait.OVERLAPS, Trait.ATTRIBUTES, Trait.SCORES, Trait.CROWD}
 
 FOLDER, LABELS = "instances", "labels.txt"
 CLASS, IGNORED = 1000, 10_000
