@@ -31,7 +31,8 @@ def draw_instances(
     """Draw all masks on usable pictures. Malformed ones become problems; warn of those without a pixel."""
     label_of = {class_id: label for label, class_id in enumerate(class_ids, 1)}
     drawn: list[Task] = []
-    tables, warnings = [], []
+    tables: list[RunTable] = []
+    warnings: list[Problem] = []
     tasks = _tasks(annotations, pictures, label_of)
     while batch := list(islice(tasks, BATCH)):
         masks, faults = _draw(batch, pictures.sizes)
@@ -43,9 +44,9 @@ def draw_instances(
                 kind, message = Kind.BAD_ROW, faults[k]
             findings = pictures.problems if k in faults else warnings
             findings.append(Problem(kind, annotations.place(image, instance), f"image {image.name}: {message}"))
-        kept = np.flatnonzero(areas).tolist()
+        kept = np.flatnonzero(areas)
         tables.append(masks if len(kept) == len(masks) else masks.take(kept))
-        drawn += [batch[k] for k in kept]
+        drawn += [batch[k] for k in kept.tolist()]
     return _columns(drawn, RunTable.concatenate(tables), label_of), warnings
 
 
