@@ -32,6 +32,7 @@ from maskrcnn.data.formats.cvat_masks import CvatMask, decode_cvat_mask
 from maskrcnn.data.formats.packed import read_content
 from maskrcnn.data.formats.polygons import read_polygons
 from maskrcnn.data.images import picture_suffixes, read_header, read_image, read_mask
+from maskrcnn.errors import UserError
 from maskrcnn.polygons import join_rings
 from maskrcnn.rle import RLE, RunTable
 
@@ -351,8 +352,8 @@ def read_shape(content: bytes, draw: Callable[[Any, tuple[int, int]], RLE], type
     """Draw an object of LabelMe or Supervisely, whose mask is a picture in base64."""
     try:
         shape = msgspec.json.decode(content, type=type_)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise UserError(str(error)) from None
     check(draw(shape, HW))
 
 

@@ -334,7 +334,9 @@ class Mutator:
         elif way < 6 and isinstance(value, str):
             container[key] = self._changed_text(value)
         elif way < 6 and isinstance(value, int | float):
-            container[key] = rng.choice((value + 1, value - 1, -value, value * 1e9, value / 3, value * 2**40))
+            container[key] = rng.choice(
+                (value + 1, value - 1, -value, value * 10**9, value * 2**40, value * 0.37 if abs(value) < 1e300 else 0)
+            )
         elif way < 6 and isinstance(value, list) and len(value) > 1:
             rng.choice((rng.shuffle, list.reverse, list.pop))(value)
         else:

@@ -231,6 +231,6 @@ def _corners(bbox: msgspec.Raw) -> tuple[float, float, float, float] | None:
     """Return x1, y1, x2, y2 of COCO's x, y, width, height, None for anything else."""
     try:
         x, y, width, height = msgspec.json.decode(bbox, type=tuple[float, float, float, float])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
     return x, y, x + width, y + height

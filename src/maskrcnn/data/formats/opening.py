@@ -126,7 +126,7 @@ def _find_root(source: Path, images: Sequence[AnnotatedImage], folder_hint: str)
     names.
     """
     parent = source if source.is_dir() else source.parent
-    if source.is_dir() and all((source / image.name).is_file() for image in images):
+    if source.is_dir() and all(os.path.isfile(source / image.name) for image in images):
         return source
     guesses = [parent / "images", parent / "train", parent / source.stem, parent]
     homes = [parent]

@@ -87,15 +87,18 @@ def _load_yaml(file: Path) -> dict[str, Any]:
 def read_yaml(file: Path) -> Layout:
     """Read data.yaml and list the pictures of its parts. Raise `UserError`."""
     values = _load_yaml(file)
-    root = _existing(values.get("path") or ".", [file.parent]) or file.parent
+    path, parts = values.get("path"), _parts(values)
+    root = _existing(path if isinstance(path, str) and path else ".", [file.parent]) or file.parent
     layout = Layout(root, {}, _class_names(file, values), _keypoint_shape(values))
-    if (n := values.get("nc")) is not None and layout.class_names and n != str(len(layout.class_names)):
+    n = values.get("nc")
+    if isinstance(n, str) and layout.class_names and n != str(len(layout.class_names)):
         layout.notes.append(f"{file}: nc is {n}, but there are {len(layout.class_names)} names; the names count")
-    is_undivided = values.get("train") == values.get("val") and not _is_named_after_part(values.get("train"))
-    if is_undivided and "train" in values:
+    train = parts.get("train")
+    is_undivided = train == parts.get("val") and not _is_named_after_part(train)
+    if is_undivided and train:
         layout.notes.append(f"{file}: train and val are the same pictures, so the data set is not divided")
     seen: set[Path | str] = set()
-    for key, entries in sorted(_parts(values).items(), key=lambda item: not _is_named_after_part(item[1], item[0])):
+    for key, entries in sorted(parts.items(), key=lambda item: not _is_named_after_part(item[1], item[0])):
         if key == "val" and is_undivided:
             continue
         listed: list[Path | str] = []
@@ -142,7 +145,7 @@ def _existing(entry: str, folders: list[Path]) -> Path | None:
     parts = [part for part in PurePath(entry.replace("\\", "/")).parts if part not in ("..", "/")]
     for candidate in (entry, *("/".join(parts[k:]) for k in range(len(parts)))):
         for folder in folders:
-            if (folder / candidate).exists():
+            if os.path.exists(folder / candidate):
                 return Path(os.path.normpath(folder / candidate))
     return None
 
