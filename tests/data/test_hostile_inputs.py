@@ -13,6 +13,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from PIL import Image
 
@@ -300,8 +301,6 @@ def test_name_in_a_table_does_not_lead_out(name, outside, tmp_path, monkeypatch)
     suffix = {"csv": ".csv", "cvat": ".xml", "parquet": ".parquet"}[name]
     target = convert(data, tmp_path / "in" / f"set{suffix}", name, "copy").target
     if name == "parquet":
-        import polars as pl
-
         table = pl.read_parquet(target)
         column = next(c for c in table.columns if table[c].dtype == pl.String and "train/a.png" in table[c].to_list())
         table.with_columns(pl.lit(named).alias(column)).write_parquet(target)
@@ -379,3 +378,24 @@ def test_places_are_names_that_every_file_system_holds():
         assert not place.is_absolute()
         assert all(part not in ("", ".", "..") and len(part.encode()) <= 255 for part in place.parts)
         assert not set("\0\n:\x7f") & set(str(place))
+
+
+def coco(folder, annotation):
+    """A file of one picture and one annotation."""
+    picture(folder / "a.png")
+    square = {"image_id": 1, "category_id": 1, "segmentation": [[1, 1, 9, 1, 9, 9, 1, 9]]}
+    document = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [square | annotation]}
+    (folder / "a.json").write_text(json.dumps(document | {"categories": [{"id": 1, "name": "cell"}]}))
+    return folder / "a.json"
+
+
+@pytest.mark.parametrize("value", [10**30, 1e300, -(2**70), 2**63])
+def test_annotation_id_beyond_64_bits_counts_as_none(value, tmp_path):
+    assert open_dataset(coco(tmp_path, {"id": value})).rows.tolist() == [1]
+
+
+def test_parquet_without_runs_is_named(tmp_path):
+    picture(tmp_path / "a.png")
+    pl.DataFrame({"image": ["a.png"]}).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(UserError, match="no column 'runs'"):
+        open_dataset(tmp_path / "a.parquet", format="parquet")

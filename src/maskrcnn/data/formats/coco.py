@@ -31,6 +31,9 @@ HOLDS = frozenset(Trait) - {Trait.DIVISION}
 
 NO_ENTRIES = msgspec.Raw(b"[]")
 NOTHING = (b"null", b"[]", b"{}")
+MAX_ID = 2**63
+"""Ids of annotations from here on are no numbers of rows; their number in the file is."""
+
 NO_PARENT = ("", "none", "None", None)
 """What programs write for the supercategory of a category that has none."""
 
@@ -188,7 +191,7 @@ class _Reader:
     def _add_annotation(
         self, entry: Annotation, number: int, images: dict[str, AnnotatedImage | None], file: Path
     ) -> None:
-        row = int(entry.id) if isinstance(entry.id, int | float) else number
+        row = int(entry.id) if isinstance(entry.id, int | float) and abs(entry.id) < MAX_ID else number
         image = images.get(id_text(entry.image_id))
         if image is None:
             fault = "belongs to several images" if id_text(entry.image_id) in images else "is not among the images"
