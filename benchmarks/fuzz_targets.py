@@ -312,7 +312,9 @@ def read_counts(content: bytes) -> None:
 
 def read_segmentation(content: bytes) -> None:
     """Draw COCO's segmentation."""
-    check(coco_masks.draw(msgspec.Raw(content), Path("a.json"), HW))
+    segmentation = coco_masks.Segmentation(msgspec.Raw(content), Path("a.json"))
+    segmentation.polygons()
+    check(segmentation(HW))
 
 
 def read_rings(content: bytes) -> None:

@@ -399,3 +399,23 @@ def test_parquet_without_runs_is_named(tmp_path):
     pl.DataFrame({"image": ["a.png"]}).write_parquet(tmp_path / "a.parquet")
     with pytest.raises(UserError, match="no column 'runs'"):
         open_dataset(tmp_path / "a.parquet", format="parquet")
+
+
+@pytest.mark.parametrize("color", [f"{DIGITS},0,0", "²,0,0", "256,0,0", "1,2"])
+def test_color_of_a_label_map_that_is_none_is_left_out(color, tmp_path):
+    target = convert(write_sample(tmp_path / "sample"), tmp_path / "out", "voc").target
+    label_map = next(target.rglob("labelmap.txt"))
+    label_map.write_text(label_map.read_text("utf-8") + f"other:{color}::\n", "utf-8")
+    assert "other" not in open_dataset(target).class_names
+
+
+@pytest.mark.parametrize("line", [f"nc: {DIGITS}", "nc: ²", f"kpt_shape: [{DIGITS}, 2]", "kpt_shape: [²]"])
+def test_number_of_classes_that_is_none_counts_as_none(line, tmp_path):
+    assert open_dataset(yolo(tmp_path, f"train: images\nval: images\nnames:\n{line}\n")).n_instances == 1
+
+
+def test_attribute_of_thousands_of_digits_is_written(tmp_path):
+    data = write_sample(tmp_path / "sample")
+    data.attributes[:] = DIGITS
+    convert(data, tmp_path / "out.json", "coco", "copy")
+    assert set(open_dataset(tmp_path / "out.json").attributes) == {DIGITS}

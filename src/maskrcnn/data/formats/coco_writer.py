@@ -73,4 +73,4 @@ def _annotations(data: Dataset) -> Iterator[dict[str, Any]]:
 
 
 def _id(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text
+    return int(text) if text.isdecimal() and len(text) < 19 else text

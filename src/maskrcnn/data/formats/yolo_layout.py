@@ -169,7 +169,7 @@ def _class_names(file: Path, values: dict[str, Any]) -> dict[Any, str] | None:
     names = values.get("names")
     n = values.get("nc", "")
     if names is None or names == "":
-        return {i: str(i) for i in range(int(n))} if isinstance(n, str) and n.isdigit() and len(n) < 6 else None
+        return {i: str(i) for i in range(int(n))} if isinstance(n, str) and n.isdecimal() and len(n) < 6 else None
     numbered = dict(enumerate(names)) if isinstance(names, list) else names
     try:
         by_number = {int(number): name for number, name in numbered.items()}
@@ -182,7 +182,9 @@ def _class_names(file: Path, values: dict[str, Any]) -> dict[Any, str] | None:
 
 def _keypoint_shape(values: dict[str, Any]) -> tuple[int, ...]:
     shape = values.get("kpt_shape")
-    return tuple(int(n) for n in shape if isinstance(n, str) and n.isdigit()) if isinstance(shape, list) else ()
+    if not isinstance(shape, list) or not all(isinstance(n, str) and n.isdecimal() and len(n) < 6 for n in shape):
+        return ()
+    return tuple(map(int, shape))
 
 
 def bare(source: Source) -> Layout:
