@@ -1,11 +1,10 @@
 """Open mutated files in a process with limits, and count what happens.
 
-    python benchmarks/fuzz.py [--target NAME ...] [--cases N] [--seed S] [--only CASE] [--coverage SECONDS]
+    python benchmarks/fuzz.py [--target NAME ...] [--cases N] [--seed S] [--only CASE]
 
 Every reader has to end in a data set or in a `UserError`. Anything else is a crash, whose traceback is printed once for
 each place in the code. A target is a format, a codec of masks, or the decoder of pictures. A case is a function of the
-seed, the target and its number: ``--only`` repeats one. ``--coverage`` lets atheris choose the mutations by the lines
-that they reach, where it is installed.
+seed, the target and its number: ``--only`` repeats one.
 """
 
 from __future__ import annotations
@@ -109,7 +108,7 @@ def work(name: str, numbers: range, seed: int, connection: Any, current: Any) ->
     warnings.filterwarnings("error", category=RuntimeWarning)
     warnings.filterwarnings("error", category=SyntaxWarning)
     signal.signal(signal.SIGALRM, _raise_out_of_time)
-    with tempfile.TemporaryDirectory(dir=_memory_folder()) as folder:
+    with tempfile.TemporaryDirectory(dir=memory_folder()) as folder:
         target = TARGETS[name](name, Path(folder))
         with suppress(UserError):
             target.run(None, 0)  # libraries load and kernels compile
@@ -127,7 +126,8 @@ def work(name: str, numbers: range, seed: int, connection: Any, current: Any) ->
         connection.send(None)
 
 
-def _memory_folder() -> str | None:
+def memory_folder() -> str | None:
+    """Return a folder whose files stay in memory, if the system has one."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
@@ -169,42 +169,13 @@ def fuzz(name: str, n_cases: int, seed: int, first: int = 0) -> tuple[Tally, flo
     return total, time.perf_counter() - began
 
 
-def cover(name: str, seconds: int, seed: int) -> None:
-    """Let atheris choose mutations of one target by the lines that they reach. A crash ends the process."""
-    import atheris
-
-    with atheris.instrument_imports(include=["maskrcnn.data", "maskrcnn.rle", "maskrcnn.shapes", "maskrcnn.polygons"]):
-        import maskrcnn.data.formats  # noqa: F401
-
-    with tempfile.TemporaryDirectory(dir=_memory_folder()) as folder, tempfile.TemporaryDirectory() as corpus:
-        target = TARGETS[name](name, Path(folder))
-        for k, content in enumerate(target.contents()):
-            Path(corpus, str(k)).write_bytes(content)
-
-        def mutate(data: bytes, max_size: int, case_seed: int) -> bytes:
-            if case_seed % 3 == 0:
-                return atheris.Mutate(data, max_size)
-            return mutator_of(seed, name, case_seed).mutated(data, target.suffix)[:max_size]
-
-        def run(data: bytes) -> None:
-            with suppress(UserError):
-                target.read(data)
-
-        options = [f"-max_total_time={seconds}", "-rss_limit_mb=6000", "-max_len=200000", f"-seed={seed + 1}"]
-        atheris.Setup([sys.argv[0], *options, f"-timeout={LIMIT_S:.0f}", corpus], run, custom_mutator=mutate)
-        atheris.Fuzz()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", nargs="+", default=list(TARGETS), choices=list(TARGETS), metavar="NAME")
     parser.add_argument("--cases", type=int, default=1000, help="of each target")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, help="run this case alone, and show its traceback")
-    parser.add_argument("--coverage", type=int, metavar="SECONDS", help="of the first target")
     args = parser.parse_args()
-    if args.coverage:
-        return cover(args.target[0], args.coverage, args.seed)
     print("| target | cases | opened | refused | crashes | hangs | memory | cases a second |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for name in args.target:
