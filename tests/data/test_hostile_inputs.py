@@ -6,10 +6,12 @@ The first tests run the mutations of `benchmarks/fuzz.py`, which counts far more
 import base64
 import io
 import json
+import os
 import random
 import sys
 import time
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -419,3 +421,20 @@ def test_attribute_of_thousands_of_digits_is_written(tmp_path):
     data.attributes[:] = DIGITS
     convert(data, tmp_path / "out.json", "coco", "copy")
     assert set(open_dataset(tmp_path / "out.json").attributes) == {DIGITS}
+
+
+@pytest.mark.parametrize("yaml", ["train: /", "train: ../../..", "path: /\ntrain: images", "path: /\ntrain: list.txt"])
+def test_data_yaml_does_not_look_through_the_whole_disk(yaml, tmp_path, monkeypatch):
+    walked, original = [], os.walk
+    monkeypatch.setattr(os, "walk", lambda folder, *args: walked.append(Path(folder)) or original(tmp_path / "deep"))
+    folder = tmp_path / "deep" / "er"
+    folder.mkdir(parents=True)
+    (folder / "list.txt").write_text("a.png\n")
+    with suppress(UserError):
+        open_dataset(yolo(folder, f"{yaml}\nnames: [cell]\n"), format="yolo")
+    assert not [path for path in walked if path.resolve() in tmp_path.parents or path.resolve() == tmp_path]
+
+
+def test_lists_in_lists_of_yaml_are_refused_soon(tmp_path):
+    with pytest.raises(UserError, match="within one another"):
+        open_dataset(yolo(tmp_path, "train: images\nnames: " + "[" * 100_000), format="yolo")

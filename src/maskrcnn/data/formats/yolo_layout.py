@@ -16,6 +16,9 @@ from maskrcnn.data.pictures import files_below, image_files
 from maskrcnn.errors import UserError
 
 YAML = (".yaml", ".yml")
+MAX_DEPTH = 20
+"""Brackets within brackets that a file may have."""
+
 PART_KEYS = ("train", "val", "validation", "test")
 OTHER_KEYS = {"path", "names", "nc", "kpt_shape", "flip_idx", "download", "roboflow", "channels"}
 CLASS_FILES = ("classes.txt", "obj.names", "_darknet.labels", "predefined_classes.txt")
@@ -71,10 +74,20 @@ def darknet_file(source: Source) -> Path | None:
     return None
 
 
+class _Texts(yaml.BaseLoader):
+    """Reads every value as the text that stands there. PyYAML's cost grows with the square of the lists in lists."""
+
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        """Read a bracket."""
+        if self.flow_level >= MAX_DEPTH:
+            raise yaml.YAMLError(f"more than {MAX_DEPTH} lists lie within one another")
+        super().fetch_flow_collection_start(token)
+
+
 def _load_yaml(file: Path) -> dict[str, Any]:
     """Read a YAML file, every value as the text that stands there. Raise `UserError`."""
     try:
-        values = yaml.load(read_bytes(file).decode(), Loader=yaml.BaseLoader)
+        values = yaml.load(read_bytes(file).decode(), Loader=_Texts)
     except UnicodeDecodeError:
         raise UserError(f"{file} is not UTF-8 text") from None
     except yaml.YAMLError as error:
@@ -140,13 +153,18 @@ def _is_named_after_part(value: Any, part: str = "") -> bool:
 def _existing(entry: str, folders: list[Path]) -> Path | None:
     """Return the file or folder that `entry` means in one of `folders`; if there is none, what its last parts mean.
 
-    Roboflow writes ``../train/images`` for ``train/images``, and files made elsewhere have absolute paths.
+    The last of `folders` is that of data.yaml. What lies above its parent holds more than the data set, such as ``/``,
+    and is not looked through. Roboflow writes ``../train/images`` for ``train/images``, and files made elsewhere have
+    absolute paths.
     """
     parts = [part for part in PurePath(entry.replace("\\", "/")).parts if part not in ("..", "/")]
+    too_large = folders[-1].resolve().parents[1:]
     for candidate in (entry, *("/".join(parts[k:]) for k in range(len(parts)))):
         for folder in folders:
             if os.path.exists(folder / candidate):
-                return Path(os.path.normpath(folder / candidate))
+                found = Path(os.path.normpath(folder / candidate))
+                if found.resolve() not in too_large:
+                    return found
     return None
 
 
