@@ -90,7 +90,7 @@ class RLE:
         and a run past the end of the image.
         """
         h, w = int(hw[0]), int(hw[1])
-        raw = np.frombuffer(text.encode(), np.uint8)
+        raw = np.frombuffer(text.encode("utf-8", "replace"), np.uint8)
         table, bad = parse_column(raw, np.array([0, len(raw)]), np.array([h * w]), origin=origin, relative=relative)
         if bad:
             raise RLEError(f"EncodedPixels of a {h}x{w} (height x width) image: {bad[0].message}")
@@ -103,11 +103,12 @@ class RLE:
             raise RLEError(f'COCO RLE needs "size" and "counts"; its keys are {sorted(coco)}')
         try:
             h, w = (int(v) for v in coco["size"])
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise RLEError(f"COCO RLE: the size {shortened(str(coco['size']))} is not [height, width]") from None
         counts = coco["counts"]
         if isinstance(counts, str | bytes):
-            chars = np.frombuffer(counts.encode() if isinstance(counts, str) else counts, np.uint8)
+            # A half of a surrogate pair, which JSON can escape, becomes "?", which is no count either.
+            chars = np.frombuffer(counts.encode("utf-8", "replace") if isinstance(counts, str) else counts, np.uint8)
             numbers, bad_position = texts.chars_to_counts(chars)
             if bad_position >= 0:
                 raise RLEError(f"COCO RLE: character {bad_position + 1} of the counts is invalid")

@@ -80,5 +80,5 @@ def load_headers(source: Path) -> KnownHeaders:
     """Return what `save_headers` wrote; nothing if the file is missing or damaged: headers can be read again."""
     try:
         return msgspec.json.decode(source.read_bytes(), type=dict[str, KnownHeader])
-    except (OSError, msgspec.DecodeError, RecursionError):
+    except (OSError, msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return {}

@@ -87,13 +87,19 @@ class Header:
 @cache
 def picture_suffixes() -> frozenset[str]:
     """Return the lower-case suffixes of the files that Pillow decodes here, which depends on how it was built."""
+    decoded = set(_decoded_formats())
+    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in decoded)
+
+
+@cache
+def _decoded_formats() -> list[str]:
+    """Return Pillow's names of the formats that it decodes here, the usual ones first.
+
+    The content of a file decides its format, whatever its suffix: EPS in a file ``a.png`` would run as a program.
+    """
     Image.init()
     built_without = {name for name, codec in CODECS.items() if not features.check(codec)}
-    return frozenset(
-        suffix
-        for suffix, name in Image.registered_extensions().items()
-        if name in Image.OPEN and name not in NOT_DECODED | built_without and not _is_stub(Image.OPEN[name][0])
-    )
+    return [name for name in Image.ID if name not in NOT_DECODED | built_without and not _is_stub(Image.OPEN[name][0])]
 
 
 def _is_stub(opener: object) -> bool:
@@ -113,11 +119,11 @@ def read_image(source: str | Path | bytes | Image.Image | np.ndarray, reading: R
     return _decoded(source, lambda image: _to_rgb(orient(image), reading))
 
 
-def read_mask(source: Path | bytes, exif: Exif) -> np.ndarray:
+def read_mask(source: Path | bytes, exif: Exif, max_hw: tuple[int, int] | None = None) -> np.ndarray:
     """Return the nonzero pixels of a mask file, (H, W) bool; alpha does not count. Raise `ImageError`.
 
     `source` is a path or the bytes of a file. In a path whose format may be `LOSSY`, they are the pixels of more than
-    half of the maximum.
+    half of the maximum. A mask larger than `max_hw` is not decoded.
     """
     orient = _stored if exif == "ignore" else _upright
     may_blur = isinstance(source, Path) and source.suffix.lower() in LOSSY
@@ -128,7 +134,7 @@ def read_mask(source: Path | bytes, exif: Exif) -> np.ndarray:
         is_object = colors > colors.max() / 2 if may_blur else colors != 0
         return is_object.any(2)
 
-    return _decoded(source, nonzero)
+    return _decoded(source, nonzero, max_hw)
 
 
 def read_labels(path: Path, *, gray_is_number: bool = True) -> np.ndarray:
@@ -155,9 +161,12 @@ def read_labels(path: Path, *, gray_is_number: bool = True) -> np.ndarray:
     return _decoded(path, labels)
 
 
-def read_opaque(source: Path | bytes) -> np.ndarray:
-    """Return the pixels of a picture that are not wholly transparent, (H, W) bool. Raise `ImageError`."""
-    return _decoded(source, lambda image: np.asarray(image.convert("RGBA").getchannel("A")) > 0)
+def read_opaque(source: Path | bytes, max_hw: tuple[int, int] | None = None) -> np.ndarray:
+    """Return the pixels of a picture that are not wholly transparent, (H, W) bool. Raise `ImageError`.
+
+    A picture larger than `max_hw` is not decoded.
+    """
+    return _decoded(source, lambda image: np.asarray(image.convert("RGBA").getchannel("A")) > 0, max_hw)
 
 
 def read_maximum(path: Path) -> float:
@@ -242,7 +251,7 @@ def _opened(source: str | Path | bytes | Image.Image) -> Iterator[Image.Image]:
     # Given a path, Pillow 13 maps an uncompressed TIFF into memory and scrambles it if its orientation is sideways.
     with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
         try:
-            image = Image.open(file)
+            image = Image.open(file, formats=_decoded_formats())
         except Image.DecompressionBombError:
             claim = f"the header claims more than {PIXEL_LIMIT:,} pixels; not decoded"
             raise ImageError(f"{_name(source)}: {claim}") from None
@@ -264,12 +273,19 @@ def _content(image: Image.Image) -> bytes:
     return content
 
 
-def _decoded(source: str | Path | bytes | Image.Image, convert: Callable[[Image.Image], T]) -> T:
+def _decoded(
+    source: str | Path | bytes | Image.Image,
+    convert: Callable[[Image.Image], T],
+    max_hw: tuple[int, int] | None = None,
+) -> T:
     """Open a picture, check its size and return what `convert` makes of it. Raise `ImageError`."""
     name = _name(source)
     try:
         with _opened(source) as image:
             _check_size(image.size, name)
+            if max_hw is not None and (image.size[1] > max_hw[0] or image.size[0] > max_hw[1]):
+                size, limit = (f"{h} x {w}" for h, w in (image.size[::-1], max_hw))
+                raise ImageError(f"{name}: it is {size}, larger than the picture of {limit} (h x w)")
             return convert(image)
     except ImageError:
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
@@ -97,7 +98,7 @@ def safe_places(names: Sequence[str], files: Sequence[PurePath]) -> list[PurePos
     places: list[PurePosixPath] = []
     n_named: dict[str, int] = {}
     for name, file in zip(names, files, strict=True):
-        parts = [part.replace(":", "_").rstrip(". ") for part in _parts(without_suffix(name))]
+        parts = [_written_part(part) for part in _parts(without_suffix(name))]
         stem = str(PurePosixPath(*(part for part in parts if part)))
         stem = "image" if stem == "." else stem
         suffix = next((s for s in (file.suffix, PurePath(name).suffix) if s.lower() in picture_suffixes()), ".png")
@@ -108,6 +109,19 @@ def safe_places(names: Sequence[str], files: Sequence[PurePath]) -> list[PurePos
         n_named[unique.casefold()] = 1
         places.append(PurePosixPath(unique + suffix))
     return places
+
+
+UNWRITABLE = re.compile("[\0-\x1f\x7f:\ud800-\udfff]")
+"""Characters that some file system refuses in a name: controls, the colon, and halves of surrogate pairs."""
+
+MAX_PART_BYTES = 200
+"""Bytes of a part of a path in UTF-8. File systems allow 255; a number and a suffix may follow."""
+
+
+def _written_part(part: str) -> str:
+    """Return a part of a path that every file system can hold; nothing remains of dots."""
+    part = UNWRITABLE.sub("_", part)
+    return part.encode()[:MAX_PART_BYTES].decode("utf-8", "ignore").rstrip(". ")
 
 
 FOLDER_CHARACTERS = " !#$&'()+,;=@[]^`{}~"

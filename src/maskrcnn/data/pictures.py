@@ -79,7 +79,8 @@ def files_below(folder: Path) -> list[Path]:
 def walk(folder: Path) -> Iterator[Path]:
     """Yield the files in a folder and its subfolders that are not hidden, in any order.
 
-    Links are followed. A folder that several links lead to, also in a circle, is listed once.
+    Links are followed. A folder that several links lead to, also in a circle, is listed once. Raise `UserError` for a
+    name that is not Unicode, which no format can hold.
     """
     folders, listed = [str(folder)], set()
     while folders:  # links are followed after all real folders, so that a file has its real path if it has one
@@ -92,7 +93,16 @@ def walk(folder: Path) -> Iterator[Path]:
             folders += [path for name in subfolders if os.path.islink(path := os.path.join(directory, name))]
             for name in names:
                 if not _is_hidden_name(name) and os.path.isfile(path := os.path.join(directory, name)):
+                    _check_name(path)
                     yield Path(path)
+
+
+def _check_name(path: str) -> None:
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        written = path.encode("utf-8", "backslashreplace").decode()
+        raise UserError(f"the name of the file {written} is not Unicode; rename it, or move it elsewhere") from None
 
 
 def is_picture(name: PurePath) -> bool:

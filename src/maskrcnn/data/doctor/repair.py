@@ -206,7 +206,7 @@ def read_log(path: Path, data: Dataset) -> list[Change]:
         changes = [msgspec.json.decode(line, type=Change) for line in lines]
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise UserError(f"{path} is no log of repairs: `maskrcnn check DATA --fix OUT` writes one beside OUT") from None
     if fingerprint != data.fingerprint():
         raise UserError(

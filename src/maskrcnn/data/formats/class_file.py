@@ -40,7 +40,7 @@ def read_class_file(folder: Path) -> dict[Any, str] | None:
     names = read_json(file)
     if not isinstance(names, dict) or not names or not all(isinstance(name, str) for name in names.values()):
         raise UserError(f'{file} must be JSON like {{"1": "cat", "2": "dog"}}')
-    are_numbers = all(i.isascii() and i.isdigit() for i in names)
+    are_numbers = all(i.isascii() and i.isdigit() and len(i) < 19 for i in names)
     return {int(i) if are_numbers else i: name for i, name in names.items()}
 
 

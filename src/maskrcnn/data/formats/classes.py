@@ -37,7 +37,7 @@ def read_classes(
         class_text = class_text.str.replace(r"^(\d+)(_\d+)+$", "$1")
     # Collect class ids from all rows: a class without objects keeps its label.
     class_texts = [t for t in class_text.unique().to_list() if t.lower() not in NO_OBJECT]
-    are_integers = bool(class_texts) and all(re.fullmatch(r"\d+", t) for t in class_texts)
+    are_integers = bool(class_texts) and all(re.fullmatch(r"\d{1,18}", t) for t in class_texts)
     ids: list[Any] = sorted({int(t) for t in class_texts}) if are_integers else sorted(class_texts)
     label_of = {t: ids.index(int(t) if are_integers else t) + 1 for t in class_texts}
     labels = class_text.gather(rows).replace_strict(label_of, default=0, return_dtype=pl.Int64).to_numpy()

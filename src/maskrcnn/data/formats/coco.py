@@ -46,6 +46,9 @@ SEGMENT = "segment"
 
 NO_ENTRIES = msgspec.Raw(b"[]")
 NOTHING = (b"null", b"[]", b"{}")
+MAX_ID = 2**63
+"""Ids of annotations from here on are no numbers of rows; their number in the file is."""
+
 NO_PARENT = ("", "none", "None", None)
 """What programs write for the supercategory of a category that has none."""
 
@@ -218,7 +221,7 @@ class _Reader:
     def _add_annotation(
         self, entry: Annotation, number: int, images: dict[str, AnnotatedImage | None], file: Path
     ) -> None:
-        row = int(entry.id) if isinstance(entry.id, int | float) else number
+        row = int(entry.id) if isinstance(entry.id, int | float) and abs(entry.id) < MAX_ID else number
         image = self._image_of(entry.image_id, images, f"{file}, annotation {row}")
         if image is None:
             return
@@ -306,6 +309,6 @@ def _corners(bbox: msgspec.Raw) -> tuple[float, float, float, float] | None:
     """Return x1, y1, x2, y2 of COCO's x, y, width, height, None for anything else."""
     try:
         x, y, width, height = msgspec.json.decode(bbox, type=tuple[float, float, float, float])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
     return x, y, x + width, y + height

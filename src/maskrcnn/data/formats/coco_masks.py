@@ -47,7 +47,7 @@ class Segmentation(DrawPolygons):
         """Return the polygons in pixels if it is an ordinary list of these, else None."""
         try:
             polygons = msgspec.json.decode(self.raw, type=list[list[float]])
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):  # drawn alone, it says what is wrong
             return None
         is_ordinary = all(len(polygon) > 4 and not len(polygon) % 2 for polygon in polygons)
         return polygons if is_ordinary and max(map(max, polygons), default=0) > 1 else None

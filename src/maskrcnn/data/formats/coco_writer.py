@@ -89,4 +89,4 @@ def _outlines(mask: RLE) -> list[list[int]] | None:
 
 
 def _id(text: str) -> int | str:
-    return int(text) if text.isdecimal() else text
+    return int(text) if text.isdecimal() and len(text) < 19 else text

@@ -164,7 +164,7 @@ def _draw_ellipse(form: Fields, hw: tuple[int, int]) -> RLE:
 def _draw_bitmask(raw: msgspec.Raw, hw: tuple[int, int]) -> RLE:
     """Read a picture in base64 whose pixels outside the mask are transparent."""
     try:
-        pixels = read_opaque(base64.b64decode(_decoded(raw, str, "imageDataURL").partition(",")[2]))
+        pixels = read_opaque(base64.b64decode(_decoded(raw, str, "imageDataURL").partition(",")[2]), hw)
     except ValueError as error:
         raise RLEError(f"imageDataURL is not a picture in base64 ({str(error).removeprefix('the image: ')})") from None
     if pixels.shape != hw:
@@ -175,7 +175,7 @@ def _draw_bitmask(raw: msgspec.Raw, hw: tuple[int, int]) -> RLE:
 def _decoded(raw: msgspec.Raw, type_: Any, key: str) -> Any:
     try:
         return msgspec.json.decode(raw, type=type_)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise RLEError(f"{key} cannot be read: {error}") from None
 
 

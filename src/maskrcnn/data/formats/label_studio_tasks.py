@@ -106,14 +106,24 @@ def task_files(source: Source) -> list[Path]:
     return files
 
 
-def _lists_tasks(file: Path) -> bool:
+def _content(file: Path) -> bytes:
+    """Return the bytes of a file, which are valid text at any depth. Raise `UserError`."""
     content = read_bytes(file)
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file} is not UTF-8 text: {error}") from None
+    return content
+
+
+def _lists_tasks(file: Path) -> bool:
+    content = _content(file)
     if not content.lstrip().startswith(b"["):
         return False
     first = next(iter(decoded(content, list[msgspec.Raw], file)), NOTHING)
     if not starts_with(first, b"{"):
         return False
-    keys = set(msgspec.json.decode(first, type=Fields))
+    keys = set(decoded(first, Fields, file, "task 1"))
     return ("data" in keys and bool(RESULTS & keys)) or bool(OF_MINIMAL_EXPORT & keys)
 
 
@@ -121,7 +131,7 @@ def read_tasks(file: Path, problems: list[Problem]) -> list[Task]:
     """Return the tasks of a file; malformed ones become problems. Entries of JSON-MIN of one task are joined."""
     tasks: list[Task] = []
     of_id: dict[int | str, Task] = {}
-    for number, raw in each(msgspec.Raw(read_bytes(file)), msgspec.Raw, file, "task", problems):
+    for number, raw in each(msgspec.Raw(_content(file)), msgspec.Raw, file, "task", problems):
         try:
             fields = decoded(raw, Fields, file, f"task {number}")
             is_minimal = "data" not in fields

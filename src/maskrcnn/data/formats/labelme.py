@@ -215,7 +215,7 @@ def _mask(shape: Shape, hw: tuple[int, int]) -> RLE:
     if not (np.abs(origin) <= MAX_COORDINATE).all():
         raise RLEError(f"the points of a mask are its corners, not {shape.points}")
     try:
-        pixels = read_mask(base64.b64decode(shape.mask or ""), "ignore")
+        pixels = read_mask(base64.b64decode(shape.mask or ""), "ignore", max_hw=hw)
     except ValueError as error:
         raise RLEError(f"the mask is not a PNG in base64 ({str(error).removeprefix('the image: ')})") from None
     x, y = np.rint(origin).astype(int).tolist()

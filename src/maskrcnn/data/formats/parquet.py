@@ -82,6 +82,8 @@ def recognizes(source: Source) -> bool:
 def read(source: Source) -> Annotations:
     """Read a file that `recognizes` accepts. Columns other than image and runs may be missing. Raise `UserError`."""
     table = read_table(source.path)
+    if missing := {"image", "runs"} - set(table.columns):
+        raise UserError(f"{source.path} has no column {min(missing)!r}; a table of runs needs image and runs")
     annotations = Annotations(source.path, NAME, [], _class_names(source.path, table), row_noun="row")
     images: dict[str, AnnotatedImage] = {}
     runs, offsets = _flat(table["runs"])

@@ -10,6 +10,7 @@ import io
 import zlib
 from collections.abc import Iterator
 from functools import partial
+from glob import escape
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -156,7 +157,8 @@ def _read_file(annotations: Annotations, file: Path, shapes: dict[str, str]) -> 
     """Read the file of one picture, ``ann/a.png.json`` for ``img/a.png``."""
     dataset = file.parent.parent
     picture = dataset / PICTURES / file.name[: -len(".json")]
-    picture = picture if picture.is_file() else next(iter(sorted(picture.parent.glob(f"{picture.name}.*"))), picture)
+    if not picture.is_file():
+        picture = min(picture.parent.glob(f"{escape(picture.name)}.*"), default=picture)
     words = dataset.relative_to(annotations.source).parts
     image = AnnotatedImage("/".join((*words, picture.name)), source=file)
     image.file = picture if picture.is_file() else None

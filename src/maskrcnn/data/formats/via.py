@@ -110,7 +110,7 @@ def _files(source: Source) -> Iterator[Path]:
                 with open(file, "rb") as table:
                     is_via = CSV_MARK in table.read(1000).replace(b"\0", b"")
             else:
-                is_via = _is_via(source.fields if source.path.is_file() else json_fields(file))
+                is_via = _is_via(source.fields if source.path.is_file() else json_fields(file), file)
         except (UserError, OSError):
             if source.path.is_file():
                 raise
@@ -119,11 +119,11 @@ def _files(source: Source) -> Iterator[Path]:
             yield file
 
 
-def _is_via(fields: Fields) -> bool:
+def _is_via(fields: Fields, file: Path) -> bool:
     if "_via_img_metadata" in fields or {"project", "file", "view", "metadata"} <= set(fields):
         return True
     first = next(iter(fields.values()), NOTHING)
-    return starts_with(first, b"{") and {"filename", "regions"} <= set(msgspec.json.decode(first, type=Fields))
+    return starts_with(first, b"{") and {"filename", "regions"} <= set(decoded(first, Fields, file, "the first image"))
 
 
 def _read_json(file: Path) -> Listing:

@@ -83,4 +83,4 @@ def _lines(file: Path) -> list[str]:
 
 def _is_color(text: str) -> bool:
     values = text.split(",")
-    return not text or (len(values) == 3 and all(v.strip().isdecimal() and int(v) < 256 for v in values))
+    return not text or (len(values) == 3 and all(v.strip().isdecimal() and len(v) < 9 and int(v) < 256 for v in values))

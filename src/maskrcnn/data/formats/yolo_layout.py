@@ -16,6 +16,9 @@ from maskrcnn.data.pictures import files_below, image_files
 from maskrcnn.errors import UserError
 
 YAML = (".yaml", ".yml")
+MAX_DEPTH = 20
+"""Brackets within brackets that a file may have."""
+
 PART_KEYS = ("train", "val", "validation", "test")
 OTHER_KEYS = {"path", "names", "nc", "kpt_shape", "flip_idx", "download", "roboflow", "channels"}
 CLASS_FILES = ("classes.txt", "obj.names", "_darknet.labels", "predefined_classes.txt")
@@ -71,10 +74,20 @@ def darknet_file(source: Source) -> Path | None:
     return None
 
 
+class _Texts(yaml.BaseLoader):
+    """Reads every value as the text that stands there. PyYAML's cost grows with the square of the lists in lists."""
+
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        """Read a bracket."""
+        if self.flow_level >= MAX_DEPTH:
+            raise yaml.YAMLError(f"more than {MAX_DEPTH} lists lie within one another")
+        super().fetch_flow_collection_start(token)
+
+
 def _load_yaml(file: Path) -> dict[str, Any]:
     """Read a YAML file, every value as the text that stands there. Raise `UserError`."""
     try:
-        values = yaml.load(read_bytes(file).decode(), Loader=yaml.BaseLoader)
+        values = yaml.load(read_bytes(file).decode(), Loader=_Texts)
     except UnicodeDecodeError:
         raise UserError(f"{file} is not UTF-8 text") from None
     except yaml.YAMLError as error:
@@ -87,15 +100,18 @@ def _load_yaml(file: Path) -> dict[str, Any]:
 def read_yaml(file: Path) -> Layout:
     """Read data.yaml and list the pictures of its parts. Raise `UserError`."""
     values = _load_yaml(file)
-    root = _existing(values.get("path") or ".", [file.parent]) or file.parent
+    path, parts = values.get("path"), _parts(values)
+    root = _existing(path if isinstance(path, str) and path else ".", [file.parent]) or file.parent
     layout = Layout(root, {}, _class_names(file, values), _keypoint_shape(values))
-    if (n := values.get("nc")) is not None and layout.class_names and n != str(len(layout.class_names)):
+    n = values.get("nc")
+    if isinstance(n, str) and layout.class_names and n != str(len(layout.class_names)):
         layout.notes.append(f"{file}: nc is {n}, but there are {len(layout.class_names)} names; the names count")
-    is_undivided = values.get("train") == values.get("val") and not _is_named_after_part(values.get("train"))
-    if is_undivided and "train" in values:
+    train = parts.get("train")
+    is_undivided = train == parts.get("val") and not _is_named_after_part(train)
+    if is_undivided and train:
         layout.notes.append(f"{file}: train and val are the same pictures, so the data set is not divided")
     seen: set[Path | str] = set()
-    for key, entries in sorted(_parts(values).items(), key=lambda item: not _is_named_after_part(item[1], item[0])):
+    for key, entries in sorted(parts.items(), key=lambda item: not _is_named_after_part(item[1], item[0])):
         if key == "val" and is_undivided:
             continue
         listed: list[Path | str] = []
@@ -137,13 +153,18 @@ def _is_named_after_part(value: Any, part: str = "") -> bool:
 def _existing(entry: str, folders: list[Path]) -> Path | None:
     """Return the file or folder that `entry` means in one of `folders`; if there is none, what its last parts mean.
 
-    Roboflow writes ``../train/images`` for ``train/images``, and files made elsewhere have absolute paths.
+    The last of `folders` is that of data.yaml. What lies above its parent holds more than the data set, such as ``/``,
+    and is not looked through. Roboflow writes ``../train/images`` for ``train/images``, and files made elsewhere have
+    absolute paths.
     """
     parts = [part for part in PurePath(entry.replace("\\", "/")).parts if part not in ("..", "/")]
+    too_large = folders[-1].resolve().parents[1:]
     for candidate in (entry, *("/".join(parts[k:]) for k in range(len(parts)))):
         for folder in folders:
-            if (folder / candidate).exists():
-                return Path(os.path.normpath(folder / candidate))
+            if os.path.exists(folder / candidate):
+                found = Path(os.path.normpath(folder / candidate))
+                if found.resolve() not in too_large:
+                    return found
     return None
 
 
@@ -166,7 +187,7 @@ def _class_names(file: Path, values: dict[str, Any]) -> dict[Any, str] | None:
     names = values.get("names")
     n = values.get("nc", "")
     if names is None or names == "":
-        return {i: str(i) for i in range(int(n))} if isinstance(n, str) and n.isdigit() and len(n) < 6 else None
+        return {i: str(i) for i in range(int(n))} if isinstance(n, str) and n.isdecimal() and len(n) < 6 else None
     numbered = dict(enumerate(names)) if isinstance(names, list) else names
     try:
         by_number = {int(number): name for number, name in numbered.items()}
@@ -179,7 +200,9 @@ def _class_names(file: Path, values: dict[str, Any]) -> dict[Any, str] | None:
 
 def _keypoint_shape(values: dict[str, Any]) -> tuple[int, ...]:
     shape = values.get("kpt_shape")
-    return tuple(int(n) for n in shape if isinstance(n, str) and n.isdigit()) if isinstance(shape, list) else ()
+    if not isinstance(shape, list) or not all(isinstance(n, str) and n.isdecimal() and len(n) < 6 for n in shape):
+        return ()
+    return tuple(map(int, shape))
 
 
 def bare(source: Source) -> Layout:
