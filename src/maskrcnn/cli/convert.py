@@ -66,6 +66,7 @@ def convert(
                 "instances": conversion.n_instances,
                 "pictures": conversion.pictures,
                 "lost": {trait.name.lower(): n for trait, n in conversion.lost.items()},
+                "left_out": conversion.left_out,
             }
         )
     else:
@@ -76,11 +77,15 @@ def convert(
 
 
 def _show(conversion: Conversion) -> None:
+    from maskrcnn.data.formats.writable import describe_left_out
+
     verb = {"copy": "copied", "link": "linked", "none": "left where they are"}[conversion.pictures]
     say(
         f"{conversion.target}: {conversion.n_images:,} images and {conversion.n_instances:,} instances, format "
         f"{conversion.format}; pictures are {verb}"
     )
+    if conversion.left_out:
+        say(describe_left_out(conversion.left_out, conversion.format))
     if conversion.lost:
         say(f"the format {conversion.format} cannot hold: " + ", ".join(map(_describe, conversion.lost.items())))
 

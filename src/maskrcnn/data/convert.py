@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import Literal
 
-from maskrcnn.data.formats import MODULES, format_module
+from maskrcnn.data.formats import MODULES, format_module, write_dataset
 from maskrcnn.data.formats.traits import Trait, count_traits
 from maskrcnn.data.images import EMBEDDING, embedded_picture
 from maskrcnn.data.table import Dataset
@@ -29,7 +29,10 @@ IMAGE_FOLDER = "images"
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was written. ``lost[trait]`` is the number of instances, or images, with a trait that the format lacks."""
+    """What was written: `n_instances` without those `left_out`, which counts them by kind.
+
+    ``lost[trait]`` is the number of instances, or images, of the source with a trait that the format lacks.
+    """
 
     target: Path
     format: str
@@ -37,6 +40,7 @@ class Conversion:
     n_instances: int
     pictures: Pictures
     lost: dict[Trait, int]
+    left_out: dict[str, int]
 
 
 def convert(
@@ -61,7 +65,7 @@ def convert(
         data = replace(data, names=[str(place) for place in data.places])
     with temporary_folder(target) as folder:
         annotations = folder / target.name
-        module.write(data, annotations)
+        left_out = write_dataset(data, annotations, format)
         picture_root = folder if is_file else annotations
         if pictures != "none":
             for i, file in enumerate(data.files):
@@ -73,7 +77,8 @@ def convert(
             if is_file and pictures != "none":
                 (folder / IMAGE_FOLDER).rename(target.with_name(IMAGE_FOLDER))
             annotations.rename(target)
-    return Conversion(target, format, len(data), data.n_instances, pictures, lost_traits(data, module))
+    n_instances = data.n_instances - sum(left_out.values())
+    return Conversion(target, format, len(data), n_instances, pictures, lost_traits(data, module), left_out)
 
 
 def lost_traits(data: Dataset, module: ModuleType) -> dict[Trait, int]:

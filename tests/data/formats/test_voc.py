@@ -13,7 +13,7 @@ from maskrcnn.data.formats import voc
 from maskrcnn.data.formats.attributes import split_attributes
 from maskrcnn.data.formats.source import Source
 from maskrcnn.data.formats.voc_classes import palette
-from maskrcnn.rle import remove_overlaps
+from maskrcnn.rle import RunTable, remove_overlaps
 
 HW = (20, 30)
 
@@ -58,10 +58,10 @@ def layout(folder, how="palette", names=("bird", "cat"), classes=True, xml=None)
 
 
 def without_overlaps(data):
-    """The data set as a palette holds it: a pixel belongs to the first mask; hidden masks are lost."""
+    """The data set as a palette holds it: a pixel belongs to the smallest mask; hidden masks are lost."""
     runs, kept = [], []
     for i in range(len(data)):
-        masks = remove_overlaps(data.rles(i), range(len(data.rles(i))))
+        masks = remove_overlaps(data.rles(i), np.argsort([mask.area for mask in data.rles(i)], kind="stable"))
         for k, mask in enumerate(masks, data.instances(i).start):
             if mask.area:
                 runs.append(mask.runs.tobytes())
@@ -191,7 +191,8 @@ def test_faults_are_named(tmp_path):
 def test_more_objects_than_a_palette_has_are_refused(tmp_path, rng):
     data = hard_dataset(tmp_path / "in", rng)
     many = data.take([0] * 32)
-    crowded = dataclasses.replace(many, image_index=np.zeros(many.n_instances, np.int64))
+    pixels = RunTable.of([np.array([[k, 1]]) for k in range(many.n_instances)])
+    crowded = dataclasses.replace(many, image_index=np.zeros(many.n_instances, np.int64), masks=pixels)
     with pytest.raises(UserError, match=r"254 objects an image, and a\.png has 256"):
         written(crowded, tmp_path / "out", "voc")
     assert not (tmp_path / "out").exists()
