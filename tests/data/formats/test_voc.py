@@ -125,6 +125,26 @@ def test_colours_of_a_label_map_name_the_classes(tmp_path):
     assert data.labels.tolist() == [2, 1]
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["bird:64,0,128::", "cat:10,20,30::"],
+        ["bird:64,0,128::", "cat:10,20,30::", "background:0,0,0::"],
+        ["bird:64,0,128::", "nothing:0,0,0::", "cat:10,20,30::"],
+    ],
+    ids=["absent", "last", "by its colour"],
+)
+def test_background_of_a_label_map_is_where_its_name_or_colour_is(tmp_path, lines):
+    folder = layout(tmp_path, "colours", names=())
+    (folder / "labelmap.txt").write_text("\n".join(["# label:color_rgb:parts:actions", *lines]))
+    colors = np.zeros((*HW, 3), np.uint8)
+    colors[numbered()[0] == 1], colors[numbered()[0] == 2] = (64, 0, 128), (10, 20, 30)
+    Image.fromarray(colors).save(folder / "SegmentationClass" / "2007_1.png")
+    data, _ = opened(folder)
+    assert dict(zip(data.class_ids, data.class_names, strict=True)) == {1: "bird", 2: "cat"}
+    assert data.labels.tolist() == [1, 2]
+
+
 def test_labelmes_list_of_classes_names_them(tmp_path):
     folder = layout(tmp_path, names=())
     (folder / "class_names.txt").write_text("__ignore__\n_background_\n" + "".join(f"k{i}\n" for i in range(1, 13)))
