@@ -91,8 +91,10 @@ def _show(conversion: Conversion) -> None:
 
 
 def _describe(loss: tuple[Trait, int]) -> str:
-    from maskrcnn.data.formats.traits import OF_IMAGES
+    from maskrcnn.data.formats.traits import OF_IMAGES, Trait
 
     trait, n = loss
+    if trait == Trait.UNUSED_CLASSES:
+        return f"{trait} ({n:,})"
     noun = "image" if trait in OF_IMAGES else "instance"
     return f"{trait} ({n:,} {noun}{'s' if n != 1 else ''})"

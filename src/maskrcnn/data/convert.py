@@ -31,7 +31,7 @@ IMAGE_FOLDER = "images"
 class Conversion:
     """What was written: `n_instances` without those `left_out`, which counts them by kind.
 
-    ``lost[trait]`` is the number of instances, or images, of the source with a trait that the format lacks.
+    ``lost[trait]`` is the number of instances, images or classes of the source with a trait that the format lacks.
     """
 
     target: Path
@@ -82,7 +82,7 @@ def convert(
 
 
 def lost_traits(data: Dataset, module: ModuleType) -> dict[Trait, int]:
-    """Return how many instances, or images, of `data` have what the format of `module` cannot hold."""
+    """Return how many instances, images or classes of `data` have what the format of `module` cannot hold."""
     return {trait: n for trait, n in count_traits(data).items() if n and trait not in module.HOLDS}
 
 

@@ -34,7 +34,7 @@ from maskrcnn.structures import UNNAMED_CLASS
 
 NAME = "Label Studio"
 SUFFIXES = (".json",)
-HOLDS = frozenset(Trait) - {Trait.CLASS_IDS, Trait.CROWD, Trait.DIVISION}
+HOLDS = frozenset(Trait) - {Trait.UNUSED_CLASSES, Trait.CLASS_IDS, Trait.CROWD, Trait.DIVISION}
 
 UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
 """What Label Studio puts before the name of a file that was uploaded."""

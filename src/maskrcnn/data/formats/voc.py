@@ -32,7 +32,15 @@ __all__ = ["HOLDS", "NAME", "SUFFIXES", "painted_together", "picture_path", "rea
 NAME = "Pascal VOC"
 SUFFIXES = ()
 HOLDS = frozenset(
-    {Trait.HOLES, Trait.SEVERAL_PARTS, Trait.CLASSES, Trait.ATTRIBUTES, Trait.DIVISION, Trait.EMPTY_IMAGES}
+    {
+        Trait.HOLES,
+        Trait.SEVERAL_PARTS,
+        Trait.CLASSES,
+        Trait.UNUSED_CLASSES,
+        Trait.ATTRIBUTES,
+        Trait.DIVISION,
+        Trait.EMPTY_IMAGES,
+    }
 )
 
 OBJECTS, CLASSES, PICTURES, XML = "SegmentationObject", "SegmentationClass", "JPEGImages", "Annotations"
