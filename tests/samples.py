@@ -10,8 +10,8 @@ from maskrcnn.rle import RunTable
 
 NAMES = ["train/first.png", "train/zweites Bild, größer.png", "val/empty.png", "val/last.png", "val/full.png"]
 SIZES = [(40, 56), (31, 33), (20, 24), (64, 48), (9, 13)]
-CLASS_IDS = [2, 7, 40]
-CLASS_NAMES = ["cell", 'größe, "x"', "细胞核"]
+CLASS_IDS = [2, 7, 40, 51]
+CLASS_NAMES = ["cell", 'größe, "x"', "细胞核", "debris"]
 
 
 def disc(hw, row, column, radius):

@@ -20,6 +20,7 @@ COLUMNS = {
     Trait.SEVERAL_PARTS: "several parts",
     Trait.OVERLAPS: "overlaps",
     Trait.CLASSES: "classes",
+    Trait.UNUSED_CLASSES: "unused classes",
     Trait.CLASS_IDS: "class ids",
     Trait.ATTRIBUTES: "attributes",
     Trait.ATTRIBUTE_NAMES: "their names",

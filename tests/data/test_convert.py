@@ -14,15 +14,21 @@ from PIL import Image
 from pycocotools import mask as mask_tools
 
 from labelled import hard_dataset
-from maskrcnn import RLE, UserError, open_dataset
+from maskrcnn import RLE, Dataset, UserError, open_dataset
 from maskrcnn.cli import SOME_UNREADABLE, main
 from maskrcnn.data.convert import FORMAT_OF_SUFFIX, convert, written_formats
 from maskrcnn.data.formats import MODULES, encoded_pixels, format_module
+from maskrcnn.data.formats.traits import Trait
+from maskrcnn.rle import RunTable
 from samples import write_sample
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools
 
 FOLDER_FORMATS = [name for name in written_formats() if not format_module(name).SUFFIXES]
+FORMATS_WITHOUT_OVERLAPS, FORMATS_WITHOUT_CROWD = (
+    [name for name in written_formats() if trait not in format_module(name).HOLDS]
+    for trait in (Trait.OVERLAPS, Trait.CROWD)
+)
 
 
 @pytest.fixture
@@ -50,7 +56,9 @@ def test_folders_and_classes_may_have_the_names_that_formats_use(tmp_path, forma
     for file, source in zip(files, data.files, strict=True):
         file.parent.mkdir(parents=True, exist_ok=True)
         source.rename(file)
-    data = replace(data, names=names, files=files, parts=None, class_names=["mask", "Images", ".hidden/50 %?"])
+    data = replace(
+        data, names=names, files=files, parts=None, class_names=["mask", "Images", ".hidden/50 %?", "nothing"]
+    )
     again = open_dataset(convert(data, tmp_path / "out", format).target)
     found = {file.read_bytes(): i for i, file in enumerate(again.files)}
     for i, file in enumerate(files):
@@ -58,7 +66,8 @@ def test_folders_and_classes_may_have_the_names_that_formats_use(tmp_path, forma
         if format in ("label-images", "mask-folders"):
             assert Path(again.names[k]).parent == Path(names[i]).parent
         assert (again.counts[k] > 0) == (data.counts[i] > 0)
-    assert sorted(again.class_names) == sorted(data.class_names)
+    n_classes = 4 if Trait.UNUSED_CLASSES in format_module(format).HOLDS else 3
+    assert sorted(again.class_names) == sorted(data.class_names[:n_classes])
 
 
 @pytest.mark.parametrize("suffix", FORMAT_OF_SUFFIX)
@@ -179,7 +188,8 @@ def test_the_command_says_what_was_written_and_what_was_lost(tmp_path, sample, c
     assert call("convert", tmp_path / "in.json", tmp_path / "out.csv", *folder) == 0
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert "out.csv: 5 images and 22 instances, format csv; pictures are left where they are" in printed.err
+    assert "out.csv: 5 images and 19 instances, format csv; pictures are left where they are" in printed.err
+    assert "crowd regions (3) are left out: the format csv cannot hold them" in printed.err
     assert (
         "the format csv cannot hold: names of attributes (14 instances), scores (21 instances), crowd regions "
         "(3 instances), lists of classes that annotators looked for (5 images)"
@@ -190,11 +200,57 @@ def test_the_command_says_what_was_written_and_what_was_lost(tmp_path, sample, c
         "target": str(tmp_path / "out"),
         "format": "label-images",
         "images": 5,
-        "instances": 22,
+        "instances": 19,
         "pictures": "copy",
         "runs": None,
         "lost": {"overlaps": 21, "attributes": 14, "attribute_names": 14, "scores": 21, "crowd": 3, "federated": 5},
+        "left_out": {"crowd regions": 3},
     }
+
+
+def nested(folder, crowd=None):
+    """A picture with an object wholly under another, which comes first, two equal ones, and one that they cover."""
+    outer, inner, left, right = (np.zeros((30, 40), bool) for _ in range(4))
+    outer[2:20, 2:20], inner[8:12, 8:14] = True, True
+    left[22:28, 20:26], right[22:28, 26:32] = True, True
+    masks = [RLE.from_mask(mask).runs for mask in (outer, inner, left | right, left, right, right)]
+    Image.new("RGB", (40, 30)).save(folder / "a.png")
+    return Dataset(
+        source=folder,
+        names=["a.png"],
+        files=[folder / "a.png"],
+        sizes=np.array([(30, 40)]),
+        image_index=np.zeros(6, int),
+        labels=np.ones(6, int),
+        masks=RunTable.of(masks),
+        rows=np.arange(6),
+        class_ids=[1],
+        class_names=["cell"],
+        crowd=crowd,
+    )
+
+
+@pytest.mark.parametrize("format", FORMATS_WITHOUT_OVERLAPS)
+def test_the_smallest_of_overlapping_masks_is_seen_and_hidden_ones_are_counted(tmp_path, format):
+    data = nested(tmp_path)
+    conversion = convert(data, tmp_path / "out", format)
+    again = open_dataset(conversion.target, say=lambda _: None)
+    outer, inner, _, left, right, _ = data.rles(0)
+    assert set(again.rles(0)) == {outer.difference(inner), inner, left, right}
+    assert conversion.n_instances == again.n_instances == 4
+    assert list(conversion.left_out.values()) == [2]
+
+
+@pytest.mark.parametrize("format", FORMATS_WITHOUT_CROWD)
+def test_crowd_regions_never_become_objects(tmp_path, format):
+    crowd = np.array([True, False, True, False, False, False])
+    data = nested(tmp_path, crowd).take_instances(np.arange(5))
+    target = tmp_path / f"out{(*format_module(format).SUFFIXES, '')[0]}"
+    conversion = convert(data, target, format, pictures="copy")
+    again = open_dataset(conversion.target, say=lambda _: None)
+    assert set(again.rles(0)) == {data.rles(0)[k] for k in (1, 3, 4)}
+    assert conversion.n_instances == again.n_instances == 3
+    assert conversion.left_out == {"crowd regions": 2}
 
 
 def test_the_exit_status_tells_whether_something_was_skipped(tmp_path, sample):

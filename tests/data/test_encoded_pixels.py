@@ -9,6 +9,7 @@ from PIL import Image
 
 from maskrcnn import RLE, UserError
 from maskrcnn.data.formats import encoded_pixels, open_dataset
+from maskrcnn.data.problem import Kind
 
 HW = (8, 10)
 
@@ -209,6 +210,24 @@ def test_mistakes_are_named_with_their_row(tmp_path, mistake):
         open_with(tmp_path, text)
     for fragment in fragments:
         assert fragment in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", ["9,10", "10,8", "tall,10", "8,0"])
+def test_a_wrong_size_in_one_row_costs_that_row_alone(tmp_path, wrong):
+    text = f"ImageId,EncodedPixels,Height,Width\na,1 3,8,10\na,20 4,{wrong}\na,40 4,8,10\nb,5 2,8,10\n"
+    data, _ = open_with(tmp_path, text, bad="skip")
+    assert summary(data) == {"a": [(1, "1 3"), (1, "40 4")], "b": [(1, "5 2")]}
+    (problem,) = data.problems
+    assert problem.kind == Kind.BAD_ROW
+    assert "row 3" in problem.place
+    assert "other rows and the image" in problem.message
+
+
+def test_masks_that_are_lost_with_an_image_of_another_size_are_counted(tmp_path):
+    text = "ImageId,EncodedPixels,Height,Width\na,1 3,9,10\na,20 4,9,11\nb,5 2,8,10\n"
+    data, _ = open_with(tmp_path, text, bad="skip")
+    assert data.names == ["b"]
+    assert "The masks of the image (2) are left out with it" in data.problems[0].message
 
 
 DIALECTS = {

@@ -72,6 +72,7 @@ def convert(
                 "pictures": conversion.pictures,
                 "runs": conversion.n_runs,
                 "lost": {trait.name.lower(): n for trait, n in conversion.lost.items()},
+                "left_out": conversion.left_out,
             }
         )
     else:
@@ -82,6 +83,8 @@ def convert(
 
 
 def _show(conversion: Conversion) -> None:
+    from maskrcnn.data.formats.writable import describe_left_out
+
     verb = {"copy": "copied", "link": "linked", "none": "left where they are"}[conversion.pictures]
     say(
         f"{conversion.target}: {conversion.n_images:,} images and {conversion.n_instances:,} instances, format "
@@ -90,13 +93,17 @@ def _show(conversion: Conversion) -> None:
     if conversion.n_runs:
         noun = "mask is" if conversion.n_runs == 1 else "masks are"
         say(f"{conversion.n_runs:,} {noun} written as runs: COCO's polygons have no holes, and crowd regions are runs")
+    if conversion.left_out:
+        say(describe_left_out(conversion.left_out, conversion.format))
     if conversion.lost:
         say(f"the format {conversion.format} cannot hold: " + ", ".join(map(_describe, conversion.lost.items())))
 
 
 def _describe(loss: tuple[Trait, int]) -> str:
-    from maskrcnn.data.formats.traits import OF_IMAGES
+    from maskrcnn.data.formats.traits import OF_IMAGES, Trait
 
     trait, n = loss
+    if trait == Trait.UNUSED_CLASSES:
+        return f"{trait} ({n:,})"
     noun = "image" if trait in OF_IMAGES else "instance"
     return f"{trait} ({n:,} {noun}{'s' if n != 1 else ''})"

@@ -170,14 +170,17 @@ def _write(data: Dataset, changes: list[Change], target: Path) -> None:
     """Make the changes and write the result."""
     from maskrcnn.data.doctor.repair import apply_changes
     from maskrcnn.data.formats import write_dataset
+    from maskrcnn.data.formats.writable import describe_left_out
 
     repaired = apply_changes(data, changes)
-    write_dataset(repaired, target, FORMAT_OF_SUFFIX[target.suffix.lower()])
+    left_out = write_dataset(repaired, target, FORMAT_OF_SUFFIX[target.suffix.lower()])
     masks, images = (
-        f"{repaired.n_instances:,} of {data.n_instances:,} masks",
+        f"{repaired.n_instances - sum(left_out.values()):,} of {data.n_instances:,} masks",
         f"{len(repaired):,} of {len(data):,} images",
     )
     say(f"wrote {target}: {masks}, {images}")
+    if left_out:
+        say(describe_left_out(left_out, FORMAT_OF_SUFFIX[target.suffix.lower()]))
 
 
 def _show_changes(changes: list[Change], left: list[Problem], target: Path, data: Path, images: Path | None) -> None:

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Literal
 
 from maskrcnn.data.embedded import EMBEDDING, unturned_picture
-from maskrcnn.data.formats import MODULES, format_module
+from maskrcnn.data.formats import MODULES, format_module, write_dataset
 from maskrcnn.data.formats.traits import Trait, count_traits
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError
@@ -29,8 +29,9 @@ IMAGE_FOLDER = "images"
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was written. ``lost[trait]`` is the number of instances, or images, with a trait that the format lacks.
+    """What was written: `n_instances` without those `left_out`, which counts them by kind.
 
+    ``lost[trait]`` is the number of instances, images or classes of the source with a trait that the format lacks.
     `n_runs` is the number of masks that are runs in a file of polygons, None for any other.
     """
 
@@ -40,6 +41,7 @@ class Conversion:
     n_instances: int
     pictures: Pictures
     lost: dict[Trait, int]
+    left_out: dict[str, int]
     n_runs: int | None = None
 
 
@@ -67,11 +69,12 @@ def convert(
         data = replace(data, names=[str(place) for place in data.places])
     with temporary_folder(target) as folder:
         annotations = folder / target.name
-        n_runs = None
+        n_runs: int | None = None
+        left_out: dict[str, int] = {}
         if polygons:
             n_runs = module.write(data, annotations, polygons=True)
         else:
-            module.write(data, annotations)
+            left_out = write_dataset(data, annotations, format)
         picture_root = folder if is_file else annotations
         if pictures != "none":
             for i, file in enumerate(data.files):
@@ -83,11 +86,12 @@ def convert(
             if is_file and pictures != "none":
                 (folder / IMAGE_FOLDER).rename(target.with_name(IMAGE_FOLDER))
             annotations.rename(target)
-    return Conversion(target, format, len(data), data.n_instances, pictures, lost_traits(data, module), n_runs)
+    n_instances, lost = data.n_instances - sum(left_out.values()), lost_traits(data, module)
+    return Conversion(target, format, len(data), n_instances, pictures, lost, left_out, n_runs)
 
 
 def lost_traits(data: Dataset, module: ModuleType) -> dict[Trait, int]:
-    """Return how many instances, or images, of `data` have what the format of `module` cannot hold."""
+    """Return how many instances, images or classes of `data` have what the format of `module` cannot hold."""
     return {trait: n for trait, n in count_traits(data).items() if n and trait not in module.HOLDS}
 
 

@@ -123,7 +123,7 @@ class Dataset:
         """The same images without their crowd regions."""
         if self.crowd is None:
             return self
-        return replace(self, **self._instance_columns(np.flatnonzero(~self.crowd)) | {"crowd": None})
+        return replace(self.take_instances(np.flatnonzero(~self.crowd)), crowd=None)
 
     @cached_property
     def places(self) -> list[PurePosixPath]:
@@ -148,6 +148,10 @@ class Dataset:
             sources=None if self.sources is None else [self.sources[i] for i in images],
             headers=None if self.headers is None else [self.headers[i] for i in images],
         )
+
+    def take_instances(self, instances: np.ndarray) -> Dataset:
+        """Return all images with the instances whose increasing indices are `instances` (n,)."""
+        return replace(self, **self._instance_columns(instances))
 
     def _instance_columns(self, selected: np.ndarray) -> dict[str, Any]:
         """Return the columns of the instances with the indices `selected` (n,)."""

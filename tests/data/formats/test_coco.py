@@ -162,6 +162,24 @@ def test_a_malformed_mask_is_named_with_its_annotation(tmp_path, segmentation, f
     assert re.search(fault, problem.message)
 
 
+def test_brush_masks_of_cvat_that_are_called_crowds_are_doubted(tmp_path):
+    polygon, whole, pieces = [[1, 1, 9, 1, 9, 9]], np.zeros(HW, bool), np.zeros(HW, bool)
+    whole[1:7, 1:5] = pieces[1:3, 1:3] = pieces[5:7, 5:7] = True
+    runs, in_pieces = (RLE.from_mask(mask).to_coco() for mask in (whole, pieces))
+
+    def is_doubted(name, *masks):
+        entries = [annotation(k, 1, mask, iscrowd=is_crowd) for k, (mask, is_crowd) in enumerate(masks)]
+        (tmp_path / name).mkdir()
+        return any(
+            "CVAT marks every brush mask so" in line for line in opened(one_file(tmp_path / name, entries))[0].notes
+        )
+
+    assert is_doubted("brush", (polygon, 0), (runs, 1), (runs, 1))
+    assert not is_doubted("objects of runs", (polygon, 0), (runs, 1), (runs, 0))
+    assert not is_doubted("crowds", (polygon, 0), (runs, 1), (in_pieces, 1))
+    assert not is_doubted("polygons", (polygon, 0), (polygon, 1))
+
+
 def test_a_small_square_at_the_origin_is_no_fraction(tmp_path):
     data, _ = opened(one_file(tmp_path, [annotation(1, 1, [[0, 0, 1, 0, 1, 1, 0, 1]])]))
     assert data.n_instances == 1

@@ -13,7 +13,7 @@ from maskrcnn.data.formats import voc
 from maskrcnn.data.formats.attributes import split_attributes
 from maskrcnn.data.formats.source import Source
 from maskrcnn.data.formats.voc_classes import palette
-from maskrcnn.rle import remove_overlaps
+from maskrcnn.rle import RunTable, remove_overlaps
 
 HW = (20, 30)
 
@@ -58,10 +58,10 @@ def layout(folder, how="palette", names=("bird", "cat"), classes=True, xml=None)
 
 
 def without_overlaps(data):
-    """The data set as a palette holds it: a pixel belongs to the first mask; hidden masks are lost."""
+    """The data set as a palette holds it: a pixel belongs to the smallest mask; hidden masks are lost."""
     runs, kept = [], []
     for i in range(len(data)):
-        masks = remove_overlaps(data.rles(i), range(len(data.rles(i))))
+        masks = remove_overlaps(data.rles(i), np.argsort([mask.area for mask in data.rles(i)], kind="stable"))
         for k, mask in enumerate(masks, data.instances(i).start):
             if mask.area:
                 runs.append(mask.runs.tobytes())
@@ -123,6 +123,26 @@ def test_colours_of_a_label_map_name_the_classes(tmp_path):
     data, _ = opened(folder)
     assert dict(zip(data.class_ids, data.class_names, strict=True)) == {1: "a:b", 2: "c"}
     assert data.labels.tolist() == [2, 1]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["bird:64,0,128::", "cat:10,20,30::"],
+        ["bird:64,0,128::", "cat:10,20,30::", "background:0,0,0::"],
+        ["bird:64,0,128::", "nothing:0,0,0::", "cat:10,20,30::"],
+    ],
+    ids=["absent", "last", "by its colour"],
+)
+def test_background_of_a_label_map_is_where_its_name_or_colour_is(tmp_path, lines):
+    folder = layout(tmp_path, "colours", names=())
+    (folder / "labelmap.txt").write_text("\n".join(["# label:color_rgb:parts:actions", *lines]))
+    colors = np.zeros((*HW, 3), np.uint8)
+    colors[numbered()[0] == 1], colors[numbered()[0] == 2] = (64, 0, 128), (10, 20, 30)
+    Image.fromarray(colors).save(folder / "SegmentationClass" / "2007_1.png")
+    data, _ = opened(folder)
+    assert dict(zip(data.class_ids, data.class_names, strict=True)) == {1: "bird", 2: "cat"}
+    assert data.labels.tolist() == [1, 2]
 
 
 def test_labelmes_list_of_classes_names_them(tmp_path):
@@ -191,7 +211,8 @@ def test_faults_are_named(tmp_path):
 def test_more_objects_than_a_palette_has_are_refused(tmp_path, rng):
     data = hard_dataset(tmp_path / "in", rng)
     many = data.take([0] * 32)
-    crowded = dataclasses.replace(many, image_index=np.zeros(many.n_instances, np.int64))
+    pixels = RunTable.of([np.array([[k, 1]]) for k in range(many.n_instances)])
+    crowded = dataclasses.replace(many, image_index=np.zeros(many.n_instances, np.int64), masks=pixels)
     with pytest.raises(UserError, match=r"254 objects an image, and a\.png has 256"):
         written(crowded, tmp_path / "out", "voc")
     assert not (tmp_path / "out").exists()

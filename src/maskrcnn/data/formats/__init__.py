@@ -10,6 +10,7 @@ The module of a format has
     read(source) -> Annotations            what it lists (`encoded_pixels` has columns and gives a `Dataset` itself)
     write(data, target)                    the annotations in this format, image by image
     picture_path(data, i) -> PurePath      where the layout has the picture of image i; only if it demands a place
+    painted_together(data, i)              the instances (n,) in each picture of image i; only if a pixel has one object
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from maskrcnn.data.formats.mask_texts import Numbering
 from maskrcnn.data.formats.opening import to_dataset
 from maskrcnn.data.formats.source import Source
 from maskrcnn.data.formats.unreadable import refuse
+from maskrcnn.data.formats.writable import writable
 from maskrcnn.data.headers import load_headers
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError, say
@@ -169,6 +171,12 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
-def write_dataset(data: Dataset, target: str | Path, format: str) -> None:
-    """Write the annotations of `data` to `target`, a file or a folder as the format has it. Raise `UserError`."""
-    format_module(format).write(data, Path(target))
+def write_dataset(data: Dataset, target: str | Path, format: str) -> dict[str, int]:
+    """Write the annotations of `data` to `target`, a file or a folder as the format has it. Raise `UserError`.
+
+    Return how many instances of each kind are left out, because the format cannot hold them.
+    """
+    module = format_module(format)
+    kept, left_out = writable(data, module)
+    module.write(kept, Path(target))
+    return left_out

@@ -191,17 +191,26 @@ def check_sizes(
     stated: np.ndarray,
     exif: Exif,
     *,
+    n_masks: np.ndarray,
     place: Callable[[int], str],
     text: Callable[[int], str],
     swap_advice: str,
-) -> None:
+) -> np.ndarray:
     """Compare ``stated[j]``, (height, width) of picture ``image[j]``, with the picture; NaN is not compared.
 
-    Each picture that differs becomes a problem and unusable. ``place(j)`` and ``text(j)`` say where the size stands and
-    how; `swap_advice` says what to do about a size whose numbers are swapped.
+    A picture that differs from all its sizes becomes a problem and unusable, with its ``n_masks[i]`` masks. Where some
+    agree, each of the others is a problem of its own; return which these are, (k,) indices j. ``place(j)`` and
+    ``text(j)`` say where the size stands and how; `swap_advice` says what to do about a size whose numbers are swapped.
     """
-    different = (stated != pictures.sizes[image]) & ~np.isnan(stated)
-    mismatched = np.flatnonzero(pictures.usable[image] & different.any(1))
+    is_different = ((stated != pictures.sizes[image]) & ~np.isnan(stated)).any(1) & pictures.usable[image]
+    agrees = np.zeros(len(pictures.sizes), bool)
+    agrees[image[(stated == pictures.sizes[image]).all(1)]] = True
+    deviating = np.flatnonzero(is_different & agrees[image])
+    for j in deviating.tolist():
+        h, w = pictures.sizes[image[j]].tolist()
+        message = f"{text(j)}, but other rows and the image {pictures.files[image[j]]} say {h} high and {w} wide"
+        pictures.problems.append(Problem(Kind.BAD_ROW, place(j), message))
+    mismatched = np.flatnonzero(is_different & ~agrees[image])
     _, first_of_image = np.unique(image[mismatched], return_index=True)
     upright_or_not = pictures.sizes_of(other_exif(exif))
     for j in mismatched[np.sort(first_of_image)].tolist():
@@ -216,8 +225,11 @@ def check_sizes(
         elif h != w and (stated[j] == (w, h)).all():
             message += f". The two are swapped: {swap_advice}"
             option = swap_advice.removeprefix("pass ") if swap_advice.startswith("pass ") else ""
+        if n_masks[i]:
+            message += f". The masks of the image ({n_masks[i]:,}) are left out with it"
         pictures.problems.append(Problem(Kind.SIZE, place(j), message, option=option))
     pictures.sizes[np.unique(image[mismatched])] = 0
+    return deviating
 
 
 def build_dataset(

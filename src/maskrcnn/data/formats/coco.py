@@ -24,7 +24,7 @@ from maskrcnn.data.formats.coco_files import (
     files_to_read,
     is_result_list,
 )
-from maskrcnn.data.formats.coco_masks import Segmentation, has_mask
+from maskrcnn.data.formats.coco_masks import Segmentation, count_whole, has_mask
 from maskrcnn.data.formats.coco_panoptic import PanopticFile
 from maskrcnn.data.formats.coco_writer import write as write
 from maskrcnn.data.formats.label_images import on_picture
@@ -51,6 +51,9 @@ MAX_ID = 2**63
 
 NO_PARENT = ("", "none", "None", None)
 """What programs write for the supercategory of a category that has none."""
+
+MIN_WHOLE = 0.9
+"""Share of crowd regions in one piece from which they look like single objects: people draw crowds in many pieces."""
 
 
 def recognizes(source: Source) -> bool:
@@ -135,6 +138,7 @@ class _Reader:
             self._note(f"{self.source.path}: {n:,} annotations have {what}; of these, the masks alone are read")
         self._leave_out_stuff()
         instances = [instance for image in annotations.images for instance in image.instances]
+        self._doubt_crowds(instances)
         self._leave_out_common_parent({instance.label for instance in instances})
         kinds = list(self.categories.values())
         repeated = {name for name, n in Counter(kind.text for kind in kinds).items() if n > 1}
@@ -149,6 +153,18 @@ class _Reader:
         annotations.frequencies = {plain(kind.id): kind.frequency for kind in kinds if kind.frequency}
         annotations.attribute_names = self.attribute_names
         return annotations
+
+    def _doubt_crowds(self, instances: list[Instance]) -> None:
+        """Warn if all runs are crowd regions and nearly all are whole: CVAT marks each mask of a brush as a crowd."""
+        of_runs = [i for i in instances if isinstance(i.draw, Segmentation) and i.draw.is_runs]
+        crowds = [i.draw for i in of_runs if i.is_crowd and isinstance(i.draw, Segmentation)]
+        if not crowds or len(crowds) < len(of_runs) or count_whole(crowds) < MIN_WHOLE * len(crowds):
+            return
+        self._note(
+            f"warning: {self.source.path}: all masks of runs ({len(crowds):,}) are crowd regions (iscrowd 1), which no "
+            "model is trained to find, and nearly all are in one piece. CVAT marks every brush mask so. If they are "
+            'single objects, export "CVAT for images", or set iscrowd to 0 in the file'
+        )
 
     def _note(self, line: str) -> None:
         self.annotations.notes.append(line)

@@ -7,15 +7,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from maskrcnn.data.formats.annotations import DrawPolygons
 from maskrcnn.data.formats.source import decoded
 from maskrcnn.errors import UserError
+from maskrcnn.kernels.runs import count_pieces
 from maskrcnn.rle import RLE, RLEError, shortened
 
 MAX_EMPTY = 100
@@ -43,6 +45,11 @@ class Segmentation(DrawPolygons):
     def __init__(self, raw: msgspec.Raw, file: Path) -> None:
         self.raw, self.file = raw, file
 
+    @property
+    def is_runs(self) -> bool:
+        """Whether it is an object of runs."""
+        return bytes(memoryview(self.raw)[:1]) == b"{"
+
     def polygons(self) -> list[list[float]] | None:
         """Return the polygons in pixels if it is an ordinary list of these, else None."""
         try:
@@ -69,6 +76,19 @@ class Segmentation(DrawPolygons):
         for other in runs:
             mask = mask.union(other)
         return mask
+
+
+def count_whole(segmentations: Sequence[Segmentation]) -> int:
+    """Count those that are runs in one piece."""
+    n = 0
+    for segmentation in segmentations:
+        try:
+            mask = RLE.from_coco(msgspec.json.decode(segmentation.raw))
+        except (msgspec.DecodeError, RLEError):
+            continue  # a problem once it is drawn
+        pieces = count_pieces(mask.runs, np.array([0, len(mask.runs)]), np.array([mask.hw[0]]))
+        n += int(pieces[0]) == 1
+    return n
 
 
 def _runs(shape: dict[str, Any], hw: tuple[int, int]) -> RLE:

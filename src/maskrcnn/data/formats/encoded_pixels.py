@@ -74,7 +74,7 @@ def read(source: Path, options: OpenOptions) -> Dataset:
     folder = find_folder(source, options.images, [(name,) for name in names])
     first_rows = np.unique(row_image, return_index=True)[1]
     texts = table[layout.rle].fill_null("").str.strip_chars()
-    is_object = (~texts.str.to_lowercase().is_in(NO_OBJECT)).to_numpy()
+    is_object = (~texts.str.to_lowercase().is_in(NO_OBJECT)).to_numpy().copy()
     mask_folders = (source.parent, folder, *filter(Path.is_dir, [source.parent / MASK_FOLDER]))
     objects = texts.filter(pl.Series(is_object))
     are_files = name_files(objects)
@@ -89,7 +89,7 @@ def read(source: Path, options: OpenOptions) -> Dataset:
         options,
         no_pictures=existing_files(objects, mask_folders) if are_files else frozenset(),
     )
-    _check_sizes(table, layout, row_image, pictures, options.exif, place)
+    is_object[_check_sizes(table, layout, row_image, is_object, pictures, options.exif, place)] = False
     rows = np.flatnonzero(is_object & pictures.usable[row_image])
     hw = pictures.sizes[row_image[rows]]
     other_hw = pictures.sizes_of(other_exif(options.exif))[row_image[rows]]
@@ -209,13 +209,14 @@ def _check_sizes(
     table: pl.DataFrame,
     layout: Columns,
     row_image: np.ndarray,
+    is_object: np.ndarray,
     pictures: Pictures,
     exif: Exif,
     place: Callable[[int], str],
-) -> None:
-    """Compare the sizes in the table, if any, with those of the pictures."""
+) -> np.ndarray:
+    """Compare the sizes in the table, if any, with those of the pictures, and return the rows that alone are wrong."""
     if not (layout.height and layout.width):
-        return
+        return np.empty(0, np.int64)
     headers = layout.height, layout.width
     columns = [table[name].fill_null("").str.strip_chars() for name in headers]
     # A table with decimal commas has another separator.
@@ -228,4 +229,7 @@ def _check_sizes(
         return f"{layout.height}, {layout.width} are {cells}"
 
     swap_advice = f"pass --column height={layout.width} --column width={layout.height}"
-    check_sizes(pictures, row_image, stated, exif, place=place, text=text, swap_advice=swap_advice)
+    n_masks = np.bincount(row_image[is_object], minlength=len(pictures.names))
+    return check_sizes(
+        pictures, row_image, stated, exif, n_masks=n_masks, place=place, text=text, swap_advice=swap_advice
+    )

@@ -5,11 +5,9 @@ Cellpose, StarDist and many others write them. `mask_layout` lists the folders.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -19,6 +17,7 @@ from maskrcnn.data.formats.class_file import class_folders, find_classes, read_c
 from maskrcnn.data.formats.mask_layout import MaskLayout, find_mask_files, name_of, place_in_part, set_parts
 from maskrcnn.data.formats.source import Source
 from maskrcnn.data.formats.traits import COMMON, Trait
+from maskrcnn.data.formats.writable import paint_instances
 from maskrcnn.data.images import LOSSY, read_each, read_header, read_labels, read_mask
 from maskrcnn.data.parts import first_part
 from maskrcnn.data.problem import Kind, Problem
@@ -26,7 +25,7 @@ from maskrcnn.data.table import Dataset
 from maskrcnn.errors import ImageError
 from maskrcnn.files import named
 from maskrcnn.kernels.runs import count_pieces
-from maskrcnn.labels import label_masks, pack_colors, paint_labels
+from maskrcnn.labels import label_masks, pack_colors
 from maskrcnn.rle import RLE, RLEError, RunTable
 
 NAME = "label pictures"
@@ -183,36 +182,26 @@ def picture_path(data: Dataset, i: int) -> PurePosixPath:
 def write(data: Dataset, target: Path) -> None:
     """Write a picture of 16 bits, or 32 where there are more objects, for each picture and each of its classes.
 
-    The objects of a file are numbered from 1. Where masks of a class overlap, a pixel belongs to the one with the
-    highest score, or without scores to the smallest.
+    The objects of a file are numbered from 1. Where masks of a class overlap, `paint_instances` chooses one.
     """
     write_class_file(data, target)
     class_folder = class_folders(data)
     for i in range(len(data)):
         part, place = place_in_part(data, i)
-        for label, instances in _by_class(data, i):
+        for instances in painted_together(data, i) or [np.empty(0, np.int64)]:
+            label = int(data.labels[instances[0]]) if len(instances) else 1
             folder = target / part / "labels" / (class_folder[label - 1] if class_folder else "")
             values = np.arange(1, len(instances) + 1)
             values = values.astype(np.uint16 if len(values) < 2**16 else np.int32)
-            masks = data.masks.take(instances)
-            picture = paint_labels(masks, values, data.hw(i), order=_order(data, instances))
+            picture = paint_instances(data, i, instances, values)
             file = folder / place.with_suffix(".png" if values.dtype == np.uint16 else ".tif")
             with named(file):
                 file.parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(picture).save(file)
 
 
-def _by_class(data: Dataset, i: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the label and the instances of each class on image i; of an image without objects, no instance of one."""
+def painted_together(data: Dataset, i: int) -> list[np.ndarray]:
+    """Return the instances of each class on image i, which share a label picture."""
     span = data.instances(i)
     labels = data.labels[span]
-    for label in np.unique(labels) if len(labels) else [1]:
-        yield int(label), span.start + np.flatnonzero(labels == label)
-
-
-def _order(data: Dataset, instances: np.ndarray) -> np.ndarray:
-    """Return which of overlapping masks comes first."""
-    keys: list[Any] = [data.masks.take(instances).areas]
-    if data.scores is not None:
-        keys.append(-np.nan_to_num(data.scores[instances], nan=-np.inf))
-    return np.lexsort(keys)
+    return [span.start + np.flatnonzero(labels == label) for label in np.unique(labels)]

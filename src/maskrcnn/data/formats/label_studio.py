@@ -35,7 +35,7 @@ from maskrcnn.structures import UNNAMED_CLASS
 NAME = "Label Studio"
 SUFFIXES = (".json",)
 ROLES = frozenset({"image"})
-HOLDS = COMMON - {Trait.CLASS_IDS, Trait.CROWD, Trait.DIVISION}
+HOLDS = COMMON - {Trait.UNUSED_CLASSES, Trait.CLASS_IDS, Trait.CROWD, Trait.DIVISION}
 
 UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-")
 """What Label Studio puts before the name of a file that was uploaded."""

@@ -35,7 +35,7 @@ from maskrcnn.rle import RLE, RLEError
 
 NAME = "LabelMe"
 SUFFIXES = ()
-HOLDS = COMMON - {Trait.CLASS_IDS, Trait.CROWD, Trait.DIVISION}
+HOLDS = COMMON - {Trait.UNUSED_CLASSES, Trait.CLASS_IDS, Trait.CROWD, Trait.DIVISION}
 
 VERSION = "5.5.0"
 """LabelMe's version whose form is written: the first ones with masks beside polygons read it."""

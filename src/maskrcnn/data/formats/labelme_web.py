@@ -24,7 +24,7 @@ from maskrcnn.rle import RLE, RLEError
 
 NAME = "LabelMe's web tool"
 SUFFIXES = ()
-HOLDS = COMMON - {Trait.CLASS_IDS, Trait.SCORES, Trait.CROWD, Trait.DIVISION}
+HOLDS = COMMON - {Trait.UNUSED_CLASSES, Trait.CLASS_IDS, Trait.SCORES, Trait.CROWD, Trait.DIVISION}
 
 MASKS, SCRIBBLES = "Masks", "Scribbles"
 """Folders of pictures that are no photographs."""

@@ -60,6 +60,7 @@ def to_dataset(annotations: Annotations, options: OpenOptions) -> Dataset:
         np.arange(len(images)),
         stated,
         options.exif,
+        n_masks=np.array([len(image.instances) for image in images]),
         place=lambda i: annotations.place(images[i]),
         text=lambda i: f"height, width are {images[i].hw[0]}, {images[i].hw[1]}",
         swap_advice="correct the annotations",

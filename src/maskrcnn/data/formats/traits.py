@@ -18,6 +18,7 @@ class Trait(StrEnum):
     SEVERAL_PARTS = "masks of several parts"
     OVERLAPS = "overlapping masks"
     CLASSES = "several classes"
+    UNUSED_CLASSES = "classes without objects"
     CLASS_IDS = "class ids that differ from the order of the names"
     ATTRIBUTES = "attributes"
     ATTRIBUTE_NAMES = "names of attributes"
@@ -29,14 +30,14 @@ class Trait(StrEnum):
 
 
 OF_IMAGES = frozenset({Trait.DIVISION, Trait.EMPTY_IMAGES, Trait.FEDERATED})
-"""Traits of images; the others are of instances."""
+"""Traits of images. `UNUSED_CLASSES` is one of classes; the others are of instances."""
 
 COMMON = frozenset(Trait) - {Trait.ATTRIBUTE_NAMES, Trait.FEDERATED}
 """Traits that several formats hold. The others are Fashionpedia's and LVIS's additions to COCO."""
 
 
 def count_traits(data: Dataset) -> dict[Trait, int]:
-    """Return how many instances of `data` have each trait, or how many images for those `OF_IMAGES`."""
+    """Return how many instances of `data` have each trait, or how many images or classes."""
     masks = data.masks
     pieces, holes = count_pieces_and_holes(masks.runs, masks.offsets, data.sizes[data.image_index, 0].copy())
     attributes, scores, crowd, parts = data.attributes, data.scores, data.crowd, data.parts
@@ -45,6 +46,7 @@ def count_traits(data: Dataset) -> dict[Trait, int]:
         Trait.SEVERAL_PARTS: int((pieces > 1).sum()),
         Trait.OVERLAPS: sum(_count_overlapping(data.runs(i)) for i in range(len(data))),
         Trait.CLASSES: data.n_instances if len(data.class_ids) > 1 else 0,
+        Trait.UNUSED_CLASSES: len(data.class_ids) - len(np.unique(data.labels)),
         Trait.CLASS_IDS: 0 if _follow_names(data) else data.n_instances,
         Trait.ATTRIBUTES: 0 if attributes is None else sum(map(bool, attributes)),
         Trait.ATTRIBUTE_NAMES: _count_named(attributes, data.attribute_names),

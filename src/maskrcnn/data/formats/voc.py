@@ -16,7 +16,7 @@ from maskrcnn.data.formats.attributes import join_attributes
 from maskrcnn.data.formats.source import Source, read_bytes
 from maskrcnn.data.formats.traits import Trait
 from maskrcnn.data.formats.voc_classes import BACKGROUND, VOID, Classes, packed, palette, read_classes
-from maskrcnn.data.formats.voc_writer import picture_path, write
+from maskrcnn.data.formats.voc_writer import painted_together, picture_path, write
 from maskrcnn.data.formats.xml_files import children, head_of
 from maskrcnn.data.images import read_each, read_labels
 from maskrcnn.data.names import unquoted, without_suffix
@@ -27,12 +27,20 @@ from maskrcnn.errors import ImageError, UserError
 from maskrcnn.labels import label_masks, pack_colors
 from maskrcnn.rle import RLE, RLEError
 
-__all__ = ["HOLDS", "NAME", "SUFFIXES", "picture_path", "read", "recognizes", "write"]
+__all__ = ["HOLDS", "NAME", "SUFFIXES", "painted_together", "picture_path", "read", "recognizes", "write"]
 
 NAME = "Pascal VOC"
 SUFFIXES = ()
 HOLDS = frozenset(
-    {Trait.HOLES, Trait.SEVERAL_PARTS, Trait.CLASSES, Trait.ATTRIBUTES, Trait.DIVISION, Trait.EMPTY_IMAGES}
+    {
+        Trait.HOLES,
+        Trait.SEVERAL_PARTS,
+        Trait.CLASSES,
+        Trait.UNUSED_CLASSES,
+        Trait.ATTRIBUTES,
+        Trait.DIVISION,
+        Trait.EMPTY_IMAGES,
+    }
 )
 
 OBJECTS, CLASSES, PICTURES, XML = "SegmentationObject", "SegmentationClass", "JPEGImages", "Annotations"

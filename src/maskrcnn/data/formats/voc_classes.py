@@ -15,7 +15,8 @@ BACKGROUND, VOID = 0, 255
 MAX_NUMBER = 254
 """The largest number of an object or class in a palette picture of 8 bits."""
 
-NOT_CLASSES = {"background", "_background_", "ignored", "__ignore__", "void"}
+BACKGROUND_NAMES = {"background", "_background_"}
+NOT_CLASSES = BACKGROUND_NAMES | {"ignored", "__ignore__", "void"}
 
 VOC_NAMES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
@@ -57,21 +58,29 @@ class Classes:
 
 
 def read_classes(home: Path) -> Classes:
-    """Return the classes of ``labelmap.txt`` (CVAT, Datumaro) or ``class_names.txt`` (LabelMe), else VOC's own."""
+    """Return the classes of ``labelmap.txt`` (CVAT, Datumaro) or ``class_names.txt`` (LabelMe), else VOC's own.
+
+    The classes of a label map count from 1 in its order. Background is 0 wherever it stands: CVAT may write it last.
+    """
     colors = palette()
     if (home / "labelmap.txt").is_file():
         names, numbers = {}, {}
         entries = [line.rsplit(":", 3) for line in _lines(home / "labelmap.txt")]
         entries = [entry for entry in entries if len(entry) == 4 and _is_color(entry[1])]
-        for number, (name, color, *_) in enumerate(entries):
-            rgb = [int(v) for v in color.split(",")] if color else colors[number % 256].tolist()
+        last = BACKGROUND
+        for name, color, *_ in entries:
+            stated = [int(v) for v in color.split(",")] if color else None
+            is_background = name.lower() in BACKGROUND_NAMES or stated == [0, 0, 0]
+            number = BACKGROUND if is_background else (last := last + 1)
+            rgb = stated or colors[number % 256].tolist()
             numbers[packed((rgb[0], rgb[1], rgb[2]))] = number
             names[number] = name
-        return Classes({i: n for i, n in names.items() if n.lower() not in NOT_CLASSES}, numbers)
+        names = {i: n for i, n in names.items() if i != BACKGROUND and n.lower() not in NOT_CLASSES}
+        return Classes(names, numbers)
     by_palette = {packed(tuple(color)): number for number, color in enumerate(colors.tolist())}
     if (home / "class_names.txt").is_file():
         lines = _lines(home / "class_names.txt")
-        first = next((k for k, line in enumerate(lines) if line.lower() in ("_background_", "background")), -1)
+        first = next((k for k, line in enumerate(lines) if line.lower() in BACKGROUND_NAMES), -1)
         names = {k - first: line for k, line in enumerate(lines) if k > first and line.lower() not in NOT_CLASSES}
         return Classes(names, by_palette)
     return Classes(dict(enumerate(VOC_NAMES, 1)), by_palette, are_vocs=True)

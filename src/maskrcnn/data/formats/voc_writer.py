@@ -9,12 +9,12 @@ from PIL import Image
 
 from maskrcnn.data.formats.attributes import split_attributes
 from maskrcnn.data.formats.voc_classes import MAX_NUMBER, palette
+from maskrcnn.data.formats.writable import paint_instances
 from maskrcnn.data.formats.xml_files import element
 from maskrcnn.data.names import quoted
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError
 from maskrcnn.files import write_image, write_text
-from maskrcnn.labels import paint_labels
 
 FLAGS = ("pose", "truncated", "difficult", "occluded")
 """Attributes that the XML has an element for."""
@@ -25,8 +25,17 @@ def picture_path(data: Dataset, i: int) -> PurePath:
     return PurePath("JPEGImages", data.places[i])
 
 
+def painted_together(data: Dataset, i: int) -> list[np.ndarray]:
+    """Return the instances of image i, which all share a picture."""
+    span = data.instances(i)
+    return [np.arange(span.start, span.stop)]
+
+
 def write(data: Dataset, target: Path) -> None:
-    """Write the layout. A pixel of several masks goes to the first. Raise `UserError` for more than 254 objects."""
+    """Write the layout. `paint_instances` chooses one of overlapping masks.
+
+    Raise `UserError` for more than 254 objects or classes.
+    """
     if len(data.class_names) > MAX_NUMBER:
         raise UserError(f"Pascal VOC holds {MAX_NUMBER} classes, not {len(data.class_names)}; choose another format")
     if len(data) and data.counts.max() > MAX_NUMBER:
@@ -41,12 +50,12 @@ def write(data: Dataset, target: Path) -> None:
     lists: dict[str, list[str]] = {}
     for i in range(len(data)):
         place = data.places[i].with_suffix("")
-        masks, span = data.runs(i), data.instances(i)
+        (instances,) = painted_together(data, i)
         for folder, numbers in (
-            ("SegmentationObject", np.arange(1, len(masks) + 1, dtype=np.uint8)),
-            ("SegmentationClass", data.labels[span].astype(np.uint8)),
+            ("SegmentationObject", np.arange(1, len(instances) + 1, dtype=np.uint8)),
+            ("SegmentationClass", data.labels[instances].astype(np.uint8)),
         ):
-            picture = Image.fromarray(paint_labels(masks, numbers, data.hw(i)))
+            picture = Image.fromarray(paint_instances(data, i, instances, numbers))
             picture.putpalette(colors.tobytes())
             write_image(picture, target / folder / f"{place}.png")
         write_text(_xml(data, i), target / "Annotations" / f"{place}.xml")

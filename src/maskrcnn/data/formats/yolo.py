@@ -41,7 +41,17 @@ from maskrcnn.rle import RLE
 
 NAME = "YOLO segmentation (Ultralytics)"
 SUFFIXES = ()
-HOLDS = frozenset({Trait.HOLES, Trait.SEVERAL_PARTS, Trait.OVERLAPS, Trait.CLASSES, Trait.DIVISION, Trait.EMPTY_IMAGES})
+HOLDS = frozenset(
+    {
+        Trait.HOLES,
+        Trait.SEVERAL_PARTS,
+        Trait.OVERLAPS,
+        Trait.CLASSES,
+        Trait.UNUSED_CLASSES,
+        Trait.DIVISION,
+        Trait.EMPTY_IMAGES,
+    }
+)
 
 LABEL_FOLDERS = ("labels", "annotations")
 """Names of the folder that takes the place of ``images``, in any case. Ultralytics has the first alone."""
