@@ -53,9 +53,9 @@ def check(
     Parameters
     ----------
     data
-        Annotations: a file or a folder of any format that `train` reads.
+        Annotations: a file or a folder of any format.
     val_data
-        Validation data, whose images must not be among those of the data.
+        Validation data: annotations of any format. Its images must not be among those of the data.
     model
         Rank the labels that this model disagrees with. It must not have been trained on them.
     html

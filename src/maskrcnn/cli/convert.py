@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+from cyclopts import Parameter
 from rich.progress import Progress
 
 from maskrcnn.cli import SOME_UNREADABLE
-from maskrcnn.cli.common import DataOptions, Json, print_json, say, talk
+from maskrcnn.cli.common import FORMAT_LIST, DataOptions, Json, print_json, say, talk
 
 if TYPE_CHECKING:
     from maskrcnn.data.convert import Conversion
@@ -19,7 +20,10 @@ def convert(
     data: Path,
     out: Path,
     *,
-    to: str | None = None,
+    to: Annotated[
+        str | None,
+        Parameter(help=f"Format to write: {FORMAT_LIST}. Default: by the suffix of OUT. A folder needs it."),
+    ] = None,
     pictures: Literal["copy", "link", "none"] | None = None,
     options: DataOptions | None = None,
     json: Json = False,
@@ -32,11 +36,9 @@ def convert(
     Parameters
     ----------
     data
-        Annotations in any format that can be read: a file or a folder.
+        Annotations: a file or a folder of any format.
     out
         File or folder to write, which must not exist.
-    to
-        Format to write. Default: by the suffix of OUT. A folder needs it.
     pictures
         Copy the pictures, link to them, or leave them where they are. Default: copy if the format has a place for them.
         Beside a file, they go to images/.

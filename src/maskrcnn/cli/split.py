@@ -19,7 +19,7 @@ def split(
     Parameters
     ----------
     data
-        CSV of run-length masks.
+        Annotations: a file or a folder of any format.
     out
         Text file to write, one name on each line. Pass it to maskrcnn train --val-ids.
     val

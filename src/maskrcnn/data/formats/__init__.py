@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import Literal
 
 from maskrcnn.config import Exif
+from maskrcnn.data.format_names import MODULES as MODULES
 from maskrcnn.data.formats import encoded_pixels
 from maskrcnn.data.formats.assemble import OpenOptions
 from maskrcnn.data.formats.classes import ClassNames
@@ -32,29 +33,6 @@ from maskrcnn.data.formats.unreadable import refuse
 from maskrcnn.data.headers import load_headers
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError, say
-
-MODULES = {
-    "labelme": "labelme",
-    "via": "via",
-    "parquet": "parquet",
-    "csv": "encoded_pixels",
-    "coco": "coco",
-    "label-studio": "label_studio",
-    "cvat": "cvat",
-    "voc": "voc",
-    "datumaro": "datumaro",
-    "supervisely": "supervisely",
-    "yolo": "yolo",
-    "label-images": "label_images",
-    "mask-folders": "mask_folders",
-}
-"""Module of each format by the name that the command line has for it, in the order in which they are tried.
-
-Formats that are certain come first. LabelMe is first because its files may have pictures in them: one file tells its
-format, while COCO reads every JSON file of a folder. A table of VIA's is also a CSV file, so VIA comes before. YOLO
-also takes folders of pictures with text files of numbers beside them, and the formats of pictures come last: they take
-what no annotation file explains.
-"""
 
 
 def format_module(name: str) -> ModuleType:
