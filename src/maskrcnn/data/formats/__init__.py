@@ -29,7 +29,7 @@ from maskrcnn.data.formats.classes import ClassNames
 from maskrcnn.data.formats.mask_texts import Numbering
 from maskrcnn.data.formats.opening import to_dataset
 from maskrcnn.data.formats.source import Source
-from maskrcnn.data.formats.unreadable import refuse
+from maskrcnn.data.formats.unreadable import refuse, way_forward
 from maskrcnn.data.headers import load_headers
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError, say
@@ -48,11 +48,7 @@ def recognized(source: Source) -> str:
     for name in MODULES:
         if format_module(name).recognizes(source):
             return name
-    kind = "folder" if source.path.is_dir() else "file"
-    raise UserError(
-        f"{source.path}: the format of this {kind} was not recognised. Formats that can be read: {', '.join(MODULES)}. "
-        "Name it with --format if it is one of them"
-    )
+    raise UserError(f"{source.path}: {way_forward(source)}")
 
 
 def open_dataset(
