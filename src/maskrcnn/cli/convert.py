@@ -10,6 +10,7 @@ from rich.progress import Progress
 
 from maskrcnn.cli import SOME_UNREADABLE
 from maskrcnn.cli.common import FORMAT_LIST, DataOptions, Json, print_json, say, talk
+from maskrcnn.errors import counted
 
 if TYPE_CHECKING:
     from maskrcnn.data.convert import Conversion
@@ -80,7 +81,8 @@ def convert(
 def _show(conversion: Conversion) -> None:
     verb = {"copy": "copied", "link": "linked", "none": "left where they are"}[conversion.pictures]
     say(
-        f"{conversion.target}: {conversion.n_images:,} images and {conversion.n_instances:,} instances, format "
+        f"{conversion.target}: {counted(conversion.n_images, 'image')} and "
+        f"{counted(conversion.n_instances, 'instance')}, format "
         f"{conversion.format}; pictures are {verb}"
     )
     if conversion.lost:
@@ -92,4 +94,4 @@ def _describe(loss: tuple[Trait, int]) -> str:
 
     trait, n = loss
     noun = "image" if trait in OF_IMAGES else "instance"
-    return f"{trait} ({n:,} {noun}{'s' if n != 1 else ''})"
+    return f"{trait} ({counted(n, noun)})"

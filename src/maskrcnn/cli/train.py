@@ -13,7 +13,7 @@ from maskrcnn.cli import INTERRUPTED
 from maskrcnn.cli.common import DataOptions, Json, print_json, read_names, say, show_scores, talk
 from maskrcnn.config import VALIDATION_SHARE, Config, validated
 from maskrcnn.data.parts import for_scoring, for_training, train_and_val
-from maskrcnn.errors import UserError
+from maskrcnn.errors import UserError, counted
 from maskrcnn.files import read_json
 from maskrcnn.settings import Settings
 
@@ -114,7 +114,7 @@ def train(
         )
         out = out or Path("runs") / (data.absolute().parent.name or data.stem)
     parts = source.open(settings.config.train.seed, out / "state" / "headers.json")
-    images = f"{len(parts[0]):,} image{'s' if len(parts[0]) > 1 else ''} to train on"
+    images = f"{counted(len(parts[0]), 'image')} to train on"
     say(f"{images}, {len(parts[1]):,} to validate; run folder {out}")
     from maskrcnn.training.loop import train as run_training
 

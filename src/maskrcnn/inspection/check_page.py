@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
@@ -14,7 +15,7 @@ from maskrcnn import __version__
 from maskrcnn.data.problem import KINDS, Kind, Problem, worst_first
 from maskrcnn.data.table import Dataset
 from maskrcnn.detection.boxes import sides
-from maskrcnn.errors import ImageError
+from maskrcnn.errors import ImageError, counted
 from maskrcnn.evaluation.suspects import Suspect, SuspectKind
 from maskrcnn.files import write_text
 from maskrcnn.inspection.charts import Axis, category_bars, histogram
@@ -69,7 +70,7 @@ def _headline(data: Dataset, findings: Sequence[Problem]) -> str:
     n_problems = sum(finding.is_problem for finding in findings)
     n_notes = len(findings) - n_problems
     if n_problems:
-        verdict = f"{_counted(n_problems, 'problem')} would hurt training."
+        verdict = f"{counted(n_problems, 'problem')} would hurt training."
     else:
         verdict = "Nothing that would hurt training was found."
     values = {
@@ -82,10 +83,6 @@ def _headline(data: Dataset, findings: Sequence[Problem]) -> str:
     tiles = "".join(f"<div><dt>{name}</dt><dd>{n:,}</dd></div>" for name, n in values.items())
     written = f"Written {datetime.now():%Y-%m-%d %H:%M} by maskrcnn {__version__}."
     return f'<p class="verdict">{verdict}</p><p class="soft">{written}</p><dl class="tiles">{tiles}</dl>'
-
-
-def _counted(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def _findings(data: Dataset, findings: Sequence[Problem]) -> str:
@@ -107,7 +104,7 @@ def _findings(data: Dataset, findings: Sequence[Problem]) -> str:
 def _card(data: Dataset, kind: Kind, found: Sequence[Problem]) -> str:
     """One kind: what it is, why it hurts, what to do, pictures and places."""
     about = KINDS[kind]
-    command = f"<code>maskrcnn check {escape(data.source.name)} --fix OUT</code>"
+    command = f"<code>maskrcnn check {escape(shlex.quote(str(data.source)))} --fix OUT</code>"
     repair = f"<p><b>Repair:</b> {about.repair}. {command}</p>" if about.repair else ""
     shots = "".join(_shot(data, finding) for finding in found[:MAX_SHOTS])
     places = "".join(f"<li>{escape(_without_source(data, finding))}</li>" for finding in found[:MAX_LISTED])
@@ -193,7 +190,7 @@ def _images(data: Dataset) -> str:
         except ImageError as error:
             figures.append(f"<figure><figcaption>{escape(str(error))}</figcaption></figure>")
             continue
-        caption = f"{name}: {_counted(n, 'object')}, {data.hw(i)[1]} x {data.hw(i)[0]} px"
+        caption = f"{name}: {counted(n, 'object')}, {data.hw(i)[1]} x {data.hw(i)[0]} px"
         figures.append(_figure(uri, caption))
     meaning = "Colours mark classes." if colors is not None else "Colours tell neighbours apart."
     order_text = f"<p>From the image with the most objects to the one with the fewest. {meaning}</p>"

@@ -19,7 +19,7 @@ from maskrcnn.data.names import PathIndex
 from maskrcnn.data.parts import images_of_part
 from maskrcnn.data.pictures import image_files
 from maskrcnn.data.table import Dataset
-from maskrcnn.errors import UserError
+from maskrcnn.errors import UserError, counted
 
 ANNOTATION_FOLDERS = ("ann", "label", "json", "xml")
 """What names of folders begin with that hold annotations beside the folder of pictures."""
@@ -92,7 +92,8 @@ def _describe_shapes(annotations: Annotations) -> list[str]:
     if kinds:
         notes.append(f"{source}: what has no mask is left out: {', '.join(kinds)}")
     if annotations.n_joined:
-        notes.append(f"{source}: shapes of one group and class are one object; {annotations.n_joined:,} are joined so")
+        further = counted(annotations.n_joined, "shape is a further part", "shapes are further parts")
+        notes.append(f"{source}: {further} of an object")
     return notes
 
 

@@ -18,7 +18,7 @@ class Trait(StrEnum):
     SEVERAL_PARTS = "masks of several parts"
     OVERLAPS = "overlapping masks"
     CLASSES = "several classes"
-    CLASS_IDS = "class ids that differ from the order of the names"
+    CLASS_IDS = "class ids that are not 1, 2, 3 and so on"
     ATTRIBUTES = "attributes"
     SCORES = "scores"
     CROWD = "crowd regions"

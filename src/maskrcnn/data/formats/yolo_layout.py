@@ -92,7 +92,7 @@ def read_yaml(file: Path) -> Layout:
     if (n := values.get("nc")) is not None and layout.class_names and n != str(len(layout.class_names)):
         layout.notes.append(f"{file}: nc is {n}, but there are {len(layout.class_names)} names; the names count")
     is_undivided = values.get("train") == values.get("val") and not _is_named_after_part(values.get("train"))
-    if is_undivided and "train" in values:
+    if is_undivided and "train" in values and "test" in values:
         layout.notes.append(f"{file}: train and val are the same pictures, so the data set is not divided")
     seen: set[Path | str] = set()
     for key, entries in sorted(_parts(values).items(), key=lambda item: not _is_named_after_part(item[1], item[0])):
