@@ -6,6 +6,7 @@ import pytest
 
 from maskrcnn.cli import MISUSED, main
 from maskrcnn.data.format_names import MODULES
+from maskrcnn.errors import counted
 
 MISTAKES = {
     "train x.csv --backbon resnet18": "train has no option --backbon; did you mean --backbone?",
@@ -103,3 +104,8 @@ def test_help_lists_the_formats_to_write(capsys):
 def test_help_says_how_a_command_exits(command, statuses, capsys):
     sentence = help_of(command, capsys).partition("Exits with ")[2].partition("╭")[0]
     assert re.findall(r"\d", sentence) == list(statuses)
+
+
+def test_nouns_are_counted():
+    assert [counted(n, "image") for n in (0, 1, 1200)] == ["0 images", "1 image", "1,200 images"]
+    assert counted(2, "class", "classes") == "2 classes"
