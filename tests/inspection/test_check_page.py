@@ -159,6 +159,8 @@ def test_commands_are_those_of_the_user_and_repairs_those_of_the_findings(tmp_pa
     assert "Pass --order row." in html
     assert "read with --order row" in html
     assert "Repair:" not in written(tmp_path / "page.html", data, [replace(named, option="")])
+    html = written(tmp_path / "page.html", data, [Problem(Kind.SIZE, "row 3", "another size")])
+    assert "To do:</b> Take the images" in html
 
 
 def test_long_names_are_cut_in_the_middle_and_colours_have_a_legend(tmp_path, data):

@@ -138,7 +138,9 @@ def _options(found: Sequence[Problem]) -> str:
 
 def _remedy(about: Description, found: Sequence[Problem]) -> str:
     options = _options(found)
-    return about.remedy.replace("the option that the message names", options) if options else about.remedy
+    if options:
+        return about.remedy.replace("the option that the message names", options)
+    return about.remedy.replace("Pass the option that the message names, or take", "Take")
 
 
 def _repair(data: Dataset, kind: Kind, found: Sequence[Problem]) -> str:
