@@ -1,8 +1,12 @@
 """Each error of the parser becomes one sentence on standard error that names the option and what to do."""
 
+import re
+
 import pytest
 
 from maskrcnn.cli import MISUSED, main
+from maskrcnn.data.format_names import MODULES
+from maskrcnn.errors import counted
 
 MISTAKES = {
     "train x.csv --backbon resnet18": "train has no option --backbon; did you mean --backbone?",
@@ -76,3 +80,32 @@ def test_help_is_no_mistake(capsys):
             main(line.split())
         assert not caught.value.code
         assert capsys.readouterr().out
+
+
+def help_of(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    return " ".join(word for word in capsys.readouterr().out.split() if word != "│")
+
+
+@pytest.mark.parametrize("command", ["check", "convert", "split", "train", "evaluate"])
+def test_help_says_that_every_format_is_read(command, capsys):
+    text = help_of(command, capsys)
+    assert "Annotations: a file or a folder of any format." in text
+    assert f"Format of the annotations: {', '.join(MODULES)}." in text
+    assert "CSV" not in text.partition("--fix")[0]
+
+
+def test_help_lists_the_formats_to_write(capsys):
+    assert f"Format to write: {', '.join(MODULES)}." in help_of("convert", capsys)
+
+
+@pytest.mark.parametrize(("command", "statuses"), [("check", "012"), ("convert", "031"), ("evaluate", "3")])
+def test_help_says_how_a_command_exits(command, statuses, capsys):
+    sentence = help_of(command, capsys).partition("Exits with ")[2].partition("╭")[0]
+    assert re.findall(r"\d", sentence) == list(statuses)
+
+
+def test_nouns_are_counted():
+    assert [counted(n, "image") for n in (0, 1, 1200)] == ["0 images", "1 image", "1,200 images"]
+    assert counted(2, "class", "classes") == "2 classes"

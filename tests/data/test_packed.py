@@ -184,3 +184,11 @@ def test_a_missing_library_is_said(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, ZSTD, None)
     with pytest.raises(UserError, match=r"train\.zst needs backports\.zstd: pip install 'maskrcnn\[data\]'"):
         opened(folder, content, "train.zst")
+
+
+def test_a_packed_data_set_is_to_be_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.writestr("data.yaml", "names: [a]")
+        archive.writestr("train/a.jpg", b"x")
+    with pytest.raises(UserError, match="unpack it and give the folder"):
+        open_dataset(tmp_path / "set.zip")

@@ -146,3 +146,33 @@ def test_category_bars_put_the_longest_first():
     html = category_bars("Title", "unit", {"a": 3, "<b>": 10, "c": 0})
     assert html.index("&lt;b&gt;") < html.index(">a<") < html.index(">c<")
     assert "width:100.0%" in html
+
+
+def test_commands_are_those_of_the_user_and_repairs_those_of_the_findings(tmp_path, data):
+    other = next(k for k in range(data.n_instances) if data.labels[k] != data.labels[0])
+    finding = Problem(Kind.REPEATED, "row 1", "repeats", instances=(0, other))
+    assert "Repair:" not in written(tmp_path / "page.html", data, [finding])
+    html = written(tmp_path / "page.html", data, [replace(finding, instances=(0, 0))])
+    assert f"maskrcnn check {data.source} --fix" in html
+    named = Problem(Kind.TRANSPOSED, "data", "along the other axis", option="--order row")
+    html = written(tmp_path / "page.html", data, [named])
+    assert "Pass --order row." in html
+    assert "read with --order row" in html
+    assert "Repair:" not in written(tmp_path / "page.html", data, [replace(named, option="")])
+    html = written(tmp_path / "page.html", data, [Problem(Kind.SIZE, "row 3", "another size")])
+    assert "To do:</b> Take the images" in html
+
+
+def test_long_names_are_cut_in_the_middle_and_colours_have_a_legend(tmp_path, data):
+    name = "x" * 30 + "0123456789" * 3 + ".png"
+    html = written(tmp_path / "page.html", replace(data, names=[name, *data.names[1:]]), [])
+    assert f'title="{name}: ' in html
+    assert f">{name[:18]}…" in html
+    legend = html.partition('<ul class="legend">')[2].partition("</ul>")[0]
+    assert all(f">{class_name}<" in legend for class_name in data.class_names)
+
+
+def test_a_histogram_says_that_its_last_bar_is_open():
+    values = np.append(np.tile(np.arange(20), 50), 900)
+    assert "the last bar holds all from" in histogram("t", "n", Axis("x"), values)
+    assert "last bar" not in histogram("t", "n", Axis("x"), values[:-1])

@@ -20,7 +20,7 @@ COMMANDS = {
     "demo:demo": "Make a small data set, train on it, score and predict.",
     "check:check": "Check a data set: counts, sizes, classes, problems.",
     "convert:convert": "Write a data set in another format.",
-    "split:split": "Split a CSV by image into training and validation.",
+    "split:split": "Choose validation images of a data set.",
     "train:train": "Train a model, or continue a run.",
     "evaluate:evaluate": "Score a model: COCO and Kaggle metrics.",
     "import_:import_": "Convert a checkpoint of torchvision, Detectron2 or Matterport.",
@@ -52,6 +52,8 @@ def main(arguments: list[str] | None = None) -> None:
     if words[:1] == ["predict"]:
         words = [STANDARD_INPUT if word == "-" else word for word in words]
     try:
+        if words and words[0] in NAME_OF_FUNCTION.values():
+            app[words[0]].help = None  # its docstring says more than its line in the list of commands
         status = app(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:
         from maskrcnn.cli.mistakes import describe

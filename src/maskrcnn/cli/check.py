@@ -12,7 +12,7 @@ from rich.table import Table
 from maskrcnn.cli.common import Device, Json, ReadOptions, print_json, progress_bar, say, talk
 from maskrcnn.cli.fix import check_target, find_all, open_repairable, replay_changes, write_repaired
 from maskrcnn.data.parts import describe_parts
-from maskrcnn.errors import UserError
+from maskrcnn.errors import UserError, counted
 
 if TYPE_CHECKING:
     from maskrcnn.data.doctor.repair import Change
@@ -53,9 +53,9 @@ def check(
     Parameters
     ----------
     data
-        Annotations: a file or a folder of any format that `train` reads.
+        Annotations: a file or a folder of any format.
     val_data
-        Validation data, whose images must not be among those of the data.
+        Validation data: annotations of any format. Its images must not be among those of the data.
     model
         Rank the labels that this model disagrees with. It must not have been trained on them.
     html
@@ -181,8 +181,8 @@ def _show_findings(findings: list[Problem], opened: Dataset, max_examples: int) 
             say("  " + str(finding).removeprefix(f"{opened.source}, "))
     n_problems = sum(finding.is_problem for finding in findings)
     n_notes = len(findings) - n_problems
-    problems = "no problems" if n_problems == 0 else f"{n_problems:,} problem{'s' if n_problems > 1 else ''}"
-    say(f"{problems} found, {n_notes:,} note{'s' if n_notes != 1 else ''}")
+    problems = counted(n_problems, "problem") if n_problems else "no problems"
+    say(f"{problems} found, {counted(n_notes, 'note')}")
 
 
 def _show(statistics: dict[str, Any]) -> None:
@@ -200,13 +200,14 @@ def _show(statistics: dict[str, Any]) -> None:
     size_list = ", ".join(f"{size} ({n:,})" for size, n in sizes.most_common())
     n_unlisted = statistics["distinct_sizes"] - len(sizes)
     say(
-        f"{statistics['images']:,} images, {statistics['images_without_instances']:,} of them without objects; "
-        f"{statistics['instances']:,} instances"
+        f"{counted(statistics['images'], 'image')}, {statistics['images_without_instances']:,} without objects; "
+        f"{counted(statistics['instances'], 'instance')}"
     )
     if statistics["parts"]:
         say(f"parts: {describe_parts(statistics['parts'])}")
     if statistics["crowd_regions"]:
-        say(f"{statistics['crowd_regions']:,} crowd regions: they are no targets, and nothing in them is background")
+        n_crowd = counted(statistics["crowd_regions"], "crowd region")
+        say(f"{n_crowd}: no target, and nothing in it is background")
     say(f"width x height (images): {size_list}" + (f" and {n_unlisted} more sizes" if n_unlisted else ""))
     table = Table(title="Classes")
     for column in ("id", "name", "instances"):

@@ -20,6 +20,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from maskrcnn.config import Exif
+from maskrcnn.data.format_names import MODULES
 from maskrcnn.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ FIRST_PROCESS = os.environ.get("RANK", "0") == "0"
 
 talk = Console(stderr=True, highlight=False, quiet=not FIRST_PROCESS)
 """Console for messages, on standard error. Standard output carries results alone."""
+
+
+FORMAT_LIST = ", ".join(MODULES)
+"""The names of all formats, for the help."""
 
 
 def say(line: str) -> None:
@@ -82,24 +87,32 @@ def _words(value: Any) -> Any:
 class ReadOptions:
     """How to read annotations. Format, columns, class names and the image folder are detected unless given."""
 
-    format: str | None = None
-    """Format of the annotations, such as coco or csv. Default: what their content shows."""
+    format: Annotated[
+        str | None,
+        Parameter(help=f"Format of the annotations: {FORMAT_LIST}. Default: what their content shows."),
+    ] = None
     part: str | None = None
     """Part of a data set that is divided into train, val and test: read that one alone."""
     images: Path | None = None
     """Image folder. Default: the one near the annotations (images/, train/, ...) that has the pictures they name."""
-    column: tuple[str, ...] = ()
-    """Name a column that is not recognised: image=NAME, rle=NAME, class=NAME, height=NAME or width=NAME."""
+    column: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="Name a column that is not recognised: image=NAME, rle=NAME, class=NAME, attributes=NAME, height=NAME "
+            "or width=NAME. VIA: class=NAME is the attribute with the class. Label Studio: image=NAME is the key of "
+            "the picture."
+        ),
+    ] = ()
     class_names: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
     """Names of the sorted class ids, or a file: JSON such as {"1": "cat"}, or a text with a name on each line."""
     order: Literal["column", "row"] = "column"
-    """Order in which runs number the pixels: column by column (Kaggle, COCO) or row by row."""
+    """Tables alone: order in which runs number the pixels: column by column (Kaggle, COCO) or row by row."""
     origin: Literal[0, 1] = 1
-    """Number of the first pixel. Kaggle counts from 1."""
+    """Tables alone: number of the first pixel. Kaggle counts from 1."""
     relative: bool = False
-    """Each start is an offset from the end of the previous run."""
+    """Tables alone: each start is an offset from the end of the previous run."""
     unlisted: Literal["ignore", "empty"] = "ignore"
-    """Images that the CSV does not list: ignore them, or keep them as images without objects."""
+    """Images that the annotations do not list: ignore them, or keep them as images without objects."""
     depth: Annotated[int | None, Parameter(converter=whole_number)] = None
     """Bits that pictures of more than 8 bits use. Default: the smallest usual depth that holds all of them."""
     exif: Exif = "turn"
@@ -150,10 +163,10 @@ class ReadOptions:
 @Parameter(name="*", group="Data")
 @dataclass(frozen=True)
 class DataOptions(ReadOptions):
-    """How to read a CSV of masks, and what to do about its bad rows."""
+    """How to read annotations, and what to do about bad ones."""
 
     bad: Literal["error", "skip"] = "error"
-    """Bad rows: stop with an error that lists them, or skip them."""
+    """Bad rows or annotations: stop with an error that lists them, or skip them."""
 
     def open(self, source: Path, known_headers: Path | None = None) -> Dataset:
         """Open the data set and print its summary. Raises `UserError`."""

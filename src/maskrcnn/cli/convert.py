@@ -9,7 +9,8 @@ from cyclopts import Parameter
 from rich.progress import Progress
 
 from maskrcnn.cli import SOME_UNREADABLE
-from maskrcnn.cli.common import DataOptions, Json, print_json, say, talk
+from maskrcnn.cli.common import FORMAT_LIST, DataOptions, Json, print_json, say, talk
+from maskrcnn.errors import counted
 
 if TYPE_CHECKING:
     from maskrcnn.data.convert import Conversion
@@ -20,7 +21,10 @@ def convert(
     data: Path,
     out: Path,
     *,
-    to: str | None = None,
+    to: Annotated[
+        str | None,
+        Parameter(help=f"Format to write: {FORMAT_LIST}. Default: by the suffix of OUT. A folder needs it."),
+    ] = None,
     pictures: Literal["copy", "link", "none"] | None = None,
     polygons: Annotated[bool, Parameter(negative="")] = False,
     options: DataOptions | None = None,
@@ -34,11 +38,9 @@ def convert(
     Parameters
     ----------
     data
-        Annotations in any format that can be read: a file or a folder.
+        Annotations: a file or a folder of any format.
     out
         File or folder to write, which must not exist.
-    to
-        Format to write. Default: by the suffix of OUT. A folder needs it.
     pictures
         Copy the pictures, link to them, or leave them where they are. Default: copy if the format has a place for them.
         Beside a file, they go to images/.
@@ -87,7 +89,8 @@ def _show(conversion: Conversion) -> None:
 
     verb = {"copy": "copied", "link": "linked", "none": "left where they are"}[conversion.pictures]
     say(
-        f"{conversion.target}: {conversion.n_images:,} images and {conversion.n_instances:,} instances, format "
+        f"{conversion.target}: {counted(conversion.n_images, 'image')} and "
+        f"{counted(conversion.n_instances, 'instance')}, format "
         f"{conversion.format}; pictures are {verb}"
     )
     if conversion.n_runs:
@@ -106,4 +109,4 @@ def _describe(loss: tuple[Trait, int]) -> str:
     if trait == Trait.UNUSED_CLASSES:
         return f"{trait} ({n:,})"
     noun = "image" if trait in OF_IMAGES else "instance"
-    return f"{trait} ({n:,} {noun}{'s' if n != 1 else ''})"
+    return f"{trait} ({counted(n, noun)})"

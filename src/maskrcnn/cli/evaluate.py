@@ -43,7 +43,7 @@ def evaluate(
     Parameters
     ----------
     data
-        CSV of the true masks.
+        Annotations: a file or a folder of any format.
     ids
         File with the names of the images to score, one on each line. Default: all images, or those of the part val of
         a divided data set.

@@ -36,7 +36,7 @@ def export(
     precision
         int8 is a quarter of the size, and faster on processors with VNNI. Its loss of AP is measured and printed.
     calibrate
-        CSV of masks for int8: some of its images calibrate it, others measure its loss of AP.
+        Annotations of any format for int8: some of the images calibrate it, others measure its loss of AP.
     most_loss
         Maximum loss of AP by int8, in points of 100. If the loss is greater, nothing is written.
     whole
@@ -48,7 +48,7 @@ def export(
     from maskrcnn.deploy.export import export as write
 
     if options is not None and calibrate is None:
-        raise UserError("data options such as --images apply to --calibrate; name its CSV, or leave them out")
+        raise UserError("data options such as --images apply to --calibrate; name its annotations, or leave them out")
     data = (options or DataOptions()).open(calibrate) if calibrate else None
     scores = write(
         load(model, device="cpu"),

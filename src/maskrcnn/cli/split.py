@@ -7,7 +7,7 @@ from pathlib import Path
 from maskrcnn.cli.common import DataOptions, Seed, say
 from maskrcnn.config import VALIDATION_SHARE
 from maskrcnn.data.parts import describe_parts, train_and_val
-from maskrcnn.errors import UserError
+from maskrcnn.errors import UserError, counted
 from maskrcnn.files import write_text
 
 
@@ -19,7 +19,7 @@ def split(
     Parameters
     ----------
     data
-        CSV of run-length masks.
+        Annotations: a file or a folder of any format.
     out
         Text file to write, one name on each line. Pass it to maskrcnn train --val-ids.
     val
@@ -43,8 +43,10 @@ def split(
     train_part, val_part = opened.split(val, seed)
     write_text("".join(f"{name}\n" for name in val_part.names), out)
     say(
-        f"{out}: {len(val_part):,} images with {val_part.without_crowd.n_instances:,} instances for validation; "
-        f"{len(train_part):,} images with {train_part.without_crowd.n_instances:,} instances remain for training"
+        f"{out}: {counted(len(val_part), 'image')} with "
+        f"{counted(val_part.without_crowd.n_instances, 'instance')} for validation; "
+        f"{counted(len(train_part), 'image')} with "
+        f"{counted(train_part.without_crowd.n_instances, 'instance')} remain for training"
     )
     for note in filter(None, (untrained_classes(train_part), absent_classes(val_part))):
         say(note)

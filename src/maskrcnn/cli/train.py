@@ -13,7 +13,7 @@ from maskrcnn.cli import INTERRUPTED
 from maskrcnn.cli.common import DataOptions, Json, print_json, read_names, say, show_scores, talk
 from maskrcnn.config import VALIDATION_SHARE, Config, validated
 from maskrcnn.data.parts import for_scoring, for_training, train_and_val
-from maskrcnn.errors import UserError
+from maskrcnn.errors import UserError, counted
 from maskrcnn.files import read_json
 from maskrcnn.settings import Settings
 
@@ -73,18 +73,18 @@ def train(
     values: Annotated[Config | None, Parameter(name="*")] = None,
     json: Json = False,
 ) -> int:
-    """Train on a CSV of run-length masks and a folder of images.
+    """Train on annotated images.
 
     Parameters
     ----------
     data
-        The CSV file.
+        Annotations: a file or a folder of any format.
     val_ids
         File with the names of the validation images, one on each line.
     val_data
-        A separate CSV for validation, read with the same options.
+        Separate validation data: annotations of any format, read with the same options.
     out
-        Run folder. Default: runs/NAME, where NAME is that of the CSV's folder.
+        Run folder. Default: runs/NAME, where NAME is that of the folder that DATA lies in.
     resume
         Run folder to continue, with the data and settings that it began with.
     preset
@@ -101,7 +101,7 @@ def train(
         settings, out = Settings.of(Config.load(resume / "config.yaml")), resume
     else:
         if data is None:
-            raise UserError("name the CSV of masks to train on, or a run to --resume")
+            raise UserError("name the annotations to train on, or a run to --resume")
         if sum(v is not None for v in (val, val_ids, val_data)) > 1:
             raise UserError("--val, --val-ids and --val-data exclude each other: give one")
         settings = Settings.build(preset, config, values)
@@ -114,7 +114,7 @@ def train(
         )
         out = out or Path("runs") / (data.absolute().parent.name or data.stem)
     parts = source.open(settings.config.train.seed, out / "state" / "headers.json")
-    images = f"{len(parts[0]):,} image{'s' if len(parts[0]) > 1 else ''} to train on"
+    images = f"{counted(len(parts[0]), 'image')} to train on"
     say(f"{images}, {len(parts[1]):,} to validate; run folder {out}")
     from maskrcnn.training.loop import train as run_training
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskrcnn.errors import UserError
+from maskrcnn.errors import UserError, counted
 
 if TYPE_CHECKING:
     from maskrcnn.data.table import Dataset
@@ -62,7 +62,7 @@ def images_of_part(part_of_image: Sequence[str], name: str, source: Path) -> lis
 
 def describe_parts(sizes: Mapping[str, int]) -> str:
     """Return the parts with their number of images, for people."""
-    return ", ".join(f"{name} ({n:,} image{'s' if n > 1 else ''})" for name, n in sizes.items())
+    return ", ".join(f"{name} ({counted(n, 'image')})" for name, n in sizes.items())
 
 
 def for_training(data: Dataset) -> tuple[Dataset, str | None]:
@@ -70,7 +70,7 @@ def for_training(data: Dataset) -> tuple[Dataset, str | None]:
     kept = data.without_parts("test")
     if len(kept) in (0, len(data)):
         return data, None
-    return kept, f"the part test of {data.source} ({len(data) - len(kept):,} images) is left out of training"
+    return kept, f"the part test of {data.source} ({counted(len(data) - len(kept), 'image')}) is left out of training"
 
 
 def train_and_val(data: Dataset) -> tuple[Dataset, Dataset, str] | None:

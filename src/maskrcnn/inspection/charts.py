@@ -187,6 +187,8 @@ def histogram(title: str, unit: str, x: Axis, values: np.ndarray) -> str:
         box = f'x="{x1 + 0.5:.1f}" y="{top_y:.1f}" width="{x2 - x1 - 1:.1f}" height="{max(bottom - top_y, 0):.1f}"'
         parts.append(f'<rect class="bar" {box}><title>{name}: {count:,}</title></rect>')
     quantiles = ", ".join(f"{name} {number(float(np.quantile(values, q)))}" for name, q in QUANTILES.items())
+    if values.max() >= edges[-1]:
+        quantiles += f"; the last bar holds all from {edges[-2]:,} on"
     return figure(title, unit, svg(title, f"{quantiles}.", "".join(parts)) + _note(quantiles))
 
 

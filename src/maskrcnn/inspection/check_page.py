@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
@@ -11,10 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from maskrcnn import __version__
-from maskrcnn.data.problem import KINDS, Kind, Problem, worst_first
+from maskrcnn.data.problem import KINDS, Description, Kind, Problem, Repair, worst_first
 from maskrcnn.data.table import Dataset
 from maskrcnn.detection.boxes import sides
-from maskrcnn.errors import ImageError
+from maskrcnn.drawing import PALETTE
+from maskrcnn.errors import ImageError, counted
 from maskrcnn.evaluation.suspects import Suspect, SuspectKind
 from maskrcnn.files import write_text
 from maskrcnn.inspection.charts import Axis, category_bars, histogram
@@ -29,6 +32,14 @@ MAX_LISTED = 200
 
 MAX_SUSPECTS = 48
 """Suspect labels that are shown as pictures."""
+
+SHOWN = 18
+"""Characters at both ends of a long word that a caption shows."""
+
+MAX_NAMED = 3
+"""Classes of one colour that the legend names."""
+
+LONG_WORD = re.compile(r"\S{40,}")
 
 MAX_IMAGES = 12
 """Images that are shown with all their masks."""
@@ -69,7 +80,7 @@ def _headline(data: Dataset, findings: Sequence[Problem]) -> str:
     n_problems = sum(finding.is_problem for finding in findings)
     n_notes = len(findings) - n_problems
     if n_problems:
-        verdict = f"{_counted(n_problems, 'problem')} would hurt training."
+        verdict = f"{counted(n_problems, 'problem')} would hurt training."
     else:
         verdict = "Nothing that would hurt training was found."
     values = {
@@ -82,10 +93,6 @@ def _headline(data: Dataset, findings: Sequence[Problem]) -> str:
     tiles = "".join(f"<div><dt>{name}</dt><dd>{n:,}</dd></div>" for name, n in values.items())
     written = f"Written {datetime.now():%Y-%m-%d %H:%M} by maskrcnn {__version__}."
     return f'<p class="verdict">{verdict}</p><p class="soft">{written}</p><dl class="tiles">{tiles}</dl>'
-
-
-def _counted(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def _findings(data: Dataset, findings: Sequence[Problem]) -> str:
@@ -107,8 +114,7 @@ def _findings(data: Dataset, findings: Sequence[Problem]) -> str:
 def _card(data: Dataset, kind: Kind, found: Sequence[Problem]) -> str:
     """One kind: what it is, why it hurts, what to do, pictures and places."""
     about = KINDS[kind]
-    command = f"<code>maskrcnn check {escape(data.source.name)} --fix OUT</code>"
-    repair = f"<p><b>Repair:</b> {about.repair}. {command}</p>" if about.repair else ""
+    repair = _repair(data, kind, found)
     shots = "".join(_shot(data, finding) for finding in found[:MAX_SHOTS])
     places = "".join(f"<li>{escape(_without_source(data, finding))}</li>" for finding in found[:MAX_LISTED])
     more = f"<li>and {len(found) - MAX_LISTED:,} more; --json lists them all</li>" if len(found) > MAX_LISTED else ""
@@ -120,9 +126,37 @@ def _card(data: Dataset, kind: Kind, found: Sequence[Problem]) -> str:
     return (
         f'<article class="finding {about.severity}" data-severity="{about.severity}" data-kind="{escape(kind)}">'
         f'<h3><span class="badge">{about.severity}</span>{escape(kind)} <small>{len(found):,}</small></h3>'
-        f"<p>{escape(about.meaning)} {escape(about.harm)}</p><p><b>To do:</b> {escape(about.remedy)}</p>{repair}"
+        f"<p>{escape(about.meaning)} {escape(about.harm)}</p>"
+        f"<p><b>To do:</b> {escape(_remedy(about, found))}</p>{repair}"
         f"{f'<div class=shots>{shots}</div>' if shots else ''}{listed}</article>"
     )
+
+
+def _options(found: Sequence[Problem]) -> str:
+    return " or ".join(sorted({finding.option for finding in found if finding.option}))
+
+
+def _remedy(about: Description, found: Sequence[Problem]) -> str:
+    options = _options(found)
+    if options:
+        return about.remedy.replace("the option that the message names", options)
+    return about.remedy.replace("Pass the option that the message names, or take", "Take")
+
+
+def _repair(data: Dataset, kind: Kind, found: Sequence[Problem]) -> str:
+    """Say what `--fix` does about these findings, "" if it leaves all of them."""
+    repair, options = KINDS[kind].repair, _options(found)
+    if repair is None or (repair == Repair.READ_AGAIN and not options):
+        return ""
+    if repair == Repair.REMOVE_REPEATS and not any(_is_of_one_class(data, finding) for finding in found):
+        return ""
+    action = f"read with {options}" if repair == Repair.READ_AGAIN else str(repair)
+    command = f"maskrcnn check {shlex.quote(str(data.source))} --fix repaired.csv"
+    return f"<p><b>Repair:</b> {escape(action)}. <code>{escape(command)}</code></p>"
+
+
+def _is_of_one_class(data: Dataset, finding: Problem) -> bool:
+    return len({int(data.labels[k]) for k in finding.instances}) == 1
 
 
 def _without_source(data: Dataset, finding: Problem) -> str:
@@ -130,7 +164,7 @@ def _without_source(data: Dataset, finding: Problem) -> str:
 
 
 def _shot(data: Dataset, finding: Problem) -> str:
-    caption = escape(finding.message if finding.twin else _without_source(data, finding))
+    caption = finding.message if finding.twin else _without_source(data, finding)
     captions = (
         (f"As they are: {caption}", "Moved") if finding.move else (caption, "") if finding.twin else (caption,) * 2
     )
@@ -146,7 +180,7 @@ def suspects_section(data: Dataset, suspects: Sequence[Suspect], model: str) -> 
     figures = []
     for rank, suspect in enumerate(suspects[:MAX_SUSPECTS], 1):
         where = "" if suspect.instance is None else f"{data.row_noun} {data.rows[suspect.instance]}, "
-        caption = escape(f"{rank}. {suspect.kind}: {suspect.message} ({where}image {data.names[suspect.image]})")
+        caption = f"{rank}. {suspect.kind}: {suspect.message} ({where}image {data.names[suspect.image]})"
         if (uri := shot_of_suspect(data, suspect)) is not None:
             figures.append(_figure(uri, caption))
     meaning = (
@@ -158,8 +192,11 @@ def suspects_section(data: Dataset, suspects: Sequence[Suspect], model: str) -> 
 
 
 def _figure(uri: str, caption: str) -> str:
-    image = f'<img loading="lazy" src="{uri}" alt="{caption}">'
-    return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
+    """Show a picture; long words of the caption, which are file names, are cut in the middle."""
+    cut = LONG_WORD.sub(lambda word: f"{word[0][:SHOWN]}…{word[0][-SHOWN:]}", caption)
+    image = f'<img loading="lazy" src="{uri}" alt="{escape(caption)}">'
+    title = f' title="{escape(caption)}"' if cut != caption else ""
+    return f"<figure>{image}<figcaption{title}>{escape(cut)}</figcaption></figure>"
 
 
 def _charts(data: Dataset) -> str:
@@ -187,17 +224,32 @@ def _images(data: Dataset) -> str:
     colors = data.labels if len(data.class_names) > 1 else None
     figures = []
     for i in shown.tolist():
-        name, n = escape(data.names[i]), int(data.counts[i])
+        name, n = data.names[i], int(data.counts[i])
         try:
             uri = whole_image(data, i, None if colors is None else colors[data.instances(i)])
         except ImageError as error:
             figures.append(f"<figure><figcaption>{escape(str(error))}</figcaption></figure>")
             continue
-        caption = f"{name}: {_counted(n, 'object')}, {data.hw(i)[1]} x {data.hw(i)[0]} px"
+        caption = f"{name}: {counted(n, 'object')}, {data.hw(i)[1]} x {data.hw(i)[0]} px"
         figures.append(_figure(uri, caption))
-    meaning = "Colours mark classes." if colors is not None else "Colours tell neighbours apart."
+    meaning = "Colours tell neighbours apart." if colors is None else "Colours mark classes."
+    legend = "" if colors is None else _legend(data.class_names)
     order_text = f"<p>From the image with the most objects to the one with the fewest. {meaning}</p>"
-    return f'{order_text}<div class="shots">{"".join(figures)}</div>'
+    return f'{order_text}{legend}<div class="shots">{"".join(figures)}</div>'
+
+
+def _legend(class_names: Sequence[str]) -> str:
+    """List the colours of classes, which repeat where there are more classes than colours."""
+    names_of_color: dict[int, list[str]] = {}
+    for label, name in enumerate(class_names, 1):
+        names_of_color.setdefault(label % len(PALETTE), []).append(name)
+    entries = []
+    for color, names in names_of_color.items():
+        red, green, blue = PALETTE[color].tolist()
+        more = f" and {len(names) - MAX_NAMED:,} more" if len(names) > MAX_NAMED else ""
+        swatch = f'<b style="color:rgb({red},{green},{blue})" aria-hidden="true">■</b>'
+        entries.append(f'<li>{swatch} <span dir="auto">{escape(", ".join(names[:MAX_NAMED]))}</span>{more}</li>')
+    return f'<ul class="legend">{"".join(entries)}</ul>'
 
 
 def _notes(data: Dataset) -> str:

@@ -746,3 +746,26 @@ def test_samples_of_another_program(shared):
     for name in ("coco_captions", "coco_labels"):
         with pytest.raises(UserError, match="no file has masks of objects"):
             opened(folder / name)
+
+
+def test_annotations_by_their_ids_are_livecells(tmp_path):
+    entries = {"9": annotation(9, 1, [SQUARE]), "4": annotation(4, 2, [TRIANGLE])}
+    data, _ = opened(one_file(tmp_path, entries))
+    assert data.n_instances == 2
+    np.testing.assert_array_equal(masks(data, 0)[0], drawn(SQUARE))
+    assert recognized(Source(tmp_path)) == "coco"
+
+
+def test_an_image_with_its_annotations_is_sa_1b(tmp_path):
+    for number, polygon in ((3, SQUARE), (5, TRIANGLE)):
+        save_picture(tmp_path / f"sa_{number}.png")
+        rle = mask_tools.merge(mask_tools.frPyObjects([polygon], *HW))
+        entry = {"id": 10 * number, "segmentation": {"size": list(HW), "counts": rle["counts"].decode()}}
+        picture = {"image_id": number, "file_name": f"sa_{number}.png", "height": HW[0], "width": HW[1]}
+        write_json(tmp_path / f"sa_{number}.json", {"image": picture, "annotations": [entry]})
+    data, _ = opened(tmp_path)
+    assert data.names == ["sa_3.png", "sa_5.png"]
+    for i, polygon in enumerate((SQUARE, TRIANGLE)):
+        np.testing.assert_array_equal(masks(data, i)[0], drawn(polygon))
+    alone, _ = opened(tmp_path / "sa_5.json")
+    np.testing.assert_array_equal(masks(alone)[0], drawn(TRIANGLE))

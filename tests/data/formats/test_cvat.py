@@ -96,7 +96,7 @@ def test_shapes_of_a_group_and_label_are_one_object(tmp_path):
     assert data.n_instances == 4
     expected = RLE.from_polygons([[2.5, 3, 30, 4, 20.25, 25], [30, 20, 38, 20, 38, 28]], HW)
     assert data.rles(0)[0] == expected
-    assert "shapes of one group and class are one object; 1 are joined so" in said
+    assert "1 shape is a further part of an object" in said
 
 
 def test_a_project_may_have_one_name_in_several_subsets(tmp_path):

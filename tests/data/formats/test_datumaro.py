@@ -90,7 +90,7 @@ def test_a_group_is_one_object_of_each_label(tmp_path):
     )
     assert data.n_instances == 3
     assert data.rles(0)[0] == RLE.from_polygons([POINTS, [30, 20, 38, 20, 38, 28]], HW)
-    assert "1 are joined so" in said
+    assert "1 shape is a further part of an object" in said
 
 
 @pytest.mark.parametrize("media", ["image", "media"])

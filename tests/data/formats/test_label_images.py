@@ -191,13 +191,13 @@ def test_values_that_seem_to_be_classes_are_warned_of(tmp_path, rng):
     write_image(Image.fromarray(labels.astype(np.uint8) * 255), tmp_path / "masks" / "a.png")
     data, said = opened(tmp_path)
     assert [p.kind for p in data.problems] == [Kind.CLASSES_AS_OBJECTS]
-    assert "1 labels lie in 8 pieces" in said
+    assert "1 label in 8 pieces" in said
 
 
 def test_photographs_are_no_label_pictures(tmp_path, rng):
     for name in ("a.png", "a_mask.png"):
         write_picture(tmp_path / name, rng)
-    with pytest.raises(UserError, match="was not recognised"):
+    with pytest.raises(UserError, match="pictures without annotations"):
         opened(tmp_path)
 
 

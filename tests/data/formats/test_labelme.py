@@ -123,7 +123,7 @@ def test_shapes_of_a_group_and_a_label_are_one_instance(tmp_path):
         shape("polygon", far, "nut", group_id=None),
         shape("polygon", far, "nut"),
     )
-    assert "1 are joined so" in notes
+    assert "1 shape is a further part of an object" in notes
     assert data.class_names == ["fig", "nut"]
     assert data.rows.tolist() == [1, 2, 4, 5]
     assert [data.class_names[label - 1] for label in data.labels] == ["nut", "fig", "nut", "nut"]

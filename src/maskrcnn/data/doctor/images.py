@@ -121,7 +121,8 @@ def find_repeated(data: Dataset, looks: Sequence[Look]) -> list[Problem]:
         in_parts = (data.parts[a], data.parts[b]) if data.parts is not None else ("", "")
         verb = _verb(equal)
         if all(in_parts) and in_parts[0] != in_parts[1]:
-            message = f"image {data.names[b]} of {in_parts[1]} {verb} {data.names[a]} of {in_parts[0]}"
+            other = _unless_same(data.names[a], data.names[b])
+            message = f"image {data.names[b]} of {in_parts[1]} {verb} {other} of {in_parts[0]}"
             kind = Kind.LEAK
         else:
             message = f"image {data.names[b]} {verb} {data.names[a]}"
@@ -135,9 +136,14 @@ def find_leaks(data: Dataset, looks: Sequence[Look], validation: Dataset, val_lo
     problems = []
     for a, b, equal in _alike_pairs([*data.files, *validation.files], [*looks, *val_looks], n_first=len(data)):
         name, file = validation.names[b - len(data)], validation.files[b - len(data)]
-        message = f"image {name} of the validation {_verb(equal)} {data.names[a]}"
+        other = _unless_same(data.names[a], name)
+        message = f"image {name} of the validation {_verb(equal)} {other} of the training"
         problems.append(Problem(Kind.LEAK, str(file), message, image=data.names[a], twin=str(file)))
     return problems
+
+
+def _unless_same(name: str, other: str) -> str:
+    return "that" if name == other else name
 
 
 def _verb(equal: bool) -> str:

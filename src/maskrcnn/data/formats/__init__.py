@@ -24,6 +24,7 @@ from types import ModuleType
 from typing import Literal
 
 from maskrcnn.config import Exif
+from maskrcnn.data.format_names import MODULES as MODULES
 from maskrcnn.data.formats import encoded_pixels
 from maskrcnn.data.formats.assemble import OpenOptions
 from maskrcnn.data.formats.classes import ClassNames
@@ -31,36 +32,11 @@ from maskrcnn.data.formats.columns import HEADERS
 from maskrcnn.data.formats.mask_texts import Numbering
 from maskrcnn.data.formats.opening import to_dataset
 from maskrcnn.data.formats.source import Source
-from maskrcnn.data.formats.unreadable import refuse
+from maskrcnn.data.formats.unreadable import refuse, way_forward
 from maskrcnn.data.formats.writable import writable
 from maskrcnn.data.headers import load_headers
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError, say
-
-MODULES = {
-    "labelme": "labelme",
-    "via": "via",
-    "parquet": "parquet",
-    "csv": "encoded_pixels",
-    "coco": "coco",
-    "label-studio": "label_studio",
-    "cvat": "cvat",
-    "labelme-web": "labelme_web",
-    "voc": "voc",
-    "datumaro": "datumaro",
-    "supervisely": "supervisely",
-    "mots": "mots",
-    "yolo": "yolo",
-    "label-images": "label_images",
-    "mask-folders": "mask_folders",
-}
-"""Module of each format by the name that the command line has for it, in the order in which they are tried.
-
-Formats that are certain come first. LabelMe is first because its files may have pictures in them: one file tells its
-format, while COCO reads every JSON file of a folder. A table of VIA's is also a CSV file, so VIA comes before. YOLO
-also takes folders of pictures with text files of numbers beside them, and the formats of pictures come last: they take
-what no annotation file explains.
-"""
 
 
 def format_module(name: str) -> ModuleType:
@@ -76,11 +52,7 @@ def recognized(source: Source) -> str:
     for name in MODULES:
         if format_module(name).recognizes(source):
             return name
-    kind = "folder" if source.path.is_dir() else "file"
-    raise UserError(
-        f"{source.path}: the format of this {kind} was not recognised. Formats that can be read: {', '.join(MODULES)}. "
-        "Name it with --format if it is one of them"
-    )
+    raise UserError(f"{source.path}: {way_forward(source)}")
 
 
 def open_dataset(

@@ -5,6 +5,7 @@ names -> pictures: files, headers, sizes -> masks in pixels -> problems said -> 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from maskrcnn.data.parts import describe_parts
 from maskrcnn.data.pictures import describe_pages, image_files, locate
 from maskrcnn.data.problem import Kind, NoImageError, Problem
 from maskrcnn.data.table import Dataset
-from maskrcnn.errors import ImageError, UserError
+from maskrcnn.errors import ImageError, UserError, counted
 from maskrcnn.rle import RunTable
 
 MAX_SHOWN_PROBLEMS, MAX_EXAMPLES, MAX_NAMES = 8, 3, 12
@@ -308,10 +309,11 @@ def build_dataset(
     if data.part_sizes:
         lines.append(f"parts: {describe_parts(data.part_sizes)}")
     n_crowd = data.n_instances - objects.n_instances
-    crowds = f"{n_crowd:,} crowd region{'s' if n_crowd > 1 else ''}, " if n_crowd else ""
+    crowds = f"{counted(n_crowd, 'crowd region')}, " if n_crowd else ""
     lines.append(
-        f"{len(data):,} images ({empty:,} without objects), {objects.n_instances:,} instances, {crowds}"
-        f"{len(class_ids)} class{'es' if len(class_ids) != 1 else ''}: {_join_names(data.class_names)}"
+        f"{counted(len(data), 'image')} ({empty:,} without objects), "
+        f"{counted(objects.n_instances, 'instance')}, {crowds}"
+        f"{counted(len(class_ids), 'class', 'classes')}: {_join_names(data.class_names)}"
     )
     return data
 
@@ -328,13 +330,14 @@ def _report_problems(
         n_hidden = len(problems) - MAX_SHOWN_PROBLEMS
         more = f"\n  ... and {n_hidden:,} more" if n_hidden > 0 else ""
         raise UserError(
-            f"{source} has {len(problems):,} problem{'s' if len(problems) > 1 else ''}:\n{listing}{more}\n"
-            f"`maskrcnn check --all-problems` lists them all; --bad skip leaves them out{hint}"
+            f"{source} has {counted(len(problems), 'problem')}:\n{listing}{more}\n"
+            f"`maskrcnn check {shlex.quote(str(source))} --all-problems` lists them all; "
+            f"--bad skip leaves them out{hint}"
         )
     lines = []
     for kind, items, end in (("problem", problems, hint), ("unreadable image", unreadable, "")):
         if items:
-            lines.append(f"skipped {len(items):,} {kind}{'s' if len(items) > 1 else ''}, such as {items[0]}{end}")
+            lines.append(f"skipped {counted(len(items), kind)}, such as {items[0]}{end}")
     return lines
 
 
@@ -351,4 +354,5 @@ def _describe_warnings(warnings: list[Problem]) -> list[str]:
 
 
 def _join_names(names: Sequence[str]) -> str:
-    return ", ".join(names[:MAX_NAMES]) + (f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else "")
+    quoted = [repr(name) if "," in name else name for name in names[:MAX_NAMES]]
+    return ", ".join(quoted) + (f" and {len(names) - MAX_NAMES} more" if len(names) > MAX_NAMES else "")

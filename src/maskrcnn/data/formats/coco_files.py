@@ -13,12 +13,13 @@ from pathlib import Path
 
 import msgspec
 
-from maskrcnn.data.formats.source import Fields, Source, decoded, is_json, json_fields, read_bytes
+from maskrcnn.data.formats.source import Fields, Source, decoded, is_json, json_fields, read_bytes, starts_with
 from maskrcnn.data.parts import part_named, part_word
 from maskrcnn.errors import UserError
 
-MARKS = (b'"images"', b'"annotations"')
-"""Keys of COCO's object. In a folder, JSON files without them are not decoded: other formats have many small ones."""
+MARKS = (b'"images"', b'"image"')
+"""Keys of COCO's object and of SA-1B's, beside "annotations". In a folder, JSON files without them are not decoded:
+other formats have many small ones."""
 
 MAX_PEEKED = 20
 """Annotations of a file that show what it holds."""
@@ -47,7 +48,10 @@ class CocoFile:
     @cached_property
     def entries(self) -> list[msgspec.Raw]:
         """The annotations, not decoded."""
-        return decoded(self.fields["annotations"], list[msgspec.Raw], self.file, "the list of annotations")
+        annotations, where = self.fields["annotations"], "the list of annotations"
+        if starts_with(annotations, b"{"):  # LIVECell's, by their ids
+            return list(decoded(annotations, Fields, self.file, where).values())
+        return decoded(annotations, list[msgspec.Raw], self.file, where)
 
     @cached_property
     def content(self) -> Content:
@@ -87,18 +91,37 @@ class CocoFile:
 def coco_files(source: Source) -> list[CocoFile]:
     """Return the files that hold COCO's object. Raise `UserError` for a damaged one that has its keys."""
     if source.path.is_file():
-        fields = json_fields(source.path) if is_json(source.path) else {}
+        fields = _with_images(json_fields(source.path), source.path) if is_json(source.path) else {}
         return [CocoFile(source.path, fields, Path(source.path.name))] if _is_coco(fields) else []
     found = []
     for file in filter(is_json, source.files):
-        if all(mark in read_bytes(file) for mark in MARKS) and _is_coco(fields := json_fields(file)):
+        content = read_bytes(file)
+        if not (b'"annotations"' in content and any(mark in content for mark in MARKS)):
+            continue
+        if _is_coco(fields := _with_images(json_fields(file), file)):
             found.append(CocoFile(file, fields, file.relative_to(source.path)))
     return found
 
 
 def _is_coco(fields: Fields) -> bool:
-    arrays = [bytes(fields[key]).lstrip()[:1] == b"[" for key in ("images", "annotations") if key in fields]
-    return len(arrays) == 2 and all(arrays)
+    if "images" not in fields or "annotations" not in fields:
+        return False
+    images, annotations = fields["images"], fields["annotations"]
+    return starts_with(images, b"[") and (starts_with(annotations, b"[") or starts_with(annotations, b"{"))
+
+
+def _with_images(fields: Fields, file: Path) -> Fields:
+    """Return COCO's fields for a file of SA-1B, which has one image and its annotations; others as they are."""
+    if not fields.keys() >= {"image", "annotations"} or not starts_with(fields["image"], b"{"):
+        return fields
+    image = decoded(fields["image"], Fields, file, "image")
+    if "file_name" not in image or not starts_with(fields["annotations"], b"["):
+        return fields
+    number = image.get("image_id", msgspec.Raw(b"0"))
+    entries = decoded(fields["annotations"], list[Fields], file, "annotations")
+    images, annotations = [{**image, "id": number}], [{**entry, "image_id": number} for entry in entries]
+    encode = msgspec.json.encode
+    return {"images": msgspec.Raw(encode(images)), "annotations": msgspec.Raw(encode(annotations))}
 
 
 def is_result_list(path: Path) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from maskrcnn.data.formats.traits import COMMON, Trait
 from maskrcnn.data.pictures import find_folder
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.data.table import Dataset
+from maskrcnn.errors import UserError, counted
 from maskrcnn.files import atomic
 from maskrcnn.structures import UNNAMED_CLASS
 
@@ -59,12 +61,20 @@ def recognizes(source: Source) -> bool:
     return is_table and source.path.is_file() and not is_json(source.path)
 
 
+def holds_masks(path: Path) -> bool:
+    """Whether a table has columns of images and masks."""
+    with suppress(UserError):
+        find_columns(read_table(path, ()).table, path, {})
+        return True
+    return False
+
+
 def read(source: Path, options: OpenOptions) -> Dataset:
     """Read the table `source`. Raise `UserError`."""
     separated = read_table(source, options.columns.values())
     table = separated.table
     layout = find_columns(table, source, dict(options.columns))
-    notes = [f"{source}: {layout}, {table.height:,} rows{separated}"]
+    notes = [f"{source}: {layout}, {counted(table.height, 'row')}{separated}"]
     image_text = table[layout.image].fill_null("").str.strip_chars()
     class_text = table[layout.class_].fill_null("").str.strip_chars() if layout.class_ else None
     if layout.combined:

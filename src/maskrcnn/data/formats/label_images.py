@@ -22,7 +22,7 @@ from maskrcnn.data.images import LOSSY, read_each, read_header, read_labels, rea
 from maskrcnn.data.parts import first_part
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.data.table import Dataset
-from maskrcnn.errors import ImageError
+from maskrcnn.errors import ImageError, counted
 from maskrcnn.files import named
 from maskrcnn.kernels.runs import count_pieces
 from maskrcnn.labels import label_masks, pack_colors
@@ -164,8 +164,8 @@ def _warn_of_classes(root: Path, decoded: list[Labels]) -> list[Problem]:
     if n_pieces <= MAX_PIECES * n_labels:
         return []
     message = (
-        f"{n_labels:,} labels lie in {n_pieces:,} pieces. Each value of a picture is read as one object: if values are "
-        "classes, or edges were smoothed, give each object a value of its own"
+        f"{counted(n_labels, 'label')} in {counted(n_pieces, 'piece')}. Each value of a picture is read as one object: "
+        "if values are classes, or edges were smoothed, give each object a value of its own"
     )
     return [Problem(Kind.CLASSES_AS_OBJECTS, str(root), message)]
 

@@ -18,7 +18,7 @@ from maskrcnn.data.formats.drawing import draw_instances
 from maskrcnn.data.parts import images_of_part
 from maskrcnn.data.pictures import find_folder
 from maskrcnn.data.table import Dataset
-from maskrcnn.errors import UserError
+from maskrcnn.errors import UserError, counted
 
 
 def to_dataset(annotations: Annotations, options: OpenOptions) -> Dataset:
@@ -99,7 +99,8 @@ def _describe_shapes(annotations: Annotations) -> list[str]:
     if kinds:
         notes.append(f"{source}: what has no mask is left out: {', '.join(kinds)}")
     if annotations.n_joined:
-        notes.append(f"{source}: shapes of one group and class are one object; {annotations.n_joined:,} are joined so")
+        further = counted(annotations.n_joined, "shape is a further part", "shapes are further parts")
+        notes.append(f"{source}: {further} of an object")
     return notes
 
 

@@ -64,7 +64,7 @@ def read_content(source: Path) -> bytes:
             with OPENERS[kind](source) as packed:
                 content = _unpacked(packed, source)
         else:
-            raise UserError(f"{source} is a {kind} archive; unpack it and give the file in it")
+            raise UserError(f"{source} is a {kind} archive; unpack it and give its folder, or its table")
     except UserError:
         raise
     except MemoryError:
@@ -125,7 +125,7 @@ def _only_member(archive: zipfile.ZipFile, source: Path) -> zipfile.ZipInfo:
     members = [member for member in members if not is_hidden(PurePosixPath(member.filename))]
     if len(members) != 1:
         held = ", ".join(member.filename for member in members[:3]) + (" ..." if len(members) > 3 else "")
-        raise UserError(f"{source} holds {len(members)} files ({held}), not one; unpack it and give the right one")
+        raise UserError(f"{source} holds {len(members)} files ({held}), not one table; unpack it and give the folder")
     if members[0].flag_bits & ENCRYPTED:
         raise UserError(f"{source} is encrypted; unpack it with its password and give the file in it")
     return members[0]

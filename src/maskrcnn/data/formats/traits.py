@@ -19,7 +19,7 @@ class Trait(StrEnum):
     OVERLAPS = "overlapping masks"
     CLASSES = "several classes"
     UNUSED_CLASSES = "classes without objects"
-    CLASS_IDS = "class ids that differ from the order of the names"
+    CLASS_IDS = "class ids that are not 1, 2, 3 and so on"
     ATTRIBUTES = "attributes"
     ATTRIBUTE_NAMES = "names of attributes"
     SCORES = "scores"

@@ -108,7 +108,7 @@ def read_yaml(file: Path) -> Layout:
         layout.notes.append(f"{file}: nc is {n}, but there are {len(layout.class_names)} names; the names count")
     train = parts.get("train")
     is_undivided = train == parts.get("val") and not _is_named_after_part(train)
-    if is_undivided and train:
+    if is_undivided and train and parts.get("test"):
         layout.notes.append(f"{file}: train and val are the same pictures, so the data set is not divided")
     seen: set[Path | str] = set()
     for key, entries in sorted(parts.items(), key=lambda item: not _is_named_after_part(item[1], item[0])):
