@@ -68,7 +68,7 @@ def write_sample(folder, *, seed=0):
         federated=Federated(
             absent=[frozenset(), frozenset(), frozenset({1, 3}), frozenset(), frozenset({2})],
             incomplete=[frozenset({2}), frozenset(), frozenset(), frozenset({1, 3}), frozenset()],
-            frequencies=["r", "c", "f"],
+            frequencies=["r", "c", "f", "r"],
         ),
         attribute_names={"7": "spindle-shaped", "20": "mitotisch, früh", "44": "rund"},
     )
