@@ -408,7 +408,7 @@ def test_predict_says_where_it_reads_the_first_page_alone(run, shapes, tmp_path,
 
 MISTAKES = [
     (["train", "nowhere.csv"], "there is no such file"),
-    (["train"], "name the CSV"),
+    (["train"], "name the annotations"),
     (["train", "{csv}", "--backbon", "x"], "--backbone"),
     (["train", "{csv}", "--lr", "fast"], "lr"),
     (["train", "{csv}", "--preset", "big"], "preset"),

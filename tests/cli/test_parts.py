@@ -109,7 +109,7 @@ def test_check_reports_parts_and_crowds(divided, tmp_path, shapes, capsys):
     (tmp_path / "data.json").write_text(json.dumps(content))
     call("check", tmp_path / "data.json", "--images", divided / "train", "--no-decode")
     said = " ".join(capsys.readouterr().err.split())
-    assert f"{len(content['annotations'])} crowd regions: they are no targets" in said
+    assert f"{len(content['annotations'])} crowd regions: left out of training" in said
     assert "no image has an object" in said
     assert "masks that share pixels" not in said
     assert data.part("train").n_instances == len(content["annotations"])

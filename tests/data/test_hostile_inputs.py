@@ -60,9 +60,13 @@ def test_mutated_masks_are_decoded_or_refused(name, tmp_path):
     assert n_refused > 0 or name == "mask texts"
 
 
+READ_ONLY = {"labelme-web", "mots"}
+"""Formats without a writer that could make samples for the fuzzer."""
+
+
 def test_every_format_that_is_written_is_a_target():
     assert set(written_formats()) <= set(TARGETS)
-    assert set(MODULES) == set(written_formats())
+    assert set(MODULES) - set(written_formats()) == READ_ONLY
 
 
 # ---- what was found -----------------------------------------------------------------------------------------------

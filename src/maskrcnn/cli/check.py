@@ -207,7 +207,7 @@ def _show(statistics: dict[str, Any]) -> None:
         say(f"parts: {describe_parts(statistics['parts'])}")
     if statistics["crowd_regions"]:
         n_crowd = counted(statistics["crowd_regions"], "crowd region")
-        say(f"{n_crowd}: no target, and nothing in it is background")
+        say(f"{n_crowd}: left out of training, as objects and as background")
     say(f"width x height (images): {size_list}" + (f" and {n_unlisted} more sizes" if n_unlisted else ""))
     table = Table(title="Classes")
     for column in ("id", "name", "instances"):
