@@ -151,7 +151,8 @@ def test_an_error_leaves_nothing(tmp_path, sample):
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background starts it ignored
 from maskrcnn.data import convert
 put = convert._put
 def slow(*arguments):

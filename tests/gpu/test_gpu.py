@@ -263,7 +263,7 @@ def test_losses_wait_for_few_values(device, all_tensors, scenes, images):
     learner = learner_on(device)
     batch = make_batch(scenes, 0, TINY, Shard.of(images))
     with all_tensors(), Counting() as counting:
-        learner._losses(batch, images)
+        learner.losses(batch, images)
     assert counting.counts == {"nonzero": 4 * images + 1, "nms": images}
 
 

@@ -97,9 +97,9 @@ def test_each_wrong_entry_of_a_bundle_is_named(tmp_path):
     ("values", "message"),
     [
         ({"poolling": "aligned"}, "'poolling'; did you mean 'pooling'"),
-        ({"pooling": "bilinear"}, "pooling = 'bilinear'"),
+        ({"pooling": "bilinear"}, "pooling must be .* not 'bilinear'"),
         ({"rpn_delta_weights": [1, 2]}, "rpn_delta_weights"),
-        ({"shorter_side": "long"}, "shorter_side = 'long'"),
+        ({"shorter_side": "long"}, "shorter_side must be a whole number, not 'long'"),
     ],
 )
 def test_unknown_convention_is_named(tmp_path, values, message):

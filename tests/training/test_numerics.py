@@ -197,7 +197,7 @@ def test_each_image_of_a_run_has_its_own_generator(shapes):
         learner, generators = learner_of(config), []
         learner.criterion = lambda *arguments: generators.extend(arguments[3])
         for step in range(3):
-            learner._losses(batch_of(shapes, step=step), 4)
+            learner.losses(batch_of(shapes, step=step), 4)
         return [float(torch.rand(1, generator=generator)) for generator in generators]
 
     first = draws(TINY)

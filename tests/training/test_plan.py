@@ -124,7 +124,11 @@ def test_plan_keeps_the_users_rotation(tmp_path):
 def test_mostly_empty_data_uses_a_fraction_of_its_empty_images(shapes):
     non_empty = np.flatnonzero(shapes.counts)[:4]
     data = dataclasses.replace(
-        shapes.take(non_empty), names=list("abcdefgh"), files=shapes.files[:8], sizes=np.tile(shapes.sizes[:1], (8, 1))
+        shapes.take(non_empty),
+        names=list("abcdefgh"),
+        files=shapes.files[:8],
+        sizes=np.tile(shapes.sizes[:1], (8, 1)),
+        headers=None,
     )
     config, reasons = planned(Config(), data)
     assert config.train.empty == 0.25

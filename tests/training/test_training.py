@@ -278,7 +278,7 @@ def test_validations_follow_each_epoch_and_the_last_step(total, steps):
 def test_invalid_settings_are_named():
     with pytest.raises(UserError, match="did you mean 'backbone'"):
         Config.parse({"model": {"backbon": "x"}}, "settings")
-    with pytest.raises(UserError, match=r"train\.lr = -1"):
+    with pytest.raises(UserError, match=r"train\.lr must be above 0, not -1"):
         Config.parse({"train": {"lr": -1}}, "settings")
     with pytest.raises(UserError, match="anchor_sizes needs 5 values"):
         Config.parse({"model": {"anchor_sizes": [1, 2]}}, "settings")
