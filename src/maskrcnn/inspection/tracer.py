@@ -88,18 +88,19 @@ def true_objects(predictor: Predictor, truth: TrueObjects, hw: tuple[int, int]) 
 
 def trace(predictor: Predictor, picture: Picture) -> Trace:
     """Trace the prediction of one picture. Raises `ImageError` if it cannot be decoded."""
-    item, seen = predictor.prepare(picture), Recorder()
-    (detections,) = predictor.detect([item], keep_pixels=True, observe=seen)
+    item, recorder = predictor.prepare(picture), Recorder()
+    (detections,) = predictor.detect([item], keep_pixels=True, observe=recorder)
+    results = recorder.results
     detector, predict = predictor.runtime.detector, predictor.config.predict
     conventions = detector.conventions
-    trunk: Trunk = seen.results["trunk"]
+    trunk: Trunk = results["trunk"]
     anchors, maps = detector.anchors, _all_maps(trunk)
     window = np.array(item.fitted.window, np.float32)
     bounds = to_units(window, trunk.input_hw, conventions)
-    candidates: Candidates = seen.results["candidates"]
-    proposals: Proposals = seen.results["proposals"]
-    classified: ClassCandidates = seen.results["class_candidates"]
-    selection: Selection = seen.results["selection"]
+    candidates: Candidates = results["candidates"]
+    proposals: Proposals = results["proposals"]
+    classified: ClassCandidates = results["class_candidates"]
+    selection: Selection = results["selection"]
     assert candidates.anchor_index is not None
     assert proposals.columns is not None
     assert selection.candidate_index is not None
@@ -114,7 +115,7 @@ def trace(predictor: Predictor, picture: Picture) -> Trace:
     level, row, column, cell_anchor = _places(candidates.anchor_index[0], trunk.maps_hw, anchors)
     fates, fought = _candidate_fates(candidates, proposals, detector.config.proposal_nms_threshold, conventions)
     class_fates, class_fought = _class_fates(classified, selection, predict, conventions)
-    all_boxes = np.repeat(proposals.boxes[:, None], seen.results["class_logits"].shape[1], 1)
+    all_boxes = np.repeat(proposals.boxes[:, None], results["class_logits"].shape[1], 1)
     votes = voters(classified.boxes, classified.labels, selection.candidate_index, VOTING_IOU)
     if not predict.box_voting:
         votes &= selection.candidate_index[:, None] == np.arange(len(classified.boxes))
@@ -124,7 +125,7 @@ def trace(predictor: Predictor, picture: Picture) -> Trace:
         picture=item.pixels,
         network_input=stack([item.fitted.pixels])[0],
         window=window,
-        backbone_maps=tuple(seen.results.get("backbone", ())),
+        backbone_maps=tuple(results.get("backbone", ())),
         pyramid_maps=maps,
         anchors=_by_level(in_pixels(anchors(trunk.maps_hw, trunk.input_hw)), trunk.maps_hw, anchors),
         rpn_class_probabilities=tuple(
@@ -152,9 +153,9 @@ def trace(predictor: Predictor, picture: Picture) -> Trace:
             objectness=sigmoid(proposals.logits),
             candidate=proposals.columns,
             pooled_level=pooled_level(proposals.boxes),
-            pooled=seen.results["box_pool"],
-            class_probabilities=softmax(seen.results["class_logits"]),
-            refined_boxes=in_pixels(refine(seen.results["box_deltas"], all_boxes, bounds, conventions)),
+            pooled=results["box_pool"],
+            class_probabilities=softmax(results["class_logits"]),
+            refined_boxes=in_pixels(refine(results["box_deltas"], all_boxes, bounds, conventions)),
         ),
         class_candidates=ClassCandidateStage(
             boxes=in_pixels(classified.boxes),
@@ -170,11 +171,11 @@ def trace(predictor: Predictor, picture: Picture) -> Trace:
             boxes=in_pixels(selection.boxes),
             voters=tuple(np.flatnonzero(votes_for) for votes_for in votes),
             pooled_level=pooled_level(selection.boxes),
-            pooled=seen.results.get("mask_pool", nothing[0]),
-            logits=seen.results.get("mask_logits", nothing[1]),
+            pooled=results.get("mask_pool", nothing[0]),
+            logits=results.get("mask_logits", nothing[1]),
         ),
         detections=detections,
-        detected_mask=_rows_of(seen.results["candidate_index"], selection.candidate_index),
+        detected_mask=_rows_of(results["candidate_index"], selection.candidate_index),
         strides=anchors.strides,
         conventions=conventions,
         config=predictor.config,

@@ -33,15 +33,15 @@ def lesson(predictor: Predictor, picture: np.ndarray, truth: Truth, sample: int)
     The network learns nothing: the step runs on a copy. Raises `UserError` for a bundle, which cannot be trained.
     """
     config, conventions = predictor.config, predictor.conventions
-    seen: dict[str, Any] = {}
+    stages: dict[str, Any] = {}
     learner = Learner(deepcopy(predictor.model), config.train, World())
     learner.model.train()
-    losses = learner.losses(_batch(predictor, picture, truth, sample), 1, seen.__setitem__)
-    anchors: torch.Tensor = seen["anchors"]
-    true_boxes = seen["true_boxes"][0]
-    proposals: Proposals = seen["proposals"]
-    anchor_sample: AnchorSample = seen["anchor_sample"]
-    region_sample: RegionSample = seen["region_sample"]
+    losses = learner.losses(_batch(predictor, picture, truth, sample), 1, stages.__setitem__)
+    anchors: torch.Tensor = stages["anchors"]
+    true_boxes = stages["true_boxes"][0]
+    proposals: Proposals = stages["proposals"]
+    anchor_sample: AnchorSample = stages["anchor_sample"]
+    region_sample: RegionSample = stages["region_sample"]
     regions = torch.cat([to_device(proposals.boxes, true_boxes.device), true_boxes])
     anchor_overlap, region_overlap = iou(true_boxes, anchors), iou(true_boxes, regions)
     anchor_object, anchor_label = match_anchors(anchor_overlap, config.train)

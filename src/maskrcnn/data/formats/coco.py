@@ -63,7 +63,7 @@ def recognizes(source: Source) -> bool:
 
 def read(source: Source) -> Annotations:
     """Read one file, or all files with masks of a folder. Raise `UserError`."""
-    if source.path.is_file() and is_result_list(source.path):
+    if source.path.is_file() and not source.fields and is_result_list(source.path):
         raise UserError(
             f"{source.path} is a list of COCO results. It has no names and sizes of pictures and no names of classes. "
             'Make it the "annotations" of an object that also has "images" and "categories": those of the file for '

@@ -91,7 +91,7 @@ class CocoFile:
 def coco_files(source: Source) -> list[CocoFile]:
     """Return the files that hold COCO's object. Raise `UserError` for a damaged one that has its keys."""
     if source.path.is_file():
-        fields = _with_images(json_fields(source.path), source.path) if is_json(source.path) else {}
+        fields = _with_images(source.fields, source.path)
         return [CocoFile(source.path, fields, Path(source.path.name))] if _is_coco(fields) else []
     found = []
     for file in filter(is_json, source.files):

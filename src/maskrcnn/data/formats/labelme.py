@@ -72,7 +72,7 @@ class Shape(msgspec.Struct):
 def recognizes(source: Source) -> bool:
     """Whether the file, or some file of the folder, has LabelMe's fields."""
     if source.path.is_file():
-        return _is_labelme(source.fields)
+        return bool(source.having_suffix(".json")) and _is_labelme(source.fields)
     return any(_is_labelme(_fields_or_none(file)) for file in source.having_suffix(".json"))
 
 

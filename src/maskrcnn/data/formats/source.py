@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,9 @@ from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.errors import UserError
 
 Entry = TypeVar("Entry")
+
+OBJECT = re.compile(rb"\s*\{")
+"""How a JSON object begins. A match copies nothing of a file that may hold a whole data set."""
 
 Fields = dict[str, msgspec.Raw]
 """A JSON object whose values are not decoded yet."""
@@ -49,8 +53,8 @@ class Source:
 
     @cached_property
     def fields(self) -> Fields:
-        """The fields of a JSON file that holds an object, else none."""
-        return json_fields(self.path) if self.path.suffix.lower() == ".json" else {}
+        """The fields of a JSON file that holds an object, packed or not, else none."""
+        return json_fields(self.path) if self.path.is_file() and is_json(self.path) else {}
 
 
 def is_json(path: Path) -> bool:
@@ -61,7 +65,7 @@ def is_json(path: Path) -> bool:
 def json_fields(path: Path) -> Fields:
     """Return the fields of a JSON object, not decoded; none if it holds something else. Raise `UserError`."""
     content = read_bytes(path)
-    if not content.lstrip().startswith(b"{"):
+    if not OBJECT.match(content):
         return {}
     return decoded(content, Fields, path)
 

@@ -110,7 +110,7 @@ def read_yaml(file: Path) -> Layout:
     is_undivided = train == parts.get("val") and not _is_named_after_part(train)
     if is_undivided and train and parts.get("test"):
         layout.notes.append(f"{file}: train and val are the same pictures, so the data set is not divided")
-    seen: set[Path | str] = set()
+    pictures_of_parts: set[Path | str] = set()
     for key, entries in sorted(parts.items(), key=lambda item: not _is_named_after_part(item[1], item[0])):
         if key == "val" and is_undivided:
             continue
@@ -121,11 +121,11 @@ def read_yaml(file: Path) -> Layout:
                 listed += _listed(place, root) if place.is_file() else image_files(place)
             elif key in PART_KEYS:
                 layout.notes.append(f"{file}: {key} is {entry}, which is not there and is left out")
-        new = [picture for picture in listed if picture not in seen]
+        new = [picture for picture in listed if picture not in pictures_of_parts]
         if len(new) < len(listed):
             n = len(listed) - len(new)
             layout.notes.append(f"{file}: pictures of {key} that another part has too ({n:,}) stay in that one")
-        seen.update(new)
+        pictures_of_parts.update(new)
         if new:
             layout.pictures["" if is_undivided and key == "train" else part_named(key) or key] = new
     if not layout.pictures:
