@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from maskrcnn import RLE, UserError
-from maskrcnn.data.formats import encoded_pixels, open_dataset
+from maskrcnn.data.formats import encoded_pixels, mask_texts, open_dataset
 from maskrcnn.data.problem import Kind
 
 HW = (8, 10)
@@ -304,3 +304,16 @@ def test_the_nuclei_of_the_data_science_bowl(shared):
     train, val = data.split_by_names(ids)
     assert (len(train), len(val)) == (584, 80)
     assert not set(train.names) & set(val.names)
+
+
+@pytest.mark.parametrize("order", ["column", "row"])
+def test_chunks_of_texts_give_what_all_texts_give(tmp_path, monkeypatch, order):
+    """Malformed texts stand in later chunks than the first, so that their rows depend on where a chunk begins."""
+    rows = ["a.png,1 3", "b.png,2 2 8 1", "a.png,7 2", "b.png,5 x", "a.png,20 4", "b.png,9 1 3 1", "a.png,33 2"]
+    text = "\n".join(["ImageId,EncodedPixels", *rows]) + "\n"
+    whole, _ = open_with(tmp_path, text, bad="skip", order=order)
+    monkeypatch.setattr(mask_texts, "CHUNK", 2)
+    chunked, _ = open_with(tmp_path, text, bad="skip", order=order)
+    assert chunked.problems == whole.problems
+    assert [problem.place.rpartition(" ")[2] for problem in whole.problems] == ["5", "7"]
+    assert chunked.fingerprint() == whole.fingerprint()
