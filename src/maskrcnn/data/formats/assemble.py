@@ -130,8 +130,9 @@ def find_pictures(
         notes.append(f"{folder}: images that the annotations do not list ({len(unlisted):,}) are {action}")
     unlisted_finding = []
     if unlisted and options.unlisted == "ignore":
-        is_are = "1 image is" if len(unlisted) == 1 else f"{len(unlisted):,} images are"
-        message = f"{is_are} left out, such as {unlisted[0].relative_to(folder)}"
+        message = (
+            f"{counted(len(unlisted), 'image is', 'images are')} left out, such as {unlisted[0].relative_to(folder)}"
+        )
         unlisted_finding = [Problem(Kind.UNLISTED, str(folder), message)]
     headers, unreadable = _read_headers(known, options.known_headers)
     sizes = np.array([(0, 0) if h is None else h.hw(options.exif) for h in headers], np.int64).reshape(-1, 2)
@@ -160,10 +161,10 @@ def _settle_names(
             n_embedded += 1
     notes = []
     if renamed:
-        subject = "1 picture is" if len(renamed) == 1 else f"{len(renamed):,} pictures are"
+        subject = counted(len(renamed), "picture is", "pictures are")
         notes.append(f"{subject} found under another name, such as {renamed[0]}")
     if n_embedded:
-        subject = "1 picture is" if n_embedded == 1 else f"{n_embedded:,} pictures are"
+        subject = counted(n_embedded, "picture is", "pictures are")
         notes.append(f"{subject} read from the annotation files, which have them embedded")
     return names, known, notes
 
@@ -195,13 +196,13 @@ def check_sizes(
     n_masks: np.ndarray,
     place: Callable[[int], str],
     text: Callable[[int], str],
-    swap_advice: str,
+    swap_option: str = "",
 ) -> np.ndarray:
     """Compare ``stated[j]``, (height, width) of picture ``image[j]``, with the picture; NaN is not compared.
 
     A picture that differs from all its sizes becomes a problem and unusable, with its ``n_masks[i]`` masks. Where some
     agree, each of the others is a problem of its own; return which these are, (k,) indices j. ``place(j)`` and
-    ``text(j)`` say where the size stands and how; `swap_advice` says what to do about a size whose numbers are swapped.
+    ``text(j)`` say where the size stands and how; `swap_option` reads a size whose numbers are swapped, if any does.
     """
     is_different = ((stated != pictures.sizes[image]) & ~np.isnan(stated)).any(1) & pictures.usable[image]
     agrees = np.zeros(len(pictures.sizes), bool)
@@ -224,8 +225,8 @@ def check_sizes(
             option = f"--exif {other_exif(exif)}"
             message += f" {state}. If masks were drawn on the other reading, pass {option}"
         elif h != w and (stated[j] == (w, h)).all():
-            message += f". The two are swapped: {swap_advice}"
-            option = swap_advice.removeprefix("pass ") if swap_advice.startswith("pass ") else ""
+            option = swap_option
+            message += f". The two are swapped: {f'pass {option}' if option else 'correct the annotations'}"
         if n_masks[i]:
             message += f". The masks of the image ({n_masks[i]:,}) are left out with it"
         pictures.problems.append(Problem(Kind.SIZE, place(j), message, option=option))

@@ -238,8 +238,8 @@ def _check_sizes(
         cells = ", ".join(repr(table[name][row]) for name in headers)
         return f"{layout.height}, {layout.width} are {cells}"
 
-    swap_advice = f"pass --column height={layout.width} --column width={layout.height}"
+    swap_option = f"--column height={layout.width} --column width={layout.height}"
     n_masks = np.bincount(row_image[is_object], minlength=len(pictures.names))
     return check_sizes(
-        pictures, row_image, stated, exif, n_masks=n_masks, place=place, text=text, swap_advice=swap_advice
+        pictures, row_image, stated, exif, n_masks=n_masks, place=place, text=text, swap_option=swap_option
     )

@@ -63,7 +63,6 @@ def to_dataset(annotations: Annotations, options: OpenOptions) -> Dataset:
         n_masks=np.array([len(image.instances) for image in images]),
         place=lambda i: annotations.place(images[i]),
         text=lambda i: f"height, width are {images[i].hw[0]}, {images[i].hw[1]}",
-        swap_advice="correct the annotations",
     )
     class_ids, class_names = _classes(annotations, options, notes)
     instances, warnings = draw_instances(annotations, pictures, class_ids)
