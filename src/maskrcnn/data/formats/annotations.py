@@ -19,8 +19,8 @@ Draw = Callable[[tuple[int, int]], RLE]
 """Draws a mask on a picture of (height, width). Raises `RLEError`."""
 
 
-class DrawPolygons(ABC):
-    """A `Draw` that can hand out polygons instead: a single call costs more than drawing twenty small masks."""
+class PolygonText(ABC):
+    """A `Draw` whose polygons may be text, which is read for many masks at a time: alone, each costs ten times that."""
 
     __slots__ = ()
 
@@ -28,9 +28,10 @@ class DrawPolygons(ABC):
     def __call__(self, hw: tuple[int, int]) -> RLE:
         """Draw the mask alone. Raise `RLEError`."""
 
+    @property
     @abstractmethod
-    def polygons(self) -> list[list[float]] | None:
-        """Return polygons ``[x1, y1, x2, y2, ...]`` of even length whose union is the mask; None for other masks."""
+    def text(self) -> str | None:
+        """JSON that may be ``[[x1, y1, x2, y2, ...], ...]``, polygons whose union is the mask; None for other masks."""
 
 
 @dataclass(slots=True)

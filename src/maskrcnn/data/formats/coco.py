@@ -10,12 +10,23 @@ from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
-from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations, Instance
-from maskrcnn.data.formats.coco_entries import NULL, Annotation, Attribute, Category, Id, Picture, id_text, plain
+from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations, Draw, Instance
+from maskrcnn.data.formats.coco_entries import (
+    NULL,
+    Annotation,
+    Attribute,
+    ById,
+    Category,
+    Id,
+    Picture,
+    count_distinct,
+    id_text,
+    plain,
+)
 from maskrcnn.data.formats.coco_files import (
     CocoFile,
     Content,
@@ -44,8 +55,14 @@ HOLDS = frozenset(Trait) - {Trait.DIVISION}
 SEGMENT = "segment"
 """What an instance of a panoptic file is called."""
 
+NOT_LISTED, AMBIGUOUS = "is not among the images", "belongs to several images"
+
+Images = ById[AnnotatedImage | str]
+"""The images of a file by id, or what is wrong with the id."""
+
 NO_ENTRIES = msgspec.Raw(b"[]")
 NOTHING = (b"null", b"[]", b"{}")
+NUMBERS = {int, float}
 MAX_ID = 2**63
 """Ids of annotations from here on are no numbers of rows; their number in the file is."""
 
@@ -88,10 +105,10 @@ def read(source: Source) -> Annotations:
 
 @dataclass
 class _Reader:
-    """Adds files to `annotations`. Its keys of images and categories are `id_text`.
+    """Adds files to `annotations`.
 
-    `file_of_name` are the files by the pictures that they list. `n_extras` counts the annotations with something that
-    is not read beside their mask.
+    `categories` are by `id_text`, `labels` by id. `file_of_name` are the files by the pictures that they list.
+    `n_extras` counts the annotations with something that is not read beside their mask.
     """
 
     source: Source
@@ -104,6 +121,7 @@ class _Reader:
 
     def __post_init__(self) -> None:
         self.folders = PictureFolders(self.source)
+        self.labels = ById(partial(_label, self.categories))
 
     def read(self, file: CocoFile) -> None:
         """Add one file."""
@@ -111,6 +129,7 @@ class _Reader:
         categories, attributes = (file.fields.get(key, NO_ENTRIES) for key in ("categories", "attributes"))
         for _, category in each(categories, Category, file.file, "category", problems):
             self._add_category(category, file.file)
+        self.labels.clear()
         for _, attribute in each(attributes, Attribute, file.file, "attribute", problems):
             self.attribute_names[id_text(attribute.id)] = attribute.name
         if file.content == Content.PANOPTIC:
@@ -120,15 +139,13 @@ class _Reader:
         else:
             self._add_annotations(file, self._read_images(file))
 
-    def _add_annotations(self, file: CocoFile, images: dict[str, AnnotatedImage | None]) -> None:
-        ids: set[str] = set()
-        n_repeated = 0
+    def _add_annotations(self, file: CocoFile, images: Images) -> None:
+        ids: list[Id] = []
         for number, entry in each(file.entries, Annotation, file.file, "annotation", self.annotations.problems):
             if entry.id is not None:
-                n_repeated += id_text(entry.id) in ids
-                ids.add(id_text(entry.id))
+                ids.append(entry.id)
             self._add_annotation(entry, number, images, file.file)
-        if n_repeated:
+        if n_repeated := len(ids) - count_distinct(ids):
             self._note(f"{file.file}: {n_repeated:,} annotations have the id of an earlier one; all are kept")
 
     def finished(self) -> Annotations:
@@ -156,9 +173,9 @@ class _Reader:
 
     def _doubt_crowds(self, instances: list[Instance]) -> None:
         """Warn if all runs are crowd regions and nearly all are whole: CVAT marks each mask of a brush as a crowd."""
-        of_runs = [i for i in instances if isinstance(i.draw, Segmentation) and i.draw.is_runs]
-        crowds = [i.draw for i in of_runs if i.is_crowd and isinstance(i.draw, Segmentation)]
-        if not crowds or len(crowds) < len(of_runs) or count_whole(crowds) < MIN_WHOLE * len(crowds):
+        crowds = [i.draw for i in instances if i.is_crowd and _is_of_runs(i.draw)]
+        n_runs = sum(_is_of_runs(i.draw) for i in instances) if crowds else 0
+        if not crowds or len(crowds) < n_runs or count_whole(crowds) < MIN_WHOLE * len(crowds):
             return
         self._note(
             f"warning: {self.source.path}: all masks of runs ({len(crowds):,}) are crowd regions (iscrowd 1), which no "
@@ -177,12 +194,12 @@ class _Reader:
                 "Give each category one id in all files"
             )
 
-    def _read_images(self, file: CocoFile) -> dict[str, AnnotatedImage | None]:
-        """Return the images of a file by id, None for an id of several images, and add them to the annotations."""
+    def _read_images(self, file: CocoFile) -> Images:
+        """Return the images of a file, and add them to the annotations."""
         problems = self.annotations.problems
         pictures = list(each(file.fields["images"], Picture, file.file, "image", problems))
         folder = self._picture_folder(file, [picture.name for _, picture in pictures])
-        images: dict[str, AnnotatedImage | None] = {}
+        images: dict[str, AnnotatedImage | str] = {}
         image_of_name: dict[str, AnnotatedImage] = {}
         n_joined = 0
         for number, picture in pictures:
@@ -202,12 +219,12 @@ class _Reader:
             if images.setdefault(key, image) is not image:
                 message = f"the id {key} is that of another image too, so whose its annotations are is unknown"
                 problems.append(Problem(Kind.BAD_ROW, f"{file.file}, image {number} ({image.name})", message))
-                images[key] = None
+                images[key] = AMBIGUOUS
         if n_joined:
             self._note(f"{file.file}: {n_joined:,} images repeat the name of another, and are joined with it")
-        distinct = {id(image): image for image in images.values() if image is not None}
+        distinct = {id(image): image for image in images.values() if isinstance(image, AnnotatedImage)}
         self.annotations.images += self._not_listed_before(file, list(distinct.values()))
-        return images
+        return ById(lambda image_id: images.get(id_text(image_id), NOT_LISTED))
 
     def _picture_folder(self, file: CocoFile, names: list[str]) -> str:
         """Return the folder that the names of pictures lack. Those of a file that was given alone stay as they are."""
@@ -234,62 +251,50 @@ class _Reader:
         self.file_of_name |= {image.name: file.file for image in images if image.name}
         return images
 
-    def _add_annotation(
-        self, entry: Annotation, number: int, images: dict[str, AnnotatedImage | None], file: Path
-    ) -> None:
+    def _add_annotation(self, entry: Annotation, number: int, images: Images, file: Path) -> None:
         row = int(entry.id) if isinstance(entry.id, int | float) and abs(entry.id) < MAX_ID else number
-        image = self._image_of(entry.image_id, images, f"{file}, annotation {row}")
-        if image is None:
+        image = images[entry.image_id]
+        if isinstance(image, str):
+            self._add_problem(f"{file}, annotation {row}", entry.image_id, image)
             return
         if not has_mask(entry.segmentation):
-            has_box = bytes(entry.bbox) not in NOTHING
-            self.annotations.left_out["boxes" if has_box else "annotations without a mask or a box"] += 1
+            self.annotations.left_out["boxes" if entry.bbox else "annotations without a mask or a box"] += 1
             return
         for key, value in (("keypoints", entry.keypoints), ("attributes", entry.attributes)):
             if value is not NULL and bytes(value) not in NOTHING:
                 self.n_extras[key] += 1
         image.instances.append(
             Instance(
-                self._label(entry.category_id),
+                self.labels[entry.category_id],
                 Segmentation(entry.segmentation, file),
                 row,
-                " ".join(map(id_text, entry.attribute_ids or ())),
+                " ".join(map(id_text, entry.attribute_ids)) if entry.attribute_ids else "",
                 bool(entry.iscrowd),
                 entry.score,
                 _corners(entry.bbox),
             )
         )
 
-    def _add_segments(self, panoptic: PanopticFile, images: dict[str, AnnotatedImage | None], file: Path) -> None:
+    def _add_segments(self, panoptic: PanopticFile, images: Images, file: Path) -> None:
         """Add the segments of a panoptic file. One without a pixel has an empty mask."""
         self.annotations.row_noun = SEGMENT
         n_unlisted = 0
         for place, entry, masks in panoptic.images():
-            image = self._image_of(entry.image_id, images, place)
-            if image is None:
+            image = images[entry.image_id]
+            if isinstance(image, str):
+                self._add_problem(place, entry.image_id, image)
                 continue
             n_unlisted += len(masks.keys() - {segment.id for segment in entry.segments_info})
             for segment in entry.segments_info:
                 mask = masks.get(segment.id)
                 draw_segment = RLE.empty if mask is None else partial(on_picture, mask)
-                label = self._label(segment.category_id)
+                label = self.labels[segment.category_id]
                 image.instances.append(Instance(label, draw_segment, segment.id, is_crowd=bool(segment.iscrowd)))
         if n_unlisted:
             self._note(f"{file}: {n_unlisted:,} segments of the PNG files are not in the list and are left out")
 
-    def _image_of(self, image_id: Id, images: dict[str, AnnotatedImage | None], place: str) -> AnnotatedImage | None:
-        """Return the image of an annotation, or None, which becomes a problem."""
-        key = id_text(image_id)
-        if images.get(key) is None:
-            fault = "belongs to several images" if key in images else "is not among the images"
-            self.annotations.problems.append(Problem(Kind.BAD_ROW, place, f"image_id {image_id!r} {fault}"))
-        return images.get(key)
-
-    def _label(self, category_id: Id | None) -> Any:
-        """Return the class of an annotation."""
-        category = self.categories.get(id_text(category_id))
-        label = plain(category_id if category is None else category.id)
-        return UNNAMED_CLASS if label is None and not self.categories else label
+    def _add_problem(self, place: str, image_id: Id, fault: str) -> None:
+        self.annotations.problems.append(Problem(Kind.BAD_ROW, place, f"image_id {image_id!r} {fault}"))
 
     def _leave_out_stuff(self) -> None:
         """Leave out panoptic segments of stuff (sky, road), which are no objects, unless all categories are stuff."""
@@ -321,10 +326,23 @@ class _Reader:
                 return
 
 
-def _corners(bbox: msgspec.Raw) -> tuple[float, float, float, float] | None:
+def _label(categories: dict[str, Category], category_id: Id | None) -> Any:
+    """Return the class of an annotation."""
+    category = categories.get(id_text(category_id))
+    label = plain(category_id if category is None else category.id)
+    return UNNAMED_CLASS if label is None and not categories else label
+
+
+def _is_of_runs(draw: Draw) -> TypeGuard[Segmentation]:
+    return isinstance(draw, Segmentation) and draw.is_runs
+
+
+def _corners(bbox: Any) -> tuple[float, float, float, float] | None:
     """Return x1, y1, x2, y2 of COCO's x, y, width, height, None for anything else."""
+    if not (isinstance(bbox, list) and len(bbox) == 4 and {*map(type, bbox)} <= NUMBERS):
+        return None
     try:
-        x, y, width, height = msgspec.json.decode(bbox, type=tuple[float, float, float, float])
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        x, y, width, height = map(float, bbox)
+    except OverflowError:
         return None
     return x, y, x + width, y + height

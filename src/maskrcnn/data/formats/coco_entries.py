@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import msgspec
+
+Value = TypeVar("Value")
 
 Id = int | float | str
 """Programs write 7, 7.0 and "7" for the same id."""
@@ -21,6 +24,22 @@ def plain(value: Id | None) -> Any:
 def id_text(value: Id | None) -> str:
     """Return one text for all ways to write an id."""
     return str(plain(value))
+
+
+class ById(dict[Id | None, Value], Generic[Value]):
+    """Remembers what `find` returns for each way to write an id, as a file has a few ids a million times."""
+
+    def __init__(self, find: Callable[[Id | None], Value]) -> None:
+        self._find = find
+
+    def __missing__(self, key: Id | None) -> Value:
+        value = self[key] = self._find(key)
+        return value
+
+
+def count_distinct(ids: list[Id]) -> int:
+    """Count the ids that differ however they are written."""
+    return len(set(ids) if {*map(type, ids)} == {int} else set(map(id_text, ids)))
 
 
 class Picture(msgspec.Struct):
@@ -78,7 +97,7 @@ class Annotation(msgspec.Struct):
     category_id: Id | None = None
     id: Id | None = None
     segmentation: msgspec.Raw = NULL
-    bbox: msgspec.Raw = NULL
+    bbox: Any = None
     keypoints: msgspec.Raw = NULL
     iscrowd: bool | float | None = None
     score: float | None = None

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from maskrcnn.data.formats.annotations import DrawPolygons
+from maskrcnn.data.formats.annotations import PolygonText
 from maskrcnn.data.formats.source import decoded
 from maskrcnn.errors import UserError
 from maskrcnn.kernels.runs import count_pieces
@@ -34,10 +34,11 @@ MIN_SIDE_OF_FRACTIONS = 3
 
 def has_mask(segmentation: msgspec.Raw) -> bool:
     """Whether a segmentation is not one of the forms of nothing."""
-    return b"".join(bytes(memoryview(segmentation)[:MAX_EMPTY]).split()) not in EMPTY
+    text = memoryview(segmentation)
+    return len(text) > MAX_EMPTY or b"".join(bytes(text).split()) not in EMPTY
 
 
-class Segmentation(DrawPolygons):
+class Segmentation(PolygonText):
     """A segmentation of `file`, decoded when it is drawn: a data set holds it as text until then."""
 
     __slots__ = ("file", "raw")
@@ -50,14 +51,10 @@ class Segmentation(DrawPolygons):
         """Whether it is an object of runs."""
         return bytes(memoryview(self.raw)[:1]) == b"{"
 
-    def polygons(self) -> list[list[float]] | None:
-        """Return the polygons in pixels if it is an ordinary list of these, else None."""
-        try:
-            polygons = msgspec.json.decode(self.raw, type=list[list[float]])
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):  # drawn alone, it says what is wrong
-            return None
-        is_ordinary = all(len(polygon) > 4 and not len(polygon) % 2 for polygon in polygons)
-        return polygons if is_ordinary and max(map(max, polygons), default=0) > 1 else None
+    @property
+    def text(self) -> str | None:
+        """Lists as they stand in the file, None for runs."""
+        return None if self.is_runs else bytes(self.raw).decode(errors="replace")
 
     def __call__(self, hw: tuple[int, int]) -> RLE:
         """Draw it on a picture of (height, width). Raise `RLEError`."""

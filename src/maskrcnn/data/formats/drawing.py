@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations, DrawPolygons, Instance
+from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations, Instance, PolygonText
 from maskrcnn.data.formats.assemble import Instances, Pictures
+from maskrcnn.data.formats.polygon_texts import parse_polygons
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.polygons import rasterize_polygons
 from maskrcnn.rle import RLEError
-from maskrcnn.runs import BadRuns, RunTable
+from maskrcnn.runs import RunTable
 
 BATCH = 20_000
 """Masks that are drawn at a time."""
+
+N_THREADS = 2
+"""Threads that draw. Half of their work is outside Python's lock, while this thread collects what they made."""
 
 NO_BOX = (np.nan,) * 4
 
@@ -34,8 +39,10 @@ def draw_instances(
     tables: list[RunTable] = []
     warnings: list[Problem] = []
     tasks = _tasks(annotations, pictures, label_of)
-    while batch := list(islice(tasks, BATCH)):
-        masks, faults = _draw(batch, pictures.sizes)
+    batches = list(iter(lambda: list(islice(tasks, BATCH)), []))
+    with ThreadPoolExecutor(N_THREADS, thread_name_prefix="maskrcnn-draw") as pool:
+        results = list(pool.map(partial(_draw, sizes=pictures.sizes), batches))
+    for batch, (masks, faults) in zip(batches, results, strict=True):
         areas = masks.areas
         for k in np.flatnonzero(areas == 0).tolist():
             _, image, instance = batch[k]
@@ -68,40 +75,24 @@ def _tasks(annotations: Annotations, pictures: Pictures, label_of: dict[Any, int
 def _draw(batch: Sequence[Task], sizes: np.ndarray) -> tuple[RunTable, dict[int, str]]:
     """Return the masks of a batch, and what is wrong with each malformed one, whose mask is empty, by its index."""
     hw = sizes[[i for i, _, _ in batch]]
-    alone, together, polygons = [], [], []
-    for k, (_, _, instance) in enumerate(batch):
-        of_mask = instance.draw.polygons() if isinstance(instance.draw, DrawPolygons) else None
-        if of_mask is None:
-            alone.append(k)
-        else:
-            together.append(k)
-            polygons.append(of_mask)
-    masks, bad = _rasterize(polygons, hw[together])
-    faults = {together[item.index]: item.message for item in bad}
+    draws = [instance.draw for _, _, instance in batch]
+    texts = {k: text for k, draw in enumerate(draws) if isinstance(draw, PolygonText) and (text := draw.text)}
+    polygons = parse_polygons(list(texts.values()))
+    together = np.array(list(texts), np.int64)[polygons.valid]
+    masks, bad = rasterize_polygons(polygons.points, polygons.polygon_offsets, polygons.mask_offsets, hw[together])
+    faults = {int(together[item.index]): item.message for item in bad}
+    alone = np.setdiff1d(np.arange(len(batch)), together)
+    if not len(alone):
+        return masks, faults
     runs = []
-    for k in alone:
+    for k in alone.tolist():
         try:
-            runs.append(batch[k][2].draw((int(hw[k, 0]), int(hw[k, 1]))).runs)
+            runs.append(draws[k]((int(hw[k, 0]), int(hw[k, 1]))).runs)
         except RLEError as error:
             faults[k] = str(error)
             runs.append(np.empty((0, 2), np.int64))
-    if not alone:
-        return masks, faults
-    in_order = np.argsort(together + alone)
+    in_order = np.argsort(np.concatenate([together, alone]))
     return RunTable.concatenate([masks, RunTable.of(runs)]).take(in_order), faults
-
-
-def _rasterize(masks: Sequence[list[list[float]]], hw: np.ndarray) -> tuple[RunTable, list[BadRuns]]:
-    """Draw masks of polygons on pictures of the sizes `hw` (n, 2)."""
-    numbers = array("d")
-    ends, counts = [0], [0]
-    for polygons in masks:
-        for polygon in polygons:
-            numbers.extend(polygon)
-            ends.append(len(numbers) // 2)
-        counts.append(len(ends) - 1)
-    points = np.frombuffer(numbers, np.float64).reshape(-1, 2) if numbers else np.empty((0, 2))
-    return rasterize_polygons(points, np.array(ends, np.int64), np.array(counts, np.int64), hw)
 
 
 def _columns(drawn: Sequence[Task], masks: RunTable, label_of: dict[Any, int]) -> Instances:
