@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
@@ -36,7 +36,9 @@ NAV: Nav = {
         "docs/tutorials/microscope.md",
         "docs/tutorials/from-matterport.md",
         "docs/tutorials/from-detectron2.md",
-        "docs/tutorials/*.md",
+        "docs/tutorials/deploy.md",
+        "docs/tutorials/look-inside.md",
+        "docs/tutorials/correct-labels.md",
         "docs/comparison.md",
     ],
     "How to": [
@@ -158,11 +160,12 @@ def place(path: str) -> str:
 
 
 class Pages:
-    """Copies pages to the folder `out` that Zensical reads, with the files that they link to."""
+    """Copies the pages of `menu` to the folder `out` that Zensical reads, with the files that they link to."""
 
-    def __init__(self, root: Path, out: Path) -> None:
+    def __init__(self, root: Path, out: Path, menu: Sequence[str]) -> None:
         self.root = root
         self.out = out
+        self.menu = menu
         self.sources: set[str] = set()
 
     def add(self, path: str) -> None:
@@ -188,8 +191,8 @@ class Pages:
             if not target or re.match(r"[a-z]+:", target):
                 return match[0]
             path = os.path.normpath(PurePosixPath(page).parent / target)
-            if (self.root / path / "README.md").exists():
-                path += "/README.md"
+            if (self.root / path).is_dir():  # GitHub lists it; here its first page stands for it
+                path = next((page for page in self.menu if page.startswith(f"{path}/")), path)
             if not (self.root / path).is_file():
                 raise BrokenLinkError(f"{page} links to {target}, and there is no {path}")
             self._carry(path)
@@ -221,8 +224,8 @@ def build(out: Path) -> None:
             (tree / path.name).symlink_to(path)
         docs_reference.write(tree / "reference")
         nav = expanded(NAV, tree)
-        pages = Pages(tree, work / "docs")
-        for path in pages_of(nav):
+        pages = Pages(tree, work / "docs", list(pages_of(nav)))
+        for path in pages.menu:
             pages.add(path)
         pages.add_sources()
         shutil.copyfile(ROOT / "tools" / "site.css", work / "docs" / "extra.css")

@@ -12,10 +12,10 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel
 
 import maskrcnn
+from maskrcnn import evaluation
 from maskrcnn.cli import COMMANDS, NAME_OF_FUNCTION, app
 from maskrcnn.config import Config
 from maskrcnn.detection.conventions import Conventions
-from maskrcnn.evaluation import Evaluation, examine
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inspection import trace
 from maskrcnn.inspection.explain import Explanation
@@ -31,12 +31,12 @@ MAX_LINE = 92
 PUBLIC = [getattr(maskrcnn, name) for name in maskrcnn.__all__]
 
 API: dict[str, tuple[str, list[Any]]] = {
-    "functions.md": ("Functions", [*(f for f in PUBLIC if inspect.isfunction(f)), examine]),
+    "functions.md": ("Functions", [f for f in PUBLIC if inspect.isfunction(f)]),
     "predictor.md": ("Predictor", [Predictor]),
     "detections.md": ("Detections", [maskrcnn.Detections]),
     "dataset.md": ("Dataset", [maskrcnn.Dataset]),
     "rle.md": ("RLE", [maskrcnn.RLE, RunTable]),
-    "evaluation.md": ("Evaluation", [Evaluation]),
+    "evaluation.md": ("Evaluation", [evaluation.examine, evaluation.score, evaluation.Evaluation]),
     "trace.md": ("Trace", [trace.Trace, trace.Origin, trace.Truth, trace.Lesson, Explanation]),
     "conventions.md": ("Conventions", [Conventions]),
     "config.md": ("Config", [Config]),
@@ -203,18 +203,27 @@ def described_fields(hints: dict[str, Any], prefix: str = "") -> Iterator[tuple[
 def signature(function: Any) -> str:
     """Return the signature as a code block, over several lines where it is long."""
     whole = inspect.signature(function)
-    parameters = [p for name, p in whole.parameters.items() if name not in ("self", "cls")]
-    text = f"{function.__name__}{whole.replace(parameters=parameters)}".replace("'", "")
+    entries = [entry for entry in parameters(whole) if entry not in ("self", "cls")]
+    returned = "" if whole.return_annotation is whole.empty else f" -> {whole.return_annotation}"
+    text = f"{function.__name__}({', '.join(entries)}){returned}"
     if len(text) > MAX_LINE:
-        lines, keyword_only = [], False
-        for parameter in parameters:
-            if parameter.kind is parameter.KEYWORD_ONLY and not keyword_only:
-                lines.append("    *,")
-                keyword_only = True
-            lines.append(f"    {parameter},".replace("'", ""))
-        returned = "" if whole.return_annotation is whole.empty else f" -> {whole.return_annotation}"
-        text = "\n".join([f"{function.__name__}(", *lines, f"){returned}"])
+        lines = "".join(f"    {entry},\n" for entry in entries)
+        text = f"{function.__name__}(\n{lines}){returned}"
     return f"```python\n{text}\n```"
+
+
+def parameters(whole: inspect.Signature) -> Iterator[str]:
+    """Yield each parameter as it stands in the source. Its annotation is the source's text already."""
+    starred = False
+    for parameter in whole.parameters.values():
+        starred = starred or parameter.kind is parameter.VAR_POSITIONAL
+        if parameter.kind is parameter.KEYWORD_ONLY and not starred:
+            starred = True
+            yield "*"
+        star = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        annotation = "" if parameter.annotation is parameter.empty else f": {parameter.annotation}"
+        default = getattr(parameter.default, "__name__", None) or repr(parameter.default)
+        yield f"{star}{parameter.name}{annotation}" + ("" if parameter.default is parameter.empty else f" = {default}")
 
 
 def docstring(thing: Any) -> str:

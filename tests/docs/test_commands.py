@@ -13,14 +13,7 @@ from maskrcnn.cli import NAME_OF_FUNCTION, app, main
 from maskrcnn.data.synthetic import write_shapes
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = [
-    "README.md",
-    "CONTRIBUTING.md",
-    "docs/*.md",
-    "docs/stages/*.md",
-    "docs/experiments/*.md",
-    "src/maskrcnn/models/*.md",
-]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/*.md", "docs/experiments/*.md", "src/maskrcnn/models/*.md"]
 
 RUN = {
     "README.md": [
@@ -97,11 +90,7 @@ def test_options_in_sentences_exist():
     for command in NAME_OF_FUNCTION.values():
         known.update(name for argument in app[command].assemble_argument_collection() for name in argument.names)
     unknown = []
-    for path in [
-        ROOT / "README.md",
-        *sorted((ROOT / "docs").glob("*.md")),
-        *sorted((ROOT / "docs/stages").glob("*.md")),
-    ]:
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         if path.name != "benchmarks.md":  # names options of its scripts
             text = re.sub(r"```.*?```", "", path.read_text("utf-8"), flags=re.DOTALL)
             options = {option for code in re.findall(r"`(-[^`]+)`", text) for option in re.findall(r"--[\w-]+", code)}

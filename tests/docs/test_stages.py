@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import maskrcnn
+from maskrcnn.cli import app
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted((ROOT / "docs" / "stages").glob("*.md"))
@@ -104,6 +105,13 @@ def test_the_snippets_do_what_they_say(page, tool, model, tmp_path, monkeypatch)
                 assert str(eval(code, names)) == said, code
             else:
                 exec(code, names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_options_exist(page):
+    options = set(re.findall(r"`(--[\w-]+)", page.read_text("utf-8")))
+    known = {name for argument in app["train"].assemble_argument_collection() for name in argument.names}
+    assert options - known == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
