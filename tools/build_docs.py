@@ -10,6 +10,7 @@ link fails.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import re
@@ -255,7 +256,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "site", help="folder to write; it is replaced")
     parser.add_argument("--serve", action="store_true", help="show the site on http://127.0.0.1:8000 afterwards")
     args = parser.parse_args()
-    build(args.out)
+    if importlib.util.find_spec("zensical") is None:
+        sys.exit("zensical is not installed: pip install -e '.[all,dev]'")
+    if args.out.exists() and not (args.out / "sitemap.xml").exists():
+        sys.exit(f"{args.out} is no site that this program built, and would be replaced: choose another --out")
+    try:
+        build(args.out)
+    except (BrokenLinkError, subprocess.CalledProcessError) as error:
+        sys.exit(str(error))
     if args.serve:
         print("http://127.0.0.1:8000")
         handler = partial(SimpleHTTPRequestHandler, directory=args.out)

@@ -157,10 +157,10 @@ def test_the_reference_has_every_public_name(tool):
 
 
 def test_signatures_are_those_of_the_source(tool):
-    def function(a: "int", *, kind: "Literal['x', 'y']" = "x", say: "Callable[[str], None]" = print, **more: "Any"):
-        """Do nothing."""
-
-    text = tool.docs_reference.signature(function)
+    source = """def function(a: int, *, kind: Literal['x', 'y'] = 'x', say: Callable[[str], None] = print, **more: Any): ..."""
+    names: dict = {}
+    exec(f"from __future__ import annotations\n{source}", names)
+    text = tool.docs_reference.signature(names["function"])
     assert text == (
         "```python\nfunction(\n    a: int,\n    *,\n    kind: Literal['x', 'y'] = 'x',\n"
         "    say: Callable[[str], None] = print,\n    **more: Any,\n)\n```"
@@ -208,3 +208,12 @@ def test_a_link_to_a_missing_heading_is_an_error(tool, zensical, tmp_path, capfd
     (tmp_path / "docs" / "index.md").write_text("# A\n\n[there](#there)\n")
     with pytest.raises(subprocess.CalledProcessError):
         tool.run_zensical(tmp_path, [{"A": ["index.md"]}])
+
+
+def test_a_folder_with_other_files_is_not_replaced(tool, zensical, tmp_path, monkeypatch):
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "a.txt").write_text("dear")
+    monkeypatch.setattr(sys, "argv", ["build_docs.py", "--out", str(tmp_path / "letters")])
+    with pytest.raises(SystemExit, match="would be replaced: choose another --out"):
+        tool.main()
+    assert (tmp_path / "letters" / "a.txt").read_text() == "dear"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 
 import maskrcnn
 from maskrcnn.cli import app
@@ -19,9 +19,10 @@ PICTURES = ROOT / "docs" / "images"
 VISIBLE = 40
 """Difference of a channel, of 255, that is no rounding."""
 
-MAX_CHANGED = {"losses": 0.05}
+MAX_CHANGED = {"losses": 0.08}
 """Share of changed pixels from which a picture is out of date, 0.01 for the others. Processors round differently: weights
-that differ by 1e-6 change less than 0.0002 of any picture; another random sample of regions changes 0.03 of the losses."""
+that differ by 1e-6 change at most 0.0002 of a picture. Where that changes a label, the losses sample other regions, which
+changes 0.05."""
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +42,20 @@ def opened(path: Path) -> Image.Image:
         return image
 
 
-def changed_share(a: Image.Image, b: Image.Image) -> float:
-    """Return the share of pixels that differ visibly; 1 for pictures of different sizes."""
-    if a.size != b.size:
+def changed_share(drawn: Image.Image, kept: Image.Image) -> float:
+    """Return the share of the pixels drawn on the plate that differ visibly; 1 for pictures of different sizes."""
+    plate = sys.modules["figures"].PLATE
+    if drawn.size != kept.size:
         return 1.0
-    difference = np.abs(np.asarray(a.convert("RGB"), int) - np.asarray(b.convert("RGB"), int))
-    return float((difference.max(-1) > VISIBLE).mean())
+    ours, theirs = (np.asarray(image.convert("RGB"), int) for image in (drawn, kept))
+    is_drawn = (ours != plate).any(-1)
+    return float((np.abs(ours - theirs).max(-1)[is_drawn] > VISIBLE).mean())
 
 
-def test_the_pictures_are_what_the_program_draws(tool):
+def test_the_pictures_are_what_the_program_draws(tool, monkeypatch):
+    """Titles are left out: another version of Pillow sets letters elsewhere."""
+    for method in ("text", "multiline_text"):
+        monkeypatch.setattr(ImageDraw.ImageDraw, method, lambda *args, **options: None)
     shares = {
         name: changed_share(image, opened(tool.FOLDER / f"{name}.png")) for name, image in tool.draw_all().items()
     }
