@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 Nav = dict[str, "list[str] | Nav"]
 
 NAV: Nav = {
-    "Start": ["README.md"],
+    "Start": ["README.md", "docs/comparison.md"],
     "Tutorials": [
         "docs/tutorials/kaggle-csv.md",
         "docs/tutorials/microscope.md",
@@ -40,7 +40,6 @@ NAV: Nav = {
         "docs/tutorials/deploy.md",
         "docs/tutorials/look-inside.md",
         "docs/tutorials/correct-labels.md",
-        "docs/comparison.md",
     ],
     "How to": [
         "docs/data.md",
@@ -105,7 +104,6 @@ SETTINGS: dict[str, Any] = {
     },
     "markdown_extensions": {
         "tables": {},
-        "admonition": {},
         "toc": {"permalink": True},
         "pymdownx": {"highlight": {"anchor_linenums": True}, "superfences": {}},
     },

@@ -68,7 +68,7 @@ def overview() -> str:
     lines += ["## Python", "", "| name | what it is |", "|---|---|"]
     for file, (_, things) in API.items():
         for thing in things:
-            lines.append(f"| [`{thing.__name__}`](api/{file}#{anchor(thing.__name__)}) | {first_sentence(thing)} |")
+            lines.append(f"| [`{thing.__name__}`](api/{file}#{thing.__name__.lower()}) | {first_sentence(thing)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -88,7 +88,7 @@ def command_texts() -> dict[str, str]:
 def command_page(name: str, text: str) -> str:
     """Return the page of a subcommand from its `text`: its usage and its options by group."""
     body = re.sub(r"^\*\*(.+)\*\*:$", r"## \1", text, flags=re.MULTILINE)
-    body = re.sub(r"\*\[(default|choices): (.*?)\]\*", r"(\1: `\2`)", body)
+    body = re.sub(r"\*\[(default|choices): (.*?)\]\*", r"(\1: `\2`)", body).replace(" (default: `()`)", "")
     return f"# {name}\n\n{escaped(body.strip())}\n"
 
 
@@ -240,7 +240,3 @@ def escaped(text: str) -> str:
     """Escape what Markdown would take for markup outside code."""
     parts = re.split(r"(```.*?```|`[^`\n]*`)", text, flags=re.DOTALL)
     return "".join(part if k % 2 else part.replace("<", "&lt;") for k, part in enumerate(parts))
-
-
-def anchor(name: str) -> str:
-    return name.lower()

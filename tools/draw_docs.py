@@ -18,6 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 
 import maskrcnn
 from figures import BLUE, FAINT, GREEN, INK, ORANGE, RED, YELLOW, View, bars, figure, heat, heat_view
+from maskrcnn.detection.boxes import to_centers
 from maskrcnn.detection.propose import sigmoid
 from maskrcnn.detection.stages import Window
 from maskrcnn.inspection.trace import BELOW_THRESHOLD, KEPT, SUPPRESSED, Origin, Trace
@@ -69,7 +70,7 @@ class Figures:
         self.trace = trace
         boxes = trace.detections.boxes
         middle = np.array(trace.picture.shape[1::-1]) / 2
-        self.focus = int(np.hypot(*((boxes[:, :2] + boxes[:, 2:]) / 2 - middle).T).argmin())
+        self.focus = int(np.hypot(*(to_centers(boxes)[0] - middle).T).argmin())
         self.origin: Origin = trace.origin(self.focus)
         self.input = trace.network_input[0]
 
@@ -87,8 +88,6 @@ class Figures:
         trace, width = self.trace, 270
         objectness = trace.rpn_class_probabilities[2][0, :, :, 1::2].max(-1)
         candidates = trace.class_candidates
-        found = View(trace.picture, width)
-        found.masks(trace.detections.rles, [LEVEL_COLORS[k % 5] for k in range(len(trace.detections))])
         return figure(
             [
                 ("1  input", View(self.input, width)),
@@ -96,7 +95,7 @@ class Figures:
                 ("3  objectness (P4)", heat_view(objectness, width, 0, 1)),
                 ("4  proposals", View(self.input, width).boxes(trace.proposals.boxes[:150], BLUE, 1)),
                 ("5  boxes", View(self.input, width).boxes(candidates.boxes[candidates.fate == KEPT], GREEN)),
-                ("6  masks", found),
+                ("6  masks", self.masks(width)),
             ],
             columns=3,
         )
@@ -126,18 +125,16 @@ class Figures:
 
     def anchors(self) -> Image.Image:
         trace = self.trace
-        middle = (self.origin.box[:2] + self.origin.box[2:]) / 2
+        middle = to_centers(self.origin.box)[0]
         chosen = []
         for anchors, stride in zip(trace.anchors, trace.strides, strict=True):
-            centers = (anchors[:, :2] + anchors[:, 2:]) / 2
+            centers = to_centers(anchors)[0]
             chosen.append(anchors[(np.abs(centers - middle) <= stride / 2).all(1)])
-        of_cell = View(
-            self.input, 420, self.wide(self.near(chosen[-1][0], 0.3), self.input.shape[0] / self.input.shape[1])
-        )
+        of_cell = View(self.input, 420, self.widened(self.near(chosen[-1][0], 0.3)))
         for anchors, color in zip(chosen, LEVEL_COLORS, strict=True):
             of_cell.boxes(anchors, color, 2)
         of_level = trace.anchors[2]
-        centers = np.unique((of_level[:, :2] + of_level[:, 2:]) / 2, axis=0)
+        centers = np.unique(to_centers(of_level)[0], axis=0)
         every = View(self.input, 420).dots(centers, YELLOW, 1.4)
         return figure(
             [
@@ -180,7 +177,7 @@ class Figures:
 
     def is_inside(self, boxes: np.ndarray, window: Window) -> np.ndarray:
         """Return whether the centre of each box lies in the window."""
-        centers = (boxes[:, :2] + boxes[:, 2:]) / 2
+        centers = to_centers(boxes)[0]
         return ((centers > window[:2]) & (centers < window[2:])).all(1)
 
     def roi_align(self) -> Image.Image:
@@ -211,7 +208,7 @@ class Figures:
 
     def box_head(self) -> Image.Image:
         trace, origin, candidates = self.trace, self.origin, self.trace.class_candidates
-        window = self.near(origin.box, 0.3)
+        window = self.widened(self.near(origin.box, 0.3))
         label = int(candidates.labels[origin.class_candidate])
         probability = trace.proposals.class_probabilities[origin.proposal, label]
         refined = candidates.boxes[origin.class_candidate]
@@ -219,30 +216,28 @@ class Figures:
         fates = View(self.input, 280)
         for fate, color in ((BELOW_THRESHOLD, FAINT), (SUPPRESSED, RED), (KEPT, GREEN)):
             fates.boxes(candidates.boxes[candidates.fate == fate], color, 1 if fate != KEPT else 2)
-        rows = round(280 * self.input.shape[0] / self.input.shape[1])
-        square = [(w, View(self.input, 280, w)) for w in (self.wide(window, rows / 280),) * 2]
+        moved = View(self.input, 280, window).boxes(origin.proposal_box, BLUE, 2).boxes(refined, GREEN, 2)
+        voted = View(self.input, 280, window).boxes(voters, FAINT, 1).boxes(origin.box, GREEN, 2)
         return figure(
             [
-                (
-                    f"proposal (blue), refined\n(green): {probability:.2f} nucleus",
-                    square[0][1].boxes(origin.proposal_box, BLUE, 2).boxes(refined, GREEN, 2),
-                ),
+                (f"proposal (blue), refined\n(green): {probability:.2f} nucleus", moved),
                 ("kept (green), suppressed (red),\nbelow the threshold (grey)", fates),
-                (
-                    f"{len(voters)} boxes vote (grey),\ntheir mean (green)",
-                    square[1][1].boxes(voters, FAINT, 1).boxes(origin.box, GREEN, 2),
-                ),
+                (f"{len(voters)} boxes vote (grey),\ntheir mean (green)", voted),
             ],
             columns=3,
         )
 
-    def wide(self, window: Window, aspect: float) -> Window:
-        """Return a window of the same middle and width whose height is `aspect` of its width."""
+    def widened(self, window: Window) -> Window:
+        """Return a window of the same height with the aspect of the input."""
         x1, y1, x2, y2 = window
-        middle, half = (y1 + y2) / 2, (y2 - y1) / 2
-        wide = half / aspect
-        cx = min(max((x1 + x2) / 2, wide), self.input.shape[1] - wide)
-        return round(cx - wide), round(middle - half), round(cx + wide), round(middle + half)
+        half = (y2 - y1) / 2 * self.input.shape[1] / self.input.shape[0]
+        cx = min(max((x1 + x2) / 2, half), self.input.shape[1] - half)
+        return round(cx - half), y1, round(cx + half), y2
+
+    def masks(self, width: int) -> View:
+        """Show the picture with the outlines of all detections."""
+        rles = self.trace.detections.rles
+        return View(self.trace.picture, width).masks(rles, [LEVEL_COLORS[k % 5] for k in range(len(rles))])
 
     def mask_head(self) -> Image.Image:
         trace = self.trace
@@ -253,13 +248,11 @@ class Figures:
         cx, cy = (x1 + x2) / 2, (y1 + y2) / 2
         near = View(trace.picture, 280, (cx - half, cy - half, cx + half, cy + half))
         near.boxes(box, YELLOW, 1.5).masks([rle], [GREEN])
-        every = View(trace.picture, 280)
-        every.masks(trace.detections.rles, [LEVEL_COLORS[k % 5] for k in range(len(trace.detections))])
         return figure(
             [
                 ("28 x 28 probabilities\nof a box", heat_view(probabilities, 280, 0, 1)),
                 ("pasted into its box: pixels\nof 0.5 and above", near),
-                (f"all {len(trace.detections)} masks of the picture", every),
+                (f"all {len(trace.detections)} masks of the picture", self.masks(280)),
             ],
             columns=3,
         )
@@ -271,7 +264,7 @@ class Figures:
         anchors, sampled = np.concatenate(trace.anchors), lesson.sampled_anchors
         labels = lesson.anchor_label[sampled]
         negatives = anchors[sampled[labels == 0]]
-        by_anchors = View(self.input, 420).dots((negatives[:, :2] + negatives[:, 2:]) / 2, FAINT, 1.6)
+        by_anchors = View(self.input, 420).dots(to_centers(negatives)[0], FAINT, 1.6)
         by_anchors.boxes(anchors[sampled[labels == 1]], GREEN, 1)
         positive = lesson.region_labels > 0
         by_regions = View(self.input, 420).boxes(lesson.sampled_regions[~positive], FAINT, 0.5)
