@@ -3,17 +3,24 @@
 import re
 import shlex
 import shutil
-from pathlib import Path
 
 import pytest
-from PIL import Image
 
-import maskrcnn
+from docs.documents import ROOT, commands_in
 from maskrcnn.cli import NAME_OF_FUNCTION, app, main
-from maskrcnn.data.synthetic import write_shapes
 
-ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/*.md", "docs/experiments/*.md", "src/maskrcnn/models/*.md"]
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/*.md",
+    "docs/experiments/*.md",
+    "docs/formats/*.md",
+    "docs/tutorials/*.md",
+    "src/maskrcnn/models/*.md",
+]
+
+USERS_PAGES = ["docs", "docs/formats", "docs/tutorials"]
+"""Folders of pages whose options are those of the command. Experiments name options of scripts."""
 
 RUN = {
     "README.md": [
@@ -43,30 +50,10 @@ RUN = {
 }
 """Commands that run, by document; all others are parsed only: they train, download, quantise or read large files."""
 
-TINY = shlex.split(
-    "--backbone test_resnet --weights none --image-size 64 --channels 16 --box-channels 32 --mask-channels 16 "
-    "--epochs 1 --epoch-images 2 --score-threshold 0 --detections 3"
-)
-
 OF_TORCHRUN = {"--max-restarts"}
 
 MADE_BY_COMMAND = {"split": ["val.txt"], "export": ["bundle"]}
 """What must not exist yet when a command runs."""
-
-
-def commands_in(text: str) -> list[str]:
-    """Return the commands of fenced blocks and of inline code, without ``maskrcnn``, comments and other programs."""
-    lines = []
-    for block in re.findall(r"```\w*\n(.*?)```", text, re.DOTALL):
-        lines += block.replace("\\\n", " ").splitlines()
-    lines += re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
-    commands = []
-    for line in lines:
-        for part in re.split(r"&&|\|", " ".join(line.split())):
-            match = re.match(r"\s*(?:maskrcnn|python -m maskrcnn|torchrun .*-m maskrcnn)\s+([^=(].*)", part)
-            if match:
-                commands.append(" ".join(shlex.join(shlex.split(match[1], comments=True)).split()))
-    return commands
 
 
 DOCUMENTED = [
@@ -90,7 +77,7 @@ def test_options_in_sentences_exist():
     for command in NAME_OF_FUNCTION.values():
         known.update(name for argument in app[command].assemble_argument_collection() for name in argument.names)
     unknown = []
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for path in [ROOT / "README.md", *(p for folder in USERS_PAGES for p in sorted((ROOT / folder).glob("*.md")))]:
         if path.name != "benchmarks.md":  # names options of its scripts
             text = re.sub(r"```.*?```", "", path.read_text("utf-8"), flags=re.DOTALL)
             options = {option for code in re.findall(r"`(-[^`]+)`", text) for option in re.findall(r"--[\w-]+", code)}
@@ -106,31 +93,6 @@ def test_documents_hold_commands():
 def test_the_table_of_commands_that_run_is_up_to_date():
     listed = [(document, command) for document, commands in RUN.items() for command in commands]
     assert [pair for pair in listed if pair not in DOCUMENTED] == []
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
-    """Make each file and folder that the commands name: data, pictures, a tiny trained run, a model file and bundles."""
-    folder = tmp_path_factory.mktemp("documents")
-    csv = write_shapes(folder, 6, seed=5, hw=(64, 64))
-    with pytest.raises(SystemExit) as caught:
-        main(["train", str(csv), "--val", "0.3", "--out", str(folder / "runs" / "mine"), *TINY])
-    assert not caught.value.code
-    data = maskrcnn.open_dataset(csv, say=lambda _: None)
-    maskrcnn.export(maskrcnn.load(folder / "runs" / "mine"), folder / "bundle")
-    shutil.copytree(folder / "bundle", folder / "small")
-    for name in ("model.safetensors", "mine.safetensors"):
-        shutil.copy(folder / "runs" / "mine" / "last.safetensors", folder / name)
-    for name in ("annotations.csv", "other.csv"):
-        shutil.copy(csv, folder / name)
-    shutil.copytree(folder / "images", folder / "photos")
-    Image.open(data.files[0]).save(folder / "cells.png")
-    for name in ("new_images", "test"):
-        (folder / name).mkdir()
-        Image.open(data.files[0]).save(folder / name / "a.png")
-    (folder / "sample_submission.csv").write_text("ImageId,EncodedPixels,ClassId\na.png,,\n")
-    (folder / "val.txt").write_text(f"{data.names[0]}\n{data.names[1]}\n")
-    return folder
 
 
 @pytest.mark.parametrize(("document", "command"), [(d, c) for d, commands in RUN.items() for c in commands])
