@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 import threading
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 import maskrcnn
 from maskrcnn import Config, UserError
@@ -270,6 +272,14 @@ def test_budget_covers_everything_that_a_run_does(shapes, tmp_path, monkeypatch,
     progress, *_ = RunFolder(done.path).load_state()
     assert progress.total == progress.step > 12
     assert 0.85 * seconds < clock.now <= seconds, "not every validation writes the best model"
+
+
+def test_a_budget_without_validation_data_speaks_of_no_validation(shapes, tmp_path, monkeypatch, clock):
+    monkeypatch.setattr(budget, "WARMUP_STEPS", 6)
+    console = Console(file=StringIO(), width=200)
+    maskrcnn.train(shapes, out=tmp_path / "run", config=TINY, budget="150s", console=console)
+    lines = console.file.getvalue().splitlines()
+    assert "validation" not in next(line for line in lines if line.startswith("budget 150s"))
 
 
 def test_resumed_budget_counts_the_time_before_the_interruption(shapes, tmp_path, monkeypatch, clock):

@@ -250,9 +250,10 @@ class _Trainer:
             return None
         overheads = self._time_overheads()
         total = self.state.step + budget.more_steps(self._elapsed(), overheads, self.steps_per_epoch)
+        overhead = "a validation" if self.val_data is not None else "the model's files"
         self.display.say(
-            f"budget {self.config.train.budget}: {total} steps of {budget.step_seconds:.2f} s, and a validation of "
-            f"about {overheads.validation:.0f} s every {self.steps_per_epoch} steps"
+            f"budget {self.config.train.budget}: {total} steps of {budget.step_seconds:.2f} s, and about "
+            f"{overheads.validation:.0f} s for {overhead} every {self.steps_per_epoch} steps"
         )
         return total
 
