@@ -25,9 +25,17 @@ FLOORS = [
     {"training"},
     {"cli"},
 ]
-OPENS_AT_THE_CALL = {"inference/predictor.py": {"inspection", "training"}}
-"""`Predictor` is where users look for what a model can do: a method may open a later floor, once it is called."""
-HEAVY = {"torch", "torchvision", "timm", "numba", "polars", "supervision", "faster_coco_eval", "PIL", "numpy"}
+OPENS_AT_THE_CALL = {
+    "inference/predictor.py": {"inspection", "training"},
+    "structures.py": {"inspection"},
+    "data/table.py": {"inspection"},
+    "evaluation/metrics.py": {"inspection"},
+}
+"""A result is where users look for what can be done with it: a method may open a later floor, once it is called."""
+HEAVY = {
+    "torch", "torchvision", "timm", "numba", "polars", "supervision", "faster_coco_eval", "PIL", "numpy", "matplotlib",
+    "IPython",
+}  # fmt: skip
 
 
 def modules_after(code: str) -> set[str]:
@@ -69,6 +77,17 @@ def test_masks_need_no_torch():
         "timm",
         "supervision",
     }
+
+
+def test_a_notebook_needs_neither_torch_nor_matplotlib():
+    heavy = {"torch", "torchvision", "timm", "polars", "matplotlib", "IPython"}
+    assert not modules_after("import maskrcnn.inspection.notebook, maskrcnn.inspection.plots") & heavy
+
+
+def test_plots_leave_pyplot_alone():
+    code = "import sys, maskrcnn.inspection.figures; print('matplotlib.pyplot' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "False"
 
 
 def test_report_needs_no_torch():

@@ -64,6 +64,34 @@ def draw_instances(
     return picture
 
 
+def shrink_to(
+    image: np.ndarray, masks: Sequence[RLE], boxes: np.ndarray, max_side: int
+) -> tuple[np.ndarray, Sequence[RLE], np.ndarray]:
+    """Shrink an image (H, W, 3) uint8 with its instances until its longer side has `max_side` pixels or less."""
+    height, width = image.shape[:2]
+    scale = max_side / max(height, width)
+    if scale >= 1:
+        return image, masks, boxes
+    hw = max(1, round(height * scale)), max(1, round(width * scale))
+    small = np.asarray(Image.fromarray(image).resize((hw[1], hw[0]), Image.Resampling.BILINEAR))
+    return small, [shrunk(mask, hw) for mask in masks], boxes * np.tile([hw[1] / width, hw[0] / height], 2)
+
+
+def shrunk(mask: RLE, hw: tuple[int, int]) -> RLE:
+    """Resize `mask` to `hw` by sampling its runs at the new pixel centres: the image size does not affect the cost."""
+    height, width = mask.hw
+    x1, y1, x2, y2 = mask.box
+    rows = ((np.arange(hw[0]) + 0.5) * height / hw[0]).astype(np.int64)
+    columns = ((np.arange(hw[1]) + 0.5) * width / hw[1]).astype(np.int64)
+    (top, bottom), (left, right) = np.searchsorted(rows, [y1, y2]), np.searchsorted(columns, [x1, x2])
+    if top == bottom or left == right:
+        return RLE.empty(hw)
+    index = columns[left:right][None] * height + rows[top:bottom][:, None]
+    run = np.searchsorted(mask.runs[:, 0], index, "right") - 1
+    inside = (run >= 0) & (index < mask.runs[run].sum(-1))  # a run's start and length add up to its end
+    return RLE.from_mask(inside).shift(int(left), int(top), hw)
+
+
 def place_labels(boxes: np.ndarray, sizes: np.ndarray, picture_wh: tuple[int, int]) -> list[Rectangle | None]:
     """Place a label of `sizes` (N, 2) width and height at each of `boxes` (N, 4) int64 xyxy, the first box first.
 

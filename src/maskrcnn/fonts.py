@@ -56,6 +56,12 @@ def font_for(text: str, size: int) -> Font:
     return _opened(_font_name(text) or "", size)
 
 
+def system_font(text: str) -> str | None:
+    """Return the file of the system's font that `font_for` takes; None for Pillow's, or if none has the letters."""
+    path = getattr(font_for(text, PROBE_SIZE), "path", None)
+    return path if isinstance(path, str) else None
+
+
 def legible(name: str, class_id: Any) -> str:
     """Return `name`, or the id in brackets if no font here has its letters and those of the text beside it."""
     return name if _font_name(name + BESIDE) is not None else f"[{class_id}]"

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maskrcnn.errors import UserError
+from maskrcnn.errors import UserError, counted
 from maskrcnn.rle import RLE, RunTable, remove_overlaps
 
 if TYPE_CHECKING:
     import supervision
+    from matplotlib.figure import Figure
+    from PIL import Image
 
 UNNAMED_CLASS = "object"
 """Name of the one class of data without classes."""
@@ -101,7 +103,7 @@ class Targets:
         return len(self.labels)
 
 
-@dataclass
+@dataclass(repr=False)
 class Detections:
     """The instances found in one image, best first, in pixels of that image.
 
@@ -118,9 +120,9 @@ class Detections:
     rles: list[RLE]
     hw: tuple[int, int]
     image: str | None = None
-    pixels: np.ndarray | None = field(default=None, repr=False)
-    vocabulary: tuple[str, ...] = field(default=(), repr=False)
-    weakest_of_limit: tuple[float | None, float | None] = field(default=(None, None), repr=False)
+    pixels: np.ndarray | None = None
+    vocabulary: tuple[str, ...] = ()
+    weakest_of_limit: tuple[float | None, float | None] = (None, None)
 
     def __post_init__(self) -> None:
         n = len(self.scores)
@@ -251,22 +253,59 @@ class Detections:
             hw=hw,
         )
 
-    def save_overlay(self, path: str | Path) -> None:
-        """Write the image with outlines, boxes, class names and scores. Colours mark classes, or instances of one.
+    @property
+    def several_classes(self) -> bool:
+        """Whether the model has several classes, or, if that is not known, whether the detections are of several."""
+        return len(self.vocabulary or set(self.class_names)) > 1
 
-        An id in brackets stands for a class name whose letters no font on this machine has.
+    @property
+    def colors(self) -> np.ndarray:
+        """Index into `drawing.PALETTE` of each detection, (N,): colours mark classes, or instances of one."""
+        if not self.several_classes:
+            return np.arange(len(self))
+        order = self.vocabulary or sorted(set(self.class_names))
+        return np.array([order.index(name) for name in self.class_names], int)
+
+    def overlay(self, max_side: int | None = None, *, names: bool = True) -> Image.Image:
+        """Return the image with outlines, boxes, scores and, with `names`, class names; it may be shrunk before.
+
+        `max_side` is the largest length of its longer side, in pixels. Small images are enlarged. An id in brackets
+        stands for a class name whose letters no font on this machine has. Raise `ValueError` without `pixels`.
         """
-        from maskrcnn.drawing import draw_instances
-        from maskrcnn.files import write_image
+        from maskrcnn.drawing import draw_instances, shrink_to
         from maskrcnn.fonts import legible
 
         if self.pixels is None:
             raise ValueError("these detections do not include their image; predict with keep_pixels=True")
-        names = [legible(name, c) for name, c in zip(self.class_names, self.class_ids, strict=True)]
-        labels = [f"{name} {score:.2f}" for name, score in zip(names, self.scores, strict=True)]
-        order = self.vocabulary or sorted(set(self.class_names))
-        colors = np.array([order.index(name) for name in self.class_names], int) if len(order) > 1 else None
-        write_image(draw_instances(self.pixels, self.rles, self.boxes, labels, colors), path)
+        shown = [f"{legible(name, c)} " for name, c in zip(self.class_names, self.class_ids, strict=True)]
+        prefixes = shown if names else [""] * len(self)
+        labels = [f"{prefix}{score:.2f}" for prefix, score in zip(prefixes, self.scores, strict=True)]
+        pixels, rles, boxes = shrink_to(self.pixels, self.rles, self.boxes, max_side or max(self.hw))
+        return draw_instances(pixels, rles, boxes, labels, self.colors)
+
+    def save_overlay(self, path: str | Path) -> None:
+        """Write the picture that `overlay` returns, in full size."""
+        from maskrcnn.files import write_image
+
+        write_image(self.overlay(), path)
+
+    def plot(self) -> Figure:
+        """Return the overlay as a figure of matplotlib, with the number of objects of each class.
+
+        Raise `UserError` without matplotlib or without the image, and `ImageError` if its file is unreadable.
+        """
+        from maskrcnn.inspection.plots import plot_detections
+
+        return plot_detections(self)
+
+    def _repr_html_(self) -> str:
+        from maskrcnn.inspection.notebook import detections_view
+
+        return detections_view(self)
+
+    def __repr__(self) -> str:
+        picture = f" in {Path(self.image).name}" if self.image is not None else ""
+        return f"<Detections: {counted(len(self), 'object')}{picture}, {self.hw[1]} x {self.hw[0]} px>"
 
 
 def _name_of(class_id: int, names: Mapping[int, str] | Sequence[str]) -> str:

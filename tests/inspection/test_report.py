@@ -11,6 +11,7 @@ from PIL import Image
 from guesses import guesses
 from maskrcnn import RLE, Config, Detections
 from maskrcnn.data.table import Dataset
+from maskrcnn.drawing import shrunk
 from maskrcnn.evaluation import Evaluation, _score
 from maskrcnn.evaluation.tide import judge
 from maskrcnn.inspection.charts import (
@@ -25,7 +26,7 @@ from maskrcnn.inspection.charts import (
     ticks,
 )
 from maskrcnn.inspection.curves import LOSSES
-from maskrcnn.inspection.gallery import SIDE, best_and_worst, picture, shrunk
+from maskrcnn.inspection.gallery import SIDE, best_and_worst, picture
 from maskrcnn.inspection.report import write_report, write_run_report
 from pages import Page
 

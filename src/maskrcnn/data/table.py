@@ -21,15 +21,17 @@ from maskrcnn.data.parts import images_of_part, part_order
 from maskrcnn.data.problem import Problem
 from maskrcnn.data.reading import BY_ITSELF, Reading
 from maskrcnn.data.split import choose_validation
-from maskrcnn.errors import UserError
+from maskrcnn.errors import UserError, counted
 from maskrcnn.rle import RLE, RunTable
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from maskrcnn.data.convert import Conversion
     from maskrcnn.data.torchvision import TorchvisionDataset
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset:
     """Images with their instance masks.
 
@@ -78,6 +80,16 @@ class Dataset:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def __repr__(self) -> str:
+        return f"<Dataset: {self.summary} from {self.source.name}>"
+
+    @property
+    def summary(self) -> str:
+        """How many images, objects and classes there are, in words."""
+        objects = counted(self.without_crowd.n_instances, "object")
+        classes = counted(len(self.class_names), "class", "classes")
+        return f"{counted(len(self), 'image')} with {objects} of {classes}"
 
     @property
     def n_instances(self) -> int:
@@ -267,6 +279,20 @@ class Dataset:
         for column in (self.sizes, self.image_index, self.labels, self.masks.offsets, self.masks.runs):
             digest.update(np.ascontiguousarray(column, np.int64).tobytes())
         return digest.hexdigest()
+
+    def plot(self) -> Figure:
+        """Return some images with their masks, and charts of classes and sizes, as a figure of matplotlib.
+
+        Raise `UserError` without matplotlib.
+        """
+        from maskrcnn.inspection.plots import plot_dataset
+
+        return plot_dataset(self)
+
+    def _repr_html_(self) -> str:
+        from maskrcnn.inspection.notebook import dataset_view
+
+        return dataset_view(self)
 
     def statistics(self) -> dict[str, Any]:
         """Return the counts, sizes, classes and densities that `maskrcnn check` shows, of objects without crowds."""

@@ -17,6 +17,7 @@ from maskrcnn.evaluation import kaggle
 from maskrcnn.evaluation.classes import match_classes
 from maskrcnn.evaluation.coco import coco_scores
 from maskrcnn.evaluation.crowds import shares_in_crowds
+from maskrcnn.evaluation.metrics import Metrics
 from maskrcnn.inference.limits import limit_note
 from maskrcnn.structures import Detections
 
@@ -34,7 +35,7 @@ class Evaluation:
     `limit_note` is a sentence about limits that may have cost objects.
     """
 
-    scores: dict[str, Any]
+    scores: Metrics
     data: Dataset
     detections: list[Detections]
     image_scores: np.ndarray
@@ -47,7 +48,7 @@ def evaluate(
     *,
     on_image: Callable[[int], None] | None = None,
     say: Callable[[str], None] = say,
-) -> dict[str, Any]:
+) -> Metrics:
     """Run `model` over `data` and score it. Add "inference_seconds" and "unreadable" to the keys of `score`.
 
     COCO scores use all detections with a score of at least 0.05, or the model's threshold if lower. Kaggle scores use
@@ -142,20 +143,20 @@ def judge_found(
     return Evaluation(scores, readable, detections, image_scores, limit_note(detections, model.config))
 
 
-def score(data: Dataset, detections: Iterable[Detections], score_threshold: float = 0.5) -> dict[str, Any]:
+def score(data: Dataset, detections: Iterable[Detections], score_threshold: float = 0.5) -> Metrics:
     """Score one `Detections` per image of `data`, in the same order. An undefined score (no object of a size) is None.
 
     Detections in crowd regions of their class, and of classes that an image may have without an annotation (LVIS), are
     not false.
 
-    "box" and "mask": AP, AP50, AP75, APs, APm, APl, AR, per_class. "kaggle": mean, per_threshold (10 numbers, for IoU
-    0.5 to 0.95) and score_threshold, after dropping detections below `score_threshold` and removing overlaps. Also
-    "max_detections", "seconds", "images" and "instances".
+    "box" and "mask": AP, AP50, AP75, APs, APm, APl, AR, per_class, and per_threshold, which is AP at each IoU from 0.5
+    to 0.95 (10 numbers). "kaggle": mean, per_threshold and score_threshold, after dropping detections below
+    `score_threshold` and removing overlaps. Also "max_detections", "seconds", "images" and "instances".
     """
     return _score(data, list(detections), score_threshold)[0]
 
 
-def _score(data: Dataset, detections: list[Detections], score_threshold: float) -> tuple[dict[str, Any], np.ndarray]:
+def _score(data: Dataset, detections: list[Detections], score_threshold: float) -> tuple[Metrics, np.ndarray]:
     """Return the result of `score`, and the Kaggle metric of each image, (images,)."""
     started = time.perf_counter()
     if len(detections) != len(data):
@@ -170,11 +171,11 @@ def _score(data: Dataset, detections: list[Detections], score_threshold: float) 
     table = np.reshape(per_image, (len(data), len(kaggle.THRESHOLDS)))
     per_threshold = table.mean(0) if len(table) else np.zeros(len(kaggle.THRESHOLDS))
     means = {"mean": float(per_threshold.mean()), "per_threshold": per_threshold.tolist()}
-    scores = {
-        **coco,
-        "kaggle": {**means, "score_threshold": score_threshold},
-        "seconds": time.perf_counter() - started,
-        "images": len(data),
-        "instances": objects.n_instances,
-    }
+    scores = Metrics(
+        coco,
+        kaggle={**means, "score_threshold": score_threshold},
+        seconds=time.perf_counter() - started,
+        images=len(data),
+        instances=objects.n_instances,
+    )
     return scores, table.mean(1)

@@ -122,7 +122,14 @@ def _summary(evaluation: Any, data: Dataset) -> dict[str, Any]:
     if data.federated is not None and any(data.federated.frequencies):
         groups = np.array(data.federated.frequencies)
         by_frequency = {f"AP{group}": _mean(precision[:, :, groups == group, 0]) for group in FREQUENCIES}
-    return {**ap(precision[..., 0]), **by_area, **by_frequency, "AR": _mean(recall[..., 0]), "per_class": per_class}
+    return {
+        **ap(precision[..., 0]),
+        **by_area,
+        **by_frequency,
+        "AR": _mean(recall[..., 0]),
+        "per_threshold": [_mean(at_threshold) for at_threshold in precision[..., 0]],
+        "per_class": per_class,
+    }
 
 
 def _mean(values: np.ndarray) -> float | None:

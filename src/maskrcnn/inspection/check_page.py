@@ -21,8 +21,9 @@ from maskrcnn.errors import ImageError, counted
 from maskrcnn.evaluation.suspects import Suspect, SuspectKind
 from maskrcnn.files import write_text
 from maskrcnn.inspection.charts import Axis, category_bars, histogram
+from maskrcnn.inspection.gallery import data_uri
 from maskrcnn.inspection.page import Section, chart_grid, folded, page
-from maskrcnn.inspection.shots import shot_of, shot_of_suspect, whole_image
+from maskrcnn.inspection.shots import shot_of, shot_of_suspect, typical_images, whole_image
 
 MAX_SHOTS = 6
 """Findings of a kind that are shown as pictures, the worst first."""
@@ -218,15 +219,13 @@ def _charts(data: Dataset) -> str:
 
 
 def _images(data: Dataset) -> str:
-    """Show images spread over the data by their number of objects, from most to fewest."""
-    order = np.argsort(-data.counts, kind="stable")
-    shown = order[np.unique(np.linspace(0, len(order) - 1, min(MAX_IMAGES, len(order))).astype(int))]
+    """Show images with all their masks, and what the colours mean."""
     colors = data.labels if len(data.class_names) > 1 else None
     figures = []
-    for i in shown.tolist():
+    for i in typical_images(data, MAX_IMAGES):
         name, n = data.names[i], int(data.counts[i])
         try:
-            uri = whole_image(data, i, None if colors is None else colors[data.instances(i)])
+            uri = data_uri(whole_image(data, i, None if colors is None else colors[data.instances(i)]))
         except ImageError as error:
             figures.append(f"<figure><figcaption>{escape(str(error))}</figcaption></figure>")
             continue

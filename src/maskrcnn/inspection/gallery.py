@@ -11,7 +11,7 @@ from PIL import Image
 
 from maskrcnn.data.dataset import read_pixels
 from maskrcnn.detection.fit import resize
-from maskrcnn.drawing import draw_instances
+from maskrcnn.drawing import draw_instances, shrunk
 from maskrcnn.errors import ImageError
 from maskrcnn.evaluation import Evaluation
 from maskrcnn.evaluation.tide import KINDS, Judgement
@@ -83,21 +83,6 @@ def picture(evaluation: Evaluation, judgement: Judgement, i: int) -> Picture:
         int(missed.sum()),
         {name: int(n) for name, n in zip(KINDS, counts, strict=True) if n},
     )
-
-
-def shrunk(mask: RLE, hw: tuple[int, int]) -> RLE:
-    """Resize `mask` to `hw` by sampling its runs at the new pixel centres: the image size does not affect the cost."""
-    height, width = mask.hw
-    x1, y1, x2, y2 = mask.box
-    rows = ((np.arange(hw[0]) + 0.5) * height / hw[0]).astype(np.int64)
-    columns = ((np.arange(hw[1]) + 0.5) * width / hw[1]).astype(np.int64)
-    (top, bottom), (left, right) = np.searchsorted(rows, [y1, y2]), np.searchsorted(columns, [x1, x2])
-    if top == bottom or left == right:
-        return RLE.empty(hw)
-    index = columns[left:right][None] * height + rows[top:bottom][:, None]
-    run = np.searchsorted(mask.runs[:, 0], index, "right") - 1
-    inside = (run >= 0) & (index < mask.runs[run].sum(-1))  # a run's start and length add up to its end
-    return RLE.from_mask(inside).shift(int(left), int(top), hw)
 
 
 def _thumbnail_hw(hw: tuple[int, int]) -> tuple[int, int]:

@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from maskrcnn.data.dataset import read_pixels
 from maskrcnn.data.images import read_image
 from maskrcnn.data.problem import Problem
 from maskrcnn.data.table import Dataset
 from maskrcnn.detection.fit import resize
-from maskrcnn.drawing import draw_instances
+from maskrcnn.drawing import draw_instances, shrunk
 from maskrcnn.errors import ImageError
 from maskrcnn.evaluation.suspects import Suspect
-from maskrcnn.inspection.gallery import RIGHT_COLOR, WRONG_COLOR, data_uri, shrunk
+from maskrcnn.inspection.gallery import RIGHT_COLOR, WRONG_COLOR, data_uri
 from maskrcnn.rle import RLE
 
 SIDE = 300
@@ -43,7 +44,7 @@ def shot_of(data: Dataset, finding: Problem) -> list[str]:
             pair = read_pixels(data, data.names.index(finding.image)), read_image(Path(finding.twin), data.reading)
             return [data_uri(draw_instances(_brightened(_fitted(pixels)), [])) for pixels in pair]
         if not finding.instances:
-            return [] if finding.image is None else [whole_image(data, data.names.index(finding.image))]
+            return [] if finding.image is None else [data_uri(whole_image(data, data.names.index(finding.image)))]
         images = {int(data.image_index[k]) for k in finding.instances}
         return [_around(data, i, [k for k in finding.instances if data.image_index[k] == i]) for i in sorted(images)]
     except ImageError:
@@ -68,8 +69,14 @@ def shot_of_suspect(data: Dataset, suspect: Suspect) -> str | None:
         return None
 
 
-def whole_image(data: Dataset, i: int, colors: np.ndarray | None = None) -> str:
-    """Return image i with the outlines of its masks, as a data URI. Raise `ImageError`."""
+def typical_images(data: Dataset, n: int) -> list[int]:
+    """Return up to `n` images spread over the data by their number of objects, from most to fewest."""
+    order = np.argsort(-data.counts, kind="stable")
+    return order[np.unique(np.linspace(0, len(order) - 1, min(n, len(order))).astype(int))].tolist()
+
+
+def whole_image(data: Dataset, i: int, colors: np.ndarray | None = None) -> Image.Image:
+    """Return image i, small, with the outlines of its masks. Raise `ImageError`."""
     pixels = read_pixels(data, i)
     return _drawn(pixels, data.rles(i), (0, 0, pixels.shape[1], pixels.shape[0]), colors)
 
@@ -82,7 +89,7 @@ def crop(pixels: np.ndarray, masks: Sequence[RLE], colors: np.ndarray, in_questi
     side = max(MIN_WINDOW, ROOM * max(x2 - x1, y2 - y1))
     left, right = _span((x1 + x2) / 2, side, width)
     top, bottom = _span((y1 + y2) / 2, side, height)
-    return _drawn(pixels, masks, (left, top, right, bottom), colors)
+    return data_uri(_drawn(pixels, masks, (left, top, right, bottom), colors))
 
 
 def _around(data: Dataset, i: int, instances: Sequence[int]) -> str:
@@ -115,17 +122,16 @@ def _span(middle: float, side: float, length: int) -> tuple[int, int]:
 
 def _drawn(
     pixels: np.ndarray, masks: Sequence[RLE], window: tuple[int, int, int, int], colors: np.ndarray | None
-) -> str:
+) -> Image.Image:
     x1, y1, x2, y2 = window
     small = _brightened(_fitted(pixels[y1:y2, x1:x2]))
     hw = (small.shape[0], small.shape[1])
     visible = [(k, mask.crop(window)) for k, mask in enumerate(masks)]
     visible = [(k, shrunk(mask, hw)) for k, mask in visible if mask.area]
     shown = [k for k, mask in visible if mask.area]
-    drawn = draw_instances(
+    return draw_instances(
         small, [mask for _, mask in visible if mask.area], None, None, None if colors is None else colors[shown]
     )
-    return data_uri(drawn)
 
 
 def _brightened(pixels: np.ndarray) -> np.ndarray:

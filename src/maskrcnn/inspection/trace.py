@@ -26,6 +26,8 @@ from maskrcnn.rle import RLE
 from maskrcnn.structures import Detections
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from maskrcnn.inspection.explain import Explanation
 
 KEPT, SUPPRESSED, CUT = "kept", "suppressed", "cut by the limit"
@@ -192,12 +194,30 @@ class Trace:
     def __repr__(self) -> str:
         return self.summary()
 
+    @property
+    def stages(self) -> list[tuple[str, str, str, str]]:
+        """Name, shape, unit and meaning of each array."""
+        return [(name, _shape(value), stage.unit, stage.meaning) for name, value, stage in _described(self, "")]
+
     def summary(self) -> str:
         """Return a table of the stages: name, shape, unit and meaning of each array."""
-        rows = [("stage", "shape", "unit", "meaning")]
-        rows += [(name, _shape(value), stage.unit, stage.meaning) for name, value, stage in _described(self, "")]
+        rows = [("stage", "shape", "unit", "meaning"), *self.stages]
         widths = [max(len(row[k]) for row in rows) for k in range(3)]
         return "\n".join("  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3]]) for row in rows)
+
+    def plot(self) -> Figure:
+        """Return the input, the objectness, the proposals and the detections side by side, as a figure of matplotlib.
+
+        Raise `UserError` without matplotlib.
+        """
+        from maskrcnn.inspection.plots import plot_trace
+
+        return plot_trace(self)
+
+    def _repr_html_(self) -> str:
+        from maskrcnn.inspection.notebook import trace_view
+
+        return trace_view(self)
 
     def origin(self, detection: int) -> Origin:
         """Follow row `detection` of `detections` back to its anchor."""

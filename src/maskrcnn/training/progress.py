@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -65,15 +63,3 @@ class ProgressDisplay:
     def validating(self, done: int, total: int) -> None:
         """Show that `done` of the `total` images of a validation are done."""
         self.bar.update(self.task, description=f"validate {done}/{total}" if done < total else "train")
-
-
-def describe_scores(scores: dict[str, Any]) -> str:
-    """Format the scores of a validation in one line."""
-
-    def text(value: float | None) -> str:
-        return "  -  " if value is None else f"{value:.3f}"
-
-    return (
-        f"mask AP {text(scores['mask']['AP'])} AP50 {text(scores['mask']['AP50'])} "
-        f"box AP {text(scores['box']['AP'])} Kaggle {text(scores['kaggle']['mean'])}"
-    )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
+from maskrcnn.evaluation.metrics import describe_scores
 from maskrcnn.files import named
 from maskrcnn.inspection.curves import of_kind, read_record
-from maskrcnn.training.progress import ProgressDisplay, describe_scores
+from maskrcnn.training.progress import ProgressDisplay
 from maskrcnn.training.run_folder import RunFolder, RunState
 
 
