@@ -47,6 +47,7 @@ NAV: Nav = {
         "docs/training.md",
         "docs/reports.md",
         "docs/inside.md",
+        "docs/notebooks.md",
         "docs/deploy.md",
         "docs/checkpoints.md",
         "docs/ecosystem.md",

@@ -36,7 +36,7 @@ API: dict[str, tuple[str, list[Any]]] = {
     "detections.md": ("Detections", [maskrcnn.Detections]),
     "dataset.md": ("Dataset", [maskrcnn.Dataset]),
     "rle.md": ("RLE", [maskrcnn.RLE, RunTable]),
-    "evaluation.md": ("Evaluation", [evaluation.examine, evaluation.score, evaluation.Evaluation]),
+    "evaluation.md": ("Evaluation", [evaluation.examine, evaluation.score, evaluation.Evaluation, evaluation.Metrics]),
     "trace.md": ("Trace", [trace.Trace, trace.Origin, trace.Truth, trace.Lesson, Explanation]),
     "conventions.md": ("Conventions", [Conventions]),
     "config.md": ("Config", [Config]),

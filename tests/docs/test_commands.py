@@ -13,6 +13,7 @@ DOCUMENTS = [
     "README.md",
     "CONTRIBUTING.md",
     "docs/*.md",
+    "docs/stages/*.md",
     "docs/experiments/*.md",
     "docs/formats/*.md",
     "docs/tutorials/*.md",
