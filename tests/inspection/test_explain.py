@@ -1,4 +1,4 @@
-"""Each cause of a missed object, provoked by a network whose outputs are written down; causes add up to the misses."""
+"""Each cause of a missed object, provoked by a network whose outputs are written down; what a truth adds to a trace."""
 
 import dataclasses
 import re
@@ -9,90 +9,10 @@ import pytest
 
 import maskrcnn
 from lively import predictor
-from maskrcnn import RLE, Config, UserError
-from maskrcnn.config import ModelConfig
-from maskrcnn.detection.boxes import encode_boxes
-from maskrcnn.detection.conventions import NATIVE
-from maskrcnn.detection.stages import Trunk, ignore
-from maskrcnn.evaluation import examine
-from maskrcnn.inference.predictor import Predictor
-from maskrcnn.inference.runtimes import Runtime
+from maskrcnn import RLE, UserError
 from maskrcnn.inspection import explain as causes
 from maskrcnn.inspection.explain import explain
-from maskrcnn.inspection.misses import alternatives, explain_misses, found_objects, try_settings
-from maskrcnn.inspection.report import write_report
-
-SIDE, STRIDE, PLACES = 64, 16, 16
-"""A picture of 64 px with one map of 4 x 4 cells, and an anchor of 16 px in each."""
-
-
-class Written(Runtime):
-    """Logits and boxes of every anchor, and class probabilities and masks of every object, as written down.
-
-    The box head finds the anchor of a region by its place: proposals move anchors by less than half a cell.
-    """
-
-    name = "written"
-
-    def __init__(self, config, boxes, logits, probabilities, shifts, inside):
-        super().__init__(config, NATIVE)
-        self.boxes, self.logits = boxes, logits
-        self.probabilities, self.shifts, self.inside = probabilities, shifts, inside
-
-    def network(self):
-        return self
-
-    def trunk(self, pixels, windows, observe=ignore):
-        anchors = self.detector.anchors(((4, 4),), (SIDE, SIDE))
-        deltas = encode_boxes(self.boxes, anchors, NATIVE.rpn_delta_weights)[None]
-        numbers = np.arange(PLACES, dtype=np.float32).reshape(1, 4, 4, 1)
-        return Trunk([numbers], self.logits[None], deltas, ((4, 4),), (SIDE, SIDE))
-
-    def box_head(self, pooled):
-        place = self.place(pooled)
-        logits = np.log(self.probabilities[place])
-        deltas = np.repeat(self.shifts[place][:, None], logits.shape[1], 1)
-        return logits, deltas
-
-    def mask_head(self, pooled, labels):
-        return np.where(self.inside[self.place(pooled)], 9.0, -9.0)[:, None, None] * np.ones((1, 28, 28), np.float32)
-
-    def place(self, pooled):
-        """The anchor under each region: maps hold its number, and the mean over a region on one cell is near it."""
-        return np.clip(np.round(pooled.mean((1, 2, 3))), 0, PLACES - 1).astype(int)
-
-
-OBJECT = 5  # the anchor at x 16 to 32, y 16 to 32
-MASK = RLE.from_mask(np.pad(np.ones((16, 16), bool), ((16, 32), (16, 32))))
-
-
-def scene(*, object_box=None, others=(), logit=4.0, other_logit=-9.0, probabilities=(0.05, 0.9, 0.05),
-          shift=(0.0, 0.0, 0.0, 0.0), inside=True, model=None, predict=None):  # fmt: skip
-    """A model that sees one object at the anchor `OBJECT`; `others` are anchors that copy its box, with higher logits.
-
-    Every other anchor keeps its place, with `other_logit` and background.
-    """
-    settings = dict.fromkeys(["proposals", "proposals_per_level"], 1000)
-    config = ModelConfig(
-        pyramid="single", anchor_sizes=(16.0,), anchor_ratios=(1.0,), anchor_scales=(1.0,), image_size=SIDE,
-        channels=8, **{**settings, **(model or {})},
-    )  # fmt: skip
-    full = Config(model=config).changed(predict={"score_threshold": 0.5, **(predict or {})})
-    runtime = Written(config, None, None, None, None, None)
-    boxes = runtime.detector.anchors(((4, 4),), (SIDE, SIDE)).copy()
-    logits = np.full(PLACES, other_logit, np.float32)
-    logits[OBJECT] = logit
-    table = np.tile(np.float32([0.98, 0.01, 0.01]), (PLACES, 1))
-    table[OBJECT] = probabilities
-    shifts, masks = np.zeros((PLACES, 4), np.float32), np.ones(PLACES, bool)
-    shifts[OBJECT], masks[OBJECT] = shift, inside
-    if object_box is not None:
-        boxes[OBJECT] = object_box
-    for k, box in others:
-        boxes[k], logits[k], table[k] = box, logit + 1, probabilities
-    runtime.boxes, runtime.logits = boxes, logits
-    runtime.probabilities, runtime.shifts, runtime.inside = table, shifts, masks
-    return Predictor(runtime, full, ["a", "b"], ["a", "b"])
+from written import MASK, SIDE, scene
 
 
 def cause_of(model, mask=MASK, label=1):
@@ -180,35 +100,6 @@ def test_mask_off():
     assert (found.cause, found.setting) == (causes.MASK_OFF, None)
 
 
-@pytest.fixture(scope="module")
-def lively_model():
-    return predictor().changed(score_threshold=0.4)
-
-
-def test_causes_add_up_to_the_missed_objects(lively_model, shapes):
-    """A random network misses nearly every shape, for many reasons."""
-    evaluation = examine(lively_model, shapes, say=lambda _: None)
-    missed = ~found_objects(shapes, evaluation.detections, 0.4)
-    result = explain_misses(lively_model, evaluation)
-    assert sum(result.counts.values()) == len(result.misses) == result.n_missed == missed.sum() > 10
-    assert sorted(m.instance for m in result.misses) == np.flatnonzero(missed).tolist()
-    assert sum(n > 0 for n in result.counts.values()) >= 2
-    few = explain_misses(lively_model, evaluation, max_images=3)
-    assert (few.n_examined, few.n_missed) == (3, result.n_missed)
-    assert few.misses == [] or {m.image for m in few.misses} <= {m.image for m in result.misses}
-
-
-def test_settings_are_measured_on_the_data(lively_model, shapes):
-    few = shapes.take([0, 1])
-    tried = alternatives(lively_model, [causes.LOW_SCORE, causes.DETECTION_CUT, causes.MASK_OFF])
-    assert set(tried) == {"score_threshold", "detections"}
-    trials = try_settings(lively_model, few, tried)
-    assert [t.setting for t in trials] == ["as it is", *tried]
-    lower = {t.setting: t for t in trials}["score_threshold"]
-    assert lower.n_false > trials[0].n_false
-    assert lower.n_found >= trials[0].n_found
-
-
 def truth_of(shapes, i):
     labels = shapes.labels[shapes.instances(i)]
     return [(rle, shapes.class_names[k - 1]) for rle, k in zip(shapes.rles(i), labels, strict=True)]
@@ -262,15 +153,3 @@ def test_the_examples_of_the_page_run(shapes, monkeypatch, capsys):
     for code in re.findall(r"```python\n(.*?)```", DOCUMENT.read_text("utf-8"), re.DOTALL):
         exec(code, names)
     assert "rpn_class_probabilities" in capsys.readouterr().out
-
-
-def test_the_report_says_why_objects_were_missed(lively_model, shapes, tmp_path):
-    evaluation = examine(lively_model, shapes, say=lambda _: None)
-    misses = explain_misses(lively_model, evaluation, max_images=4)
-    write_report(tmp_path / "r.html", "a run", Config(), evaluation, misses=misses)
-    page = (tmp_path / "r.html").read_text("utf-8")
-    assert page.count('id="missed"') == 1
-    section = page.partition('id="missed"')[2].partition("</section>")[0]
-    for cause, n in misses.counts.items():
-        assert (f">{cause}<br>" in section) == (n > 0)
-    assert section.count("<img") == sum(n > 0 for n in misses.counts.values())

@@ -19,7 +19,8 @@ from maskrcnn.checkpoints.native import read_model
 from maskrcnn.config import AugmentConfig, ModelConfig, TrainConfig
 from maskrcnn.data.formats import open_dataset
 from maskrcnn.data.synthetic import write_shapes
-from maskrcnn.training import budget, learner, loop
+from maskrcnn.inspection.diagnosis import PREDICTIONS_PER_IMAGE
+from maskrcnn.training import budget, learner, loop, reports
 from maskrcnn.training.run_folder import RunFolder
 
 TINY = Config(
@@ -248,9 +249,9 @@ class Clock:
 
 @pytest.fixture(params=[1.0, 0.0], ids=["slow files", "fast files"])
 def clock(request, monkeypatch):
-    """A step takes 2 s, a validation image 0.5 s; a model file 2 s, a state 3 s and a report 4 s, or nothing."""
+    """A step takes 2 s, a prediction 0.5 s; a model file 2 s, a state 3 s and a report 4 s, or nothing."""
     clock = Clock()
-    for module in (loop, budget):
+    for module in (loop, budget, reports):
         monkeypatch.setattr(module, "time", clock)
     for owner, name, seconds in (
         (learner.Learner, "learn", lambda *_: 2.0),
@@ -259,6 +260,9 @@ def clock(request, monkeypatch):
         (loop, "write_model", lambda *_: 2.0 * request.param),
         (RunFolder, "save_state", lambda *_: 3.0 * request.param),
         (loop, "write_run_report", lambda *_: 4.0 * request.param),
+        (reports, "write_run_report", lambda *_: 4.0 * request.param),
+        (reports, "find", lambda model, data, images: 0.5 * len(images)),
+        (reports, "diagnose", lambda model, evaluation, n, _: 0.5 * PREDICTIONS_PER_IMAGE * n),
     ):
         monkeypatch.setattr(owner, name, clock.slow_down(getattr(owner, name), seconds))
     return clock

@@ -50,7 +50,7 @@ def print_json(value: Any) -> None:
 
 
 @contextmanager
-def progress_bar(total: int, title: str) -> Iterator[Callable[[int], None]]:
+def progress_bar(total: int, title: str) -> Iterator[Callable[[float], None]]:
     """Show a progress bar. Yield a function that sets the number of completed items."""
     with Progress(console=talk, transient=True) as bar:
         task = bar.add_task(title, total=total)

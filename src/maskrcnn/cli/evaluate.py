@@ -48,7 +48,8 @@ def evaluate(
         File with the names of the images to score, one on each line. Default: all images, or those of the part val of
         a divided data set.
     report
-        HTML report to write: precision and recall, calibration, errors, best and worst images, causes of misses.
+        HTML report to write: precision and recall, calibration, errors, best and worst images, causes of misses
+        and of false detections, what other settings find and cost.
         With a run folder, also its training curves.
     json
         Print the scores as one JSON object.
@@ -76,14 +77,14 @@ def evaluate(
     for message in scores["unreadable"]:
         say(f"skipped: {message}")
     if report is not None:
-        from maskrcnn.inspection.causes import MAX_TRACED
-        from maskrcnn.inspection.misses import explain_misses
+        from maskrcnn.inspection.diagnosis import MAX_EXAMINED, diagnose
         from maskrcnn.inspection.report import write_report
 
         run, title = model if model.is_dir() else None, model.resolve().name
-        misses = explain_misses(predictor, evaluation, MAX_TRACED)
+        with progress_bar(1, "explaining") as set_share:
+            diagnosis = diagnose(predictor, evaluation, MAX_EXAMINED, lambda done, total: set_share(done / total))
         provenance = predictor.provenance
-        write_report(report, title, predictor.config, evaluation, run=run, provenance=provenance, misses=misses)
+        write_report(report, title, predictor.config, evaluation, run=run, provenance=provenance, diagnosis=diagnosis)
         say(f"report: {report}")
     if json:
         print_json({**scores, "model": str(model)})

@@ -95,29 +95,37 @@ class Predictor:
 
     def changed(self, **settings: Any) -> Predictor:
         """Return the same network with other prediction settings: ``model.changed(score_threshold=0.3)``."""
-        return self._with(self.config.changed(predict=settings), self.reading)
+        return self._with(config=self.config.changed(predict=settings))
 
     def with_proposals(self, limit: int) -> Predictor:
         """Return the same network with another limit of proposals of a picture. Raises `UserError` below 1."""
         config = self.config.changed(model={"proposals": limit})
-        classes = self.class_ids, self.class_names
-        runtime = self.runtime.with_proposals(limit)
-        return Predictor(runtime, config, *classes, provenance=self.provenance, reading=self.reading)
+        return self._with(config=config, runtime=self.runtime.with_proposals(limit))
 
     def proposing(self, **settings: Any) -> Predictor:
         """Return the same network with other settings of its proposals: ``model.proposing(proposals=2000)``."""
         config = self.config.changed(model=settings)
-        runtime = self.runtime.with_detector(Detector(config.model, self.conventions))
-        classes = self.class_ids, self.class_names
-        return Predictor(runtime, config, *classes, provenance=self.provenance, reading=self.reading)
+        return self._with(config=config, runtime=self.runtime.with_detector(Detector(config.model, self.conventions)))
+
+    def running(self, runtime: Runtime) -> Predictor:
+        """Return the same model with another runtime of its network."""
+        return self._with(runtime=runtime)
 
     def oriented(self, exif: Exif) -> Predictor:
         """Return the same network for pictures that are turned by their EXIF orientation ("turn") or not ("ignore")."""
-        return self._with(self.config, replace(self.reading, exif=exif))
+        return self._with(reading=replace(self.reading, exif=exif))
 
-    def _with(self, config: Config, reading: Reading) -> Predictor:
-        classes = self.class_ids, self.class_names
-        return Predictor(self.runtime, config, *classes, provenance=self.provenance, reading=reading)
+    def _with(
+        self, *, config: Config | None = None, reading: Reading | None = None, runtime: Runtime | None = None
+    ) -> Predictor:
+        return Predictor(
+            runtime or self.runtime,
+            config or self.config,
+            self.class_ids,
+            self.class_names,
+            provenance=self.provenance,
+            reading=reading or self.reading,
+        )
 
     def predict(self, picture: Picture, *, keep_pixels: bool = True) -> Detections:
         """Detect instances in a path, the bytes of a file, a Pillow image or an array (H, W[, C]) uint8 or uint16.

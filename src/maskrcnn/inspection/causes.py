@@ -1,7 +1,9 @@
-"""The report's section on missed objects: how many of each cause, and a picture of one of each."""
+"""The report's sections on missed objects and false detections: how many of each cause, and an example of each."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Sequence
 from html import escape
 
 import numpy as np
@@ -10,14 +12,12 @@ from maskrcnn.data.dataset import read_pixels
 from maskrcnn.drawing import draw_instances
 from maskrcnn.errors import ImageError
 from maskrcnn.evaluation import Evaluation
+from maskrcnn.inspection.diagnosis import Diagnosis, Miss
 from maskrcnn.inspection.explain import CAUSES, REMEDIES
-from maskrcnn.inspection.gallery import WRONG_COLOR, data_uri
-from maskrcnn.inspection.misses import Miss, Misses
-from maskrcnn.inspection.page import Section, table
-from maskrcnn.rle import RLE
-
-MAX_TRACED = 24
-"""Images that a report traces. Each takes as long as a prediction."""
+from maskrcnn.inspection.false_detections import FALSE_CAUSES, KIND_OF, FalseDetection
+from maskrcnn.inspection.gallery import RIGHT_COLOR, WRONG_COLOR, data_uri
+from maskrcnn.inspection.page import AUTO, NUMBER, Section, table
+from maskrcnn.inspection.trials import Trials
 
 MARGIN = 1.5
 """Sides of an object that its picture shows on each side of it."""
@@ -26,54 +26,126 @@ MIN_SIDE = 48
 """Shortest side of such a picture, in pixels of the image."""
 
 
-def missed_section(evaluation: Evaluation, misses: Misses) -> Section:
-    """Chart the causes of the misses and show an example of each."""
-    if not misses.misses:
-        return Section("missed", "Missed objects", "<p>No object that the examined images hold was missed.</p>")
-    counts = misses.counts
-    max_count = max(counts.values())
+def cause_sections(evaluation: Evaluation, diagnosis: Diagnosis) -> list[Section]:
+    """Chart the causes of missed objects and of false detections, and show an example of each."""
+    return [
+        Section("missed", "Missed objects", _missed(evaluation, diagnosis)),
+        Section("false", "False detections", _false(evaluation, diagnosis)),
+    ]
+
+
+def _missed(evaluation: Evaluation, diagnosis: Diagnosis) -> str:
+    if not diagnosis.n_missed:
+        return "<p>No object was missed.</p>"
+    counts = diagnosis.missed_counts
+    rows = [_missed_row(cause, n, max(counts.values()), diagnosis.trials) for cause, n in counts.items() if n]
+    head = ("cause", "setting tried", "missed objects", "more found", "more false")
+    return (
+        f"<p>Missed objects: {diagnosis.n_missed:,}. No detection of an object's class above the score threshold has a "
+        f"mask IoU of 0.5 with it. {_examined(diagnosis)} Each of the {len(diagnosis.missed):,} missed objects in them "
+        f"counts once, by the first stage that lost it.</p>{table('Missed objects by cause', head, rows, 2)}"
+        f"{_sample(diagnosis.trials)}{_examples(evaluation, diagnosis.missed, CAUSES, 'missed object')}"
+    )
+
+
+def _missed_row(cause: str, n: int, max_count: int, trials: Trials | None) -> str:
+    start = f"<tr>{_name_cell(cause, CAUSES[cause])}"
+    trial = trials.of(REMEDIES.get(cause)) if trials is not None else None
+    if trials is None or trial is None:
+        return f"{start}<td></td>{_count_cell(n, max_count)}{2 * f'<td{NUMBER}></td>'}</tr>"
+    value = f"{trial.value:g}<br><small>in place of {trial.previous:g}</small>"
+    changes = (_change(trial.n_found - trials.n_found), _change(trial.n_false - trials.n_false))
+    return (
+        f'{start}<td class="setting"><code>{trial.setting}</code> {value}</td>{_count_cell(n, max_count)}'
+        f"{''.join(f'<td{NUMBER}>{change}</td>' for change in changes)}</tr>"
+    )
+
+
+def _false(evaluation: Evaluation, diagnosis: Diagnosis) -> str:
+    if not diagnosis.n_false:
+        return "<p>No detection above the score threshold is false.</p>"
+    counts = diagnosis.false_counts
     rows = [
-        f'<tr><th scope="row">{cause}<br><small>{CAUSES[cause]}</small></th>'
-        f'<td class="gain"><i style="width:{4 * n / max_count:.2f}rem"></i>{n:,}</td>'
-        f"<td>{REMEDIES.get(cause, '')}</td></tr>"
+        f"<tr>{_name_cell(cause, FALSE_CAUSES[cause])}<td>{KIND_OF[cause]}</td>"
+        f"{_count_cell(n, max(counts.values()))}</tr>"
         for cause, n in counts.items()
         if n
     ]
-    intro = (
-        f"<p>{misses.n_missed:,} objects were missed in {misses.n_images:,} images: no detection of their class above "
-        f"the score threshold has a mask IoU of 0.5. {misses.n_examined:,} of these images were predicted again and "
-        f"followed through every stage. Each of their {len(misses.misses):,} missed objects counts once, by the first "
-        "stage that lost it. The setting would have kept it, at a cost in false detections.</p>"
-    )
-    examples = {miss.explanation.cause: miss for miss in reversed(misses.misses)}
-    pictures = "".join(_example(evaluation, examples[cause]) for cause in CAUSES if cause in examples)
-    causes = table("Missed objects by cause", ("cause", "missed objects", "setting"), rows, 3)
-    return Section(
-        "missed",
-        "Missed objects",
-        f'{intro}{causes}<h3>Examples</h3><div class="examples">{pictures}</div>',
+    head = ("cause", "kind", "false detections")
+    return (
+        f"<p>False detections above the score threshold: {diagnosis.n_false:,}, of the kinds in the section Errors. "
+        f"{_examined(diagnosis)} Each of the {len(diagnosis.false):,} false detections in them counts once, by the "
+        f"stage that it comes from.</p>{table('False detections by cause', head, rows, 2)}"
+        f"{_examples(evaluation, diagnosis.false, FALSE_CAUSES, 'false detection')}"
     )
 
 
-def _example(evaluation: Evaluation, miss: Miss) -> str:
-    data, explanation = evaluation.data, miss.explanation
-    mask = data.rles(miss.image)[miss.instance - data.instances(miss.image).start]
+def _examined(diagnosis: Diagnosis) -> str:
+    images = f"{diagnosis.n_images:,} images with missed objects or false detections"
+    examined = (
+        f"All {images}" if diagnosis.n_examined == diagnosis.n_images else f"{diagnosis.n_examined:,} of {images}"
+    )
+    return f"{examined} were predicted again and followed through every stage."
+
+
+def _sample(trials: Trials | None) -> str:
+    if trials is None:
+        return "<p>No single setting of prediction would have kept any of them.</p>"
+    return (
+        f"<p>Each setting was tried alone. Images: {trials.n_images:,}, with {trials.n_objects:,} objects. As it is, "
+        f"the model finds {trials.n_found:,} of them, and {trials.n_false:,} of its detections are false. The table "
+        "says how many more of both there are with the setting.</p>"
+    )
+
+
+def _name_cell(cause: str, meaning: str) -> str:
+    return f'<th scope="row">{cause}<br><small>{meaning}</small></th>'
+
+
+def _count_cell(n: int, max_count: int) -> str:
+    return f'<td class="gain"><i style="width:{4 * n / max_count:.2f}rem"></i>{n:,}</td>'
+
+
+def _change(n: int) -> str:
+    """A difference with its sign; zero is written out, because it was measured."""
+    return f"{n:+,}".replace("-", "−") if n else "0"
+
+
+def _examples(evaluation: Evaluation, errors: Sequence[Miss | FalseDetection], causes: Iterable[str], what: str) -> str:
+    """Show the first of `errors` of each cause. `what` says what the one in the middle is."""
+    first = {error.explanation.cause: error for error in reversed(errors)}
+    pictures = "".join(_example(evaluation, first[cause], what) for cause in causes if cause in first)
+    if not pictures:
+        return ""
+    return (
+        '<h3>Examples</h3><p><span class="key right"></span>objects of the image &ensp;<span class="key wrong"></span>'
+        f'{what}</p><div class="examples">{pictures}</div>'
+    )
+
+
+def _example(evaluation: Evaluation, error: Miss | FalseDetection, what: str) -> str:
+    objects, i, explanation = evaluation.data.without_crowd, error.image, error.explanation
+    others = [rle for rle in objects.rles(i) if rle != error.mask]
     sentence = ". ".join(filter(None, [explanation.detail, explanation.remark]))
-    caption = f"<figcaption><b>{explanation.cause}</b> <small>{escape(sentence)}</small></figcaption>"
+    caption = f"<figcaption><b>{explanation.cause}</b><br><small{AUTO}>{escape(sentence)}</small></figcaption>"
     try:
-        pixels = read_pixels(data, miss.image)
+        pixels = read_pixels(objects, i)
     except ImageError:
         return f"<figure>{caption}<p>The image can no longer be read.</p></figure>"
-    x1, y1, x2, y2 = _surroundings(mask)
-    inside = RLE.from_mask(mask.to_mask()[y1:y2, x1:x2])
-    image = draw_instances(np.ascontiguousarray(pixels[y1:y2, x1:x2]), [inside], None, None, np.array([WRONG_COLOR]))
-    name = escape(data.names[miss.image])
-    return f'<figure><img src="{data_uri(image)}" alt="A missed object in {name}" title="{name}">{caption}</figure>'
+    x1, y1, x2, y2 = window = _surroundings(error.box, error.mask.hw)
+    masks = [cut for rle in [*others, error.mask] if (cut := rle.crop(window)).area]
+    colors = np.full(len(masks), RIGHT_COLOR)
+    colors[len(colors) - bool(error.mask.area) :] = WRONG_COLOR
+    image = draw_instances(np.ascontiguousarray(pixels[y1:y2, x1:x2]), masks, None, None, colors)
+    name = escape(objects.names[i])
+    alt = f"{what} in {name}: {explanation.cause}"
+    return f'<figure><img src="{data_uri(image)}" alt="{alt}" title="{name}">{caption}</figure>'
 
 
-def _surroundings(mask: RLE) -> tuple[int, int, int, int]:
-    """A square of pixels around the mask, inside its image: x1, y1, x2, y2."""
-    x1, y1, x2, y2 = mask.box
-    half = max((1 + 2 * MARGIN) * max(x2 - x1, y2 - y1), MIN_SIDE) / 2
-    cx, cy, (h, w) = (x1 + x2) / 2, (y1 + y2) / 2, mask.hw
-    return max(int(cx - half), 0), max(int(cy - half), 0), min(int(cx + half), w), min(int(cy + half), h)
+def _surroundings(box: tuple[float, float, float, float], hw: tuple[int, int]) -> tuple[int, int, int, int]:
+    """A square of pixels around a box, moved into its image, and cut where that is smaller: x1, y1, x2, y2."""
+    x1, y1, x2, y2 = box
+    side = math.ceil(max((1 + 2 * MARGIN) * max(x2 - x1, y2 - y1), MIN_SIDE))
+    (h, w), corner = hw, (int((x1 + x2 - side) / 2), int((y1 + y2 - side) / 2))
+    left, top = max(min(corner[0], w - side), 0), max(min(corner[1], h - side), 0)
+    return left, top, min(left + side, w), min(top + side, h)

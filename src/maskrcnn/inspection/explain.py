@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from maskrcnn.detection.anchors import POOLED_LEVELS
-from maskrcnn.detection.boxes import clip_boxes, decode_boxes, iou, to_pixels, to_units
+from maskrcnn.detection.boxes import iou, to_units
 from maskrcnn.detection.pool import assign_levels
 from maskrcnn.detection.select import DEFAULT_DETECTIONS
 from maskrcnn.evaluation.tide import FOREGROUND
@@ -21,6 +21,7 @@ from maskrcnn.inspection.trace import BELOW_FLOOR, CUT, SUPPRESSED, Trace
 from maskrcnn.rle import RLE, iou_matrix
 
 FOUND = "found"
+UNKNOWN_CLASS = "class unknown"
 NO_ANCHOR = "no anchor fits"
 LOW_OBJECTNESS = "objectness too low"
 PROPOSAL_SUPPRESSED = "proposal suppressed"
@@ -33,6 +34,7 @@ BOX_OFF = "box off"
 MASK_OFF = "mask off"
 
 CAUSES = {
+    UNKNOWN_CLASS: "the model does not know the object's class",
     NO_ANCHOR: "no anchor overlaps the object by the IoU that training asks for, nor does any box of the RPN",
     LOW_OBJECTNESS: "the RPN has a box for it, but not among the best of its level, or below the floor",
     PROPOSAL_SUPPRESSED: "a better proposal that overlaps it suppressed its proposal",
@@ -93,11 +95,7 @@ class _Search:
 
     def __init__(self, trace: Trace, mask: RLE, label: int) -> None:
         self.trace, self.label = trace, label
-        h, w = trace.detections.hw
-        x1, y1, x2, y2 = trace.window
-        self.scale = np.array([(x2 - x1) / w, (y2 - y1) / h] * 2, np.float32)
-        self.offset = np.array([x1, y1, x1, y1], np.float32)
-        self.box = (np.array(mask.box, np.float32) * self.scale + self.offset)[None]  # (1, 4) in input pixels
+        self.box = trace.in_input(np.array(mask.box))[None]  # (1, 4)
         self.threshold = trace.config.predict.score_threshold
 
     def explanation(self, mask_iou: float) -> Explanation:
@@ -110,9 +108,6 @@ class _Search:
 
     def _overlaps(self, boxes: np.ndarray) -> np.ndarray:
         return iou(self.box, boxes.astype(np.float32))[0] if len(boxes) else np.zeros(0, np.float32)
-
-    def _in_picture(self, box: np.ndarray) -> np.ndarray:
-        return (box - self.offset) / self.scale
 
     def _masks(self, mask_iou: float) -> Explanation | None:
         masks, classified = self.trace.masks, self.trace.class_candidates
@@ -138,7 +133,7 @@ class _Search:
             return Explanation(DETECTION_CUT, f"{score} came after {limit} better ones")
         winner = stage.suppressed_by[row]
         detail = f"{score} was suppressed by one with {stage.scores[winner]:.2f} at IoU {stage.suppressed_iou[row]:.2f}"
-        return Explanation(DETECTION_SUPPRESSED, detail, by=self._in_picture(stage.boxes[winner]))
+        return Explanation(DETECTION_SUPPRESSED, detail, by=self.trace.in_picture(stage.boxes[winner]))
 
     def _proposals(self, mask_iou: float) -> Explanation | None:
         stage = self.trace.proposals
@@ -175,27 +170,23 @@ class _Search:
         if fate == SUPPRESSED:
             winner = stage.suppressed_by[row]
             detail = f"{objectness} and was suppressed by one with {stage.objectness[winner]:.2g} at IoU "
-            box = self._in_picture(stage.boxes[winner])
+            box = self.trace.in_picture(stage.boxes[winner])
             return Explanation(PROPOSAL_SUPPRESSED, f"{detail}{stage.suppressed_iou[row]:.2f}", by=box)
         if fate == CUT:
             return Explanation(PROPOSAL_CUT, f"{objectness} and came after {self.trace.config.model.proposals} others")
         return Explanation(LOW_OBJECTNESS if fate == BELOW_FLOOR else BOX_OFF, f"{objectness} and is {fate}")
 
     def _anchors(self) -> Explanation:
-        trace, conventions = self.trace, self.trace.conventions
-        anchors = np.concatenate(trace.anchors)
-        input_hw = (trace.network_input.shape[1], trace.network_input.shape[2])
-        deltas = np.concatenate([d.reshape(-1, 4) for d in trace.rpn_deltas])
-        in_units = to_units(anchors, input_hw, conventions)
-        boxes = decode_boxes(deltas, in_units, conventions.rpn_delta_weights, conventions.delta_clip)
-        overlaps = self._overlaps(clip_boxes(to_pixels(boxes, input_hw, conventions), trace.window))
+        trace = self.trace
+        overlaps = self._overlaps(trace.rpn_boxes)
         if overlaps.max() >= FOREGROUND:
             probabilities = np.concatenate([p.reshape(-1, 2)[:, 1] for p in trace.rpn_class_probabilities])
             best = probabilities[overlaps >= FOREGROUND].max()
             limit = trace.config.model.proposals_per_level
             detail = f"its best box has objectness {best:.2g}, not among the {limit} best of its level"
             return Explanation(LOW_OBJECTNESS, detail, REMEDIES[LOW_OBJECTNESS])
-        best_anchor, required = float(self._overlaps(anchors).max()), trace.config.train.rpn_positive_iou
+        best_anchor = float(self._overlaps(np.concatenate(trace.anchors)).max())
+        required = trace.config.train.rpn_positive_iou
         if best_anchor < required:
             return Explanation(NO_ANCHOR, f"the best anchor's IoU is {best_anchor:.2f}; training asks for {required:g}")
         detail = f"an anchor fits by IoU {best_anchor:.2f}, but the RPN moves it to {overlaps.max():.2f} at best"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from html import escape
 from importlib import metadata
@@ -16,9 +17,9 @@ from maskrcnn import __version__
 from maskrcnn.config import Config
 from maskrcnn.evaluation import Evaluation
 from maskrcnn.files import write_text
-from maskrcnn.inspection.causes import missed_section
+from maskrcnn.inspection.causes import cause_sections
 from maskrcnn.inspection.curves import SCORES, of_kind, read_record, training_sections
-from maskrcnn.inspection.misses import Misses
+from maskrcnn.inspection.diagnosis import Diagnosis
 from maskrcnn.inspection.page import Section, facts, folded, page, table
 from maskrcnn.inspection.quality import fraction, score_sections
 
@@ -32,15 +33,26 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "numba", "openvino", "onnxr
 
 
 def write_run_report(
-    folder: Path, evaluation: Evaluation | None, say: Callable[[str], None], path: Path | None = None
+    folder: Path,
+    evaluation: Evaluation | None,
+    say: Callable[[str], None],
+    path: Path | None = None,
+    diagnosis: Diagnosis | None = None,
 ) -> None:
     """Write the report of a run to `path`, by default to ``report.html`` in its folder.
 
-    Raise nothing: `say` reports the error, and the run continues.
+    `diagnosis` is that of `evaluation`. Raise nothing: `say` reports the error, and the run continues.
     """
+    with failures_said(say):
+        config, title = Config.load(folder / "config.yaml"), folder.resolve().name
+        write_report(path or folder / "report.html", title, config, evaluation, run=folder, diagnosis=diagnosis)
+
+
+@contextmanager
+def failures_said(say: Callable[[str], None]) -> Iterator[None]:
+    """Report any error in the work on a report to `say`, and continue."""
     try:
-        config = Config.load(folder / "config.yaml")
-        write_report(path or folder / "report.html", folder.resolve().name, config, evaluation, run=folder)
+        yield
     except Exception as error:  # days of training are worth more than a page about them
         say(f"could not write the report, the run continues: {type(error).__name__}: {error}")
 
@@ -53,9 +65,9 @@ def write_report(
     *,
     run: Path | None = None,
     provenance: dict[str, Any] | None = None,
-    misses: Misses | None = None,
+    diagnosis: Diagnosis | None = None,
 ) -> None:
-    """Write the page: the curves of `run`, if any, then `evaluation`, with a section on `misses` if they are given.
+    """Write the page: the curves of `run`, if any, then `evaluation`, with the causes of a `diagnosis` if it is given.
 
     Raise `UserError` if it cannot be written.
     """
@@ -66,8 +78,8 @@ def write_report(
         sections.append(Section("scores", "Scores", UNSCORED))
     else:
         sections += score_sections(evaluation)
-        if misses is not None:
-            sections.append(missed_section(evaluation, misses))
+        if diagnosis is not None:
+            sections += cause_sections(evaluation, diagnosis)
     sections.append(Section("settings", "Configuration and environment", _settings(config, provenance or {})))
     write_text(page(title, _headline(steps, validations, evaluation, config), sections), path)
 

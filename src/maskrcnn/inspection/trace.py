@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import numpy as np
 
 from maskrcnn.config import Config
-from maskrcnn.detection.boxes import to_units
+from maskrcnn.detection.boxes import clip_boxes, decode_boxes, to_pixels, to_units
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.detection.pool import sample_points
 from maskrcnn.errors import UserError
@@ -204,6 +205,31 @@ class Trace:
         rows = [("stage", "shape", "unit", "meaning"), *self.stages]
         widths = [max(len(row[k]) for row in rows) for k in range(3)]
         return "\n".join("  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[3]]) for row in rows)
+
+    def in_input(self, boxes: np.ndarray) -> np.ndarray:
+        """Return boxes (.., 4) of the picture's pixels in those of the network's input, float32."""
+        scale, offset = self._placing
+        return boxes.astype(np.float32) * scale + offset
+
+    def in_picture(self, boxes: np.ndarray) -> np.ndarray:
+        """Return boxes (.., 4) of the network's input in pixels of the picture."""
+        scale, offset = self._placing
+        return (boxes - offset) / scale
+
+    @property
+    def _placing(self) -> tuple[np.ndarray, np.ndarray]:
+        """Factors and offsets (4,) from the picture's pixels to those of the network's input."""
+        (h, w), (x1, y1, x2, y2) = self.detections.hw, self.window
+        return np.array([(x2 - x1) / w, (y2 - y1) / h] * 2, np.float32), np.array([x1, y1, x1, y1], np.float32)
+
+    @cached_property
+    def rpn_boxes(self) -> np.ndarray:
+        """The boxes of all anchors after their deltas, clipped to the picture, (K, 4) in input pixels."""
+        conventions, input_hw = self.conventions, (self.network_input.shape[1], self.network_input.shape[2])
+        anchors = to_units(np.concatenate(self.anchors), input_hw, conventions)
+        deltas = np.concatenate([d.reshape(-1, 4) for d in self.rpn_deltas])
+        boxes = decode_boxes(deltas, anchors, conventions.rpn_delta_weights, conventions.delta_clip)
+        return clip_boxes(to_pixels(boxes, input_hw, conventions), self.window)
 
     def plot(self) -> Figure:
         """Return the input, the objectness, the proposals and the detections side by side, as a figure of matplotlib.

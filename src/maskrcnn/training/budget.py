@@ -14,6 +14,7 @@ from maskrcnn.data.table import Dataset
 from maskrcnn.detection.fit import fitted_hw
 from maskrcnn.evaluation import Evaluation, find, judge_found
 from maskrcnn.inference.predictor import Predictor
+from maskrcnn.inspection.diagnosis import MAX_EXAMINED, PREDICTIONS_PER_IMAGE
 from maskrcnn.structures import Detections
 from maskrcnn.training.schedule import WARMUP_STEPS
 
@@ -28,12 +29,20 @@ STATE_SECONDS = 120.0
 """Interval at which a run saves its state. A killed run loses that much work, and a validation that was under way."""
 
 
+DIAGNOSIS_SHARE = 0.03
+"""Largest share of a budget that is set aside for the diagnosis in the last report."""
+
+
 @dataclass(frozen=True)
 class Overheads:
-    """Seconds of a run beside its steps: of a validation with its model files and its report, and of a saved state."""
+    """Seconds of a run beside its steps.
+
+    They are those of a validation with its model files and its report, of a saved state, and of the last diagnosis.
+    """
 
     validation: float
     state: float
+    diagnosis: float
 
 
 class Budget:
@@ -57,7 +66,7 @@ class Budget:
     def more_steps(self, elapsed: float, overheads: Overheads, steps_per_epoch: int) -> int:
         """Return how many more steps fit into the time left after `elapsed` seconds."""
         # The state is saved now, at the end, and at regular intervals in between.
-        seconds_left = self.seconds - elapsed - 2 * overheads.state
+        seconds_left = self.seconds - elapsed - 2 * overheads.state - overheads.diagnosis
         step_seconds = self.step_seconds * (1 + overheads.state / STATE_SECONDS)
         return steps_for(seconds_left, step_seconds, overheads.validation, steps_per_epoch, len(self.step_times))
 
@@ -78,6 +87,17 @@ def time_validation(predictor: Predictor, data: Dataset, processes: int) -> tupl
     evaluation = judge_found(predictor, few, found, sum(times))
     judging = evaluation.scores["seconds"] / len(few) * len(data)
     return seconds_for_all(pixels, timed, times) / processes + judging, evaluation
+
+
+def prediction_seconds(evaluation: Evaluation) -> float:
+    """Return the mean seconds of a prediction in an evaluation."""
+    return evaluation.scores["inference_seconds"] / max(len(evaluation.data), 1)
+
+
+def diagnosis_seconds(budget_seconds: float, evaluation: Evaluation) -> float:
+    """Return the seconds to set aside for the diagnosis in the last report."""
+    full = MAX_EXAMINED * PREDICTIONS_PER_IMAGE * prediction_seconds(evaluation)
+    return min(DIAGNOSIS_SHARE * budget_seconds, full)
 
 
 def across_sizes(pixels: np.ndarray, max_images: int = 5) -> np.ndarray:

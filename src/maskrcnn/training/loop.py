@@ -13,16 +13,17 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
+from torch import Tensor
 
 from maskrcnn.checkpoints.load import load, load_weights
-from maskrcnn.checkpoints.native import Checkpoint, write_model
+from maskrcnn.checkpoints.native import Checkpoint, read_model, write_model
 from maskrcnn.config import Config, seconds
 from maskrcnn.data.batch import Batch, Shard, batches, images_per_pass
 from maskrcnn.data.dataset import swapped_labels
 from maskrcnn.data.headers import save_headers
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import UserError
-from maskrcnn.evaluation import Evaluation, find, judge_found
+from maskrcnn.evaluation import find, judge_found
 from maskrcnn.evaluation.classes import match_classes
 from maskrcnn.files import write_text
 from maskrcnn.inference.predictor import Predictor
@@ -34,6 +35,7 @@ from maskrcnn.training.budget import (
     STATE_SECONDS,
     Budget,
     Overheads,
+    diagnosis_seconds,
     time_validation,
     validation_due,
 )
@@ -44,6 +46,7 @@ from maskrcnn.training.memory import fit_to_memory, free_bytes
 from maskrcnn.training.numerics import deterministic, validation_type
 from maskrcnn.training.progress import ProgressDisplay
 from maskrcnn.training.record import Record, read_validation
+from maskrcnn.training.reports import Reports
 from maskrcnn.training.run_folder import RunFolder, RunState, provenance, require_space, restore_optimizer
 from maskrcnn.training.start import build, data_notes, restart, start
 from maskrcnn.training.stopping import stop_on_signals
@@ -157,7 +160,7 @@ class _Trainer:
         for note in data_notes(train_data, val_data, config.train.patience, self.folder.last.name):
             display.say(note)
         self.validator = build(config, train_data, model.conventions).to(self.device)
-        self.evaluation: Evaluation | None = None
+        self.reports = Reports(folder, display)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -199,8 +202,12 @@ class _Trainer:
                     self._save_state()
                     saved = time.monotonic()
                 if world.first and due:
-                    write_run_report(self.folder.path, self.evaluation, self.display.say)
+                    self.reports.write()
             stream.close()
+        if finished and self.val_data is not None:
+            self.reports.write_last(
+                self.val_data, self._open_model, state.best_step > 0, self._seconds_left(), world.size
+            )
         if not finished:
             self._write_model(self.folder.last, self._average_predictor(), None)
             self.display.say(f"stopped at step {state.step}; continue with --resume {self.folder.path}")
@@ -237,6 +244,11 @@ class _Trainer:
     def _elapsed(self) -> float:
         return self.state.seconds + time.monotonic() - self.started
 
+    def _seconds_left(self) -> float:
+        """Seconds that are left of the budget; infinity without one."""
+        budget = self.config.train.budget
+        return math.inf if budget is None else seconds(budget) - self._elapsed()
+
     def _plan(self, step_seconds: float) -> bool:
         """Turn the rest of the budget into a number of steps once the pace is known; returns whether it did."""
         self.state.total = self.world.from_first(lambda: self._planned_total(step_seconds))
@@ -248,7 +260,7 @@ class _Trainer:
         budget = Budget(seconds(self.config.train.budget), self.state.step_times)
         if not budget.measured(self._elapsed()):
             return None
-        overheads = self._time_overheads()
+        overheads = self._time_overheads(budget.seconds)
         total = self.state.step + budget.more_steps(self._elapsed(), overheads, self.steps_per_epoch)
         overhead = "a validation" if self.val_data is not None else "the model's files"
         self.display.say(
@@ -257,8 +269,8 @@ class _Trainer:
         )
         return total
 
-    def _time_overheads(self) -> Overheads:
-        """Time a validation, from a few of its images, a model file, a report and a saved state."""
+    def _time_overheads(self, budget_seconds: float) -> Overheads:
+        """Time a validation and a diagnosis, from a few images, a model file, a report and a saved state."""
         validation, evaluation = 0.0, None
         if self.val_data is not None:
             validation, evaluation = time_validation(self._average_predictor(), self.val_data, self.world.size)
@@ -271,7 +283,9 @@ class _Trainer:
         report = time.monotonic() - began
         began = time.monotonic()
         self._save_state()
-        return Overheads(validation + 2 * model + report, time.monotonic() - began)  # models: last and best
+        state = time.monotonic() - began
+        diagnosis = 0.0 if evaluation is None else report + diagnosis_seconds(budget_seconds, evaluation)
+        return Overheads(validation + 2 * model + report, state, diagnosis)  # models: last and best
 
     def _fitted_to_memory(self, settings: Settings) -> Settings:
         settings, reason = fit_to_memory(settings, self.model, self.device.type, free_bytes(self.device))
@@ -280,7 +294,14 @@ class _Trainer:
         return settings
 
     def _average_predictor(self) -> Predictor:
-        weights = self.learner.average.average if self.config.train.ema else self.model.state_dict()
+        return self._predictor(self.learner.average.average if self.config.train.ema else self.model.state_dict())
+
+    def _open_model(self, path: Path) -> Predictor:
+        """The model of a file of this run, in the network of `_predictor`."""
+        return self._predictor(read_model(path).weights)
+
+    def _predictor(self, weights: dict[str, Tensor]) -> Predictor:
+        """A predictor with these weights, until the next call: all of them share one network."""
         self.validator.load_state_dict(weights)
         runtime = TorchRuntime(self.validator, self.device, validation_type(self.config.train.precision, self.device))
         classes = self.data.class_ids, self.data.class_names
@@ -303,6 +324,7 @@ class _Trainer:
             record.validation(scores, state.step / self.steps_per_epoch, better)
             if better:
                 state.best, state.best_step, state.since_best = value, state.step, 0
+                self.reports.best = self.reports.last
                 self._write_model(self.folder.best, predictor, scores)
             elif value is not None:
                 state.since_best += 1
@@ -327,10 +349,11 @@ class _Trainer:
         all_detections = {i: detections for part in self.world.gather(share) for i, detections in part.items()}
 
         def judge() -> dict[str, Any]:
-            self.evaluation = judge_found(predictor, data, all_detections, time.monotonic() - began)
-            if self.evaluation.limit_note:
-                self.display.say(self.evaluation.limit_note)
-            return self.evaluation.scores
+            evaluation = judge_found(predictor, data, all_detections, time.monotonic() - began)
+            self.reports.last = evaluation
+            if evaluation.limit_note:
+                self.display.say(evaluation.limit_note)
+            return evaluation.scores
 
         return self.world.from_first(judge)
 
