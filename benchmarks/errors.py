@@ -62,9 +62,14 @@ def counted(title: str, counts: dict[str, int]) -> list[Sequence[Any]]:
     return [(title, "number"), *((cause, n) for cause, n in counts.items() if n)]
 
 
+def cell(value: Any) -> str:
+    """Format a count, a score or a name."""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}" if isinstance(value, float) else value
+
+
 def show(rows: Sequence[Sequence[Any]]) -> None:
     """Print rows as a Markdown table; the first is the head."""
-    lines = ["| " + " | ".join(f"{v:,}" if isinstance(v, int) else str(v) for v in row) + " |" for row in rows]
+    lines = [f"| {' | '.join(map(cell, row))} |" for row in rows]
     print("\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]), end="\n\n", flush=True)
 
 
@@ -92,7 +97,8 @@ def main() -> None:
         return
     print(
         f"{len(evaluation.data)} images, {evaluation.data.without_crowd.n_instances:,} objects: {diagnosis.n_missed:,} "
-        f"missed, {diagnosis.n_false:,} false detections, explained in {seconds:.0f} s\n"
+        f"missed, {diagnosis.n_false:,} false detections. Predicted in {evaluation.scores['inference_seconds']:.0f} s; "
+        f"explained, and settings tried, in {seconds:.0f} s more\n"
     )
     show(counted("missed because of", diagnosis.missed_counts))
     show(counted("false because of", diagnosis.false_counts))

@@ -207,7 +207,7 @@ def test_a_chart_without_points_shows_its_description():
 def test_a_failed_write_is_reported_and_keeps_the_old_page(tmp_path, monkeypatch):
     write_record(tmp_path, 2, [])
     messages: list[str] = []
-    write_run_report(tmp_path, None, messages.append)
+    write_run_report(tmp_path, None, 2, messages.append)
     assert messages == []
     before = (tmp_path / "report.html").read_text()
 
@@ -215,7 +215,7 @@ def test_a_failed_write_is_reported_and_keeps_the_old_page(tmp_path, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("maskrcnn.files.os.replace", fail)
-    write_run_report(tmp_path, None, messages.append)
+    write_run_report(tmp_path, None, 2, messages.append)
     assert len(messages) == 1
     assert "No space left" in messages[0]
     assert (tmp_path / "report.html").read_text() == before

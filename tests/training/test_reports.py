@@ -12,7 +12,6 @@ from maskrcnn.evaluation import examine
 from maskrcnn.inspection.diagnosis import MAX_EXAMINED, diagnose
 from maskrcnn.inspection.report import write_report
 from maskrcnn.training import learner, reports
-from maskrcnn.training.run_folder import RunFolder
 
 SECTIONS = ("quality", "errors", "classes", "images", "missed", "false")
 CONFIG = TINY.changed(predict={"score_threshold": 0.06}, train={"epochs": 3})
@@ -47,13 +46,14 @@ def evaluated(run, splits, tmp_path_factory):
 def test_the_last_report_is_that_of_the_model_of_the_run(run, evaluated):
     found = sections(run.path / "report.html")
     assert found == evaluated
+    assert f"Scored after step {run.model.provenance['step']} on" in (run.path / "report.html").read_text("utf-8")
     assert "</table>" in found["missed"]
     assert "</table>" in found["false"]
 
 
-@pytest.mark.parametrize("stop_step", [5, 11])
+@pytest.mark.parametrize("stop_step", [5, 8])
 def test_a_resumed_run_ends_with_the_same_report(run, splits, evaluated, tmp_path, monkeypatch, stop_step):
-    """Also if it was stopped after its best validation, and its evaluation is lost."""
+    """Also if it was stopped after its best validation, whose detections nothing keeps."""
     learn = learner.Learner.learn
 
     def interrupting(self, batch, step, total):
@@ -65,9 +65,6 @@ def test_a_resumed_run_ends_with_the_same_report(run, splits, evaluated, tmp_pat
     monkeypatch.setattr(learner.Learner, "learn", interrupting)
     assert not maskrcnn.train(*splits, out=tmp_path / "two", config=CONFIG).finished
     monkeypatch.undo()
-    if stop_step > 5:  # the best validation is one of those before the stop
-        progress, *_ = RunFolder(tmp_path / "two").load_state()
-        assert progress.best_step
     resumed = maskrcnn.train(*splits, out=tmp_path / "two", config=CONFIG, resume=True)
     assert resumed.finished
     for name in ("last.safetensors", "best.safetensors"):

@@ -84,7 +84,16 @@ def evaluate(
         with progress_bar(1, "explaining") as set_share:
             diagnosis = diagnose(predictor, evaluation, MAX_EXAMINED, lambda done, total: set_share(done / total))
         provenance = predictor.provenance
-        write_report(report, title, predictor.config, evaluation, run=run, provenance=provenance, diagnosis=diagnosis)
+        write_report(
+            report,
+            title,
+            predictor.config,
+            evaluation,
+            run=run,
+            step=provenance.get("step") if run is not None else None,
+            provenance=provenance,
+            diagnosis=diagnosis,
+        )
         say(f"report: {report}")
     if json:
         print_json({**scores, "model": str(model)})

@@ -35,17 +35,20 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "numba", "openvino", "onnxr
 def write_run_report(
     folder: Path,
     evaluation: Evaluation | None,
+    step: int,
     say: Callable[[str], None],
     path: Path | None = None,
     diagnosis: Diagnosis | None = None,
 ) -> None:
     """Write the report of a run to `path`, by default to ``report.html`` in its folder.
 
-    `diagnosis` is that of `evaluation`. Raise nothing: `say` reports the error, and the run continues.
+    `evaluation` is that of the model after `step` steps, and `diagnosis` belongs to it. Raise nothing: `say` reports
+    the error, and the run continues.
     """
     with failures_said(say):
         config, title = Config.load(folder / "config.yaml"), folder.resolve().name
-        write_report(path or folder / "report.html", title, config, evaluation, run=folder, diagnosis=diagnosis)
+        path = path or folder / "report.html"
+        write_report(path, title, config, evaluation, run=folder, step=step, diagnosis=diagnosis)
 
 
 @contextmanager
@@ -64,10 +67,13 @@ def write_report(
     evaluation: Evaluation | None,
     *,
     run: Path | None = None,
+    step: int | None = None,
     provenance: dict[str, Any] | None = None,
     diagnosis: Diagnosis | None = None,
 ) -> None:
     """Write the page: the curves of `run`, if any, then `evaluation`, with the causes of a `diagnosis` if it is given.
+
+    `step` says after how many steps the model was evaluated, where that is known.
 
     Raise `UserError` if it cannot be written.
     """
@@ -81,11 +87,15 @@ def write_report(
         if diagnosis is not None:
             sections += cause_sections(evaluation, diagnosis)
     sections.append(Section("settings", "Configuration and environment", _settings(config, provenance or {})))
-    write_text(page(title, _headline(steps, validations, evaluation, config), sections), path)
+    write_text(page(title, _headline(steps, validations, evaluation, step, config), sections), path)
 
 
 def _headline(
-    steps: list[dict[str, Any]], validations: list[dict[str, Any]], evaluation: Evaluation | None, config: Config
+    steps: list[dict[str, Any]],
+    validations: list[dict[str, Any]],
+    evaluation: Evaluation | None,
+    step: int | None,
+    config: Config,
 ) -> str:
     lines = [f"Written {datetime.now():%Y-%m-%d %H:%M} by maskrcnn {__version__}."]
     if steps:
@@ -99,7 +109,8 @@ def _headline(
     if evaluation is not None:
         scores = evaluation.scores
         size = f"{scores['images']:,} images with {scores['instances']:,} instances"
-        lines.append(f"Scored on {size} from {evaluation.data.source.name}.")
+        after = "" if step is None else f" after step {step:,}"
+        lines.append(f"Scored{after} on {size} from {evaluation.data.source.name}.")
         values = {name: fraction(scores[group][key]) for name, (group, key) in SCORES.items()}
         tiles = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in values.items())
         tiles = f'<dl class="tiles">{tiles}</dl>'

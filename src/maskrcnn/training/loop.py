@@ -16,7 +16,7 @@ from rich.console import Console
 from torch import Tensor
 
 from maskrcnn.checkpoints.load import load, load_weights
-from maskrcnn.checkpoints.native import Checkpoint, read_model, write_model
+from maskrcnn.checkpoints.native import Checkpoint, write_model
 from maskrcnn.config import Config, seconds
 from maskrcnn.data.batch import Batch, Shard, batches, images_per_pass
 from maskrcnn.data.dataset import swapped_labels
@@ -202,12 +202,10 @@ class _Trainer:
                     self._save_state()
                     saved = time.monotonic()
                 if world.first and due:
-                    self.reports.write()
+                    self.reports.write(state.step)
             stream.close()
         if finished and self.val_data is not None:
-            self.reports.write_last(
-                self.val_data, self._open_model, state.best_step > 0, self._seconds_left(), world.size
-            )
+            self.reports.write_last(self.val_data, self._predictor, state, self._seconds_left(), world.size)
         if not finished:
             self._write_model(self.folder.last, self._average_predictor(), None)
             self.display.say(f"stopped at step {state.step}; continue with --resume {self.folder.path}")
@@ -279,7 +277,8 @@ class _Trainer:
         model = time.monotonic() - began
         began = time.monotonic()
         with TemporaryDirectory() as folder:
-            write_run_report(self.folder.path, evaluation, self.display.say, Path(folder) / "report.html")
+            path = Path(folder) / "report.html"
+            write_run_report(self.folder.path, evaluation, self.state.step, self.display.say, path)
         report = time.monotonic() - began
         began = time.monotonic()
         self._save_state()
@@ -296,12 +295,8 @@ class _Trainer:
     def _average_predictor(self) -> Predictor:
         return self._predictor(self.learner.average.average if self.config.train.ema else self.model.state_dict())
 
-    def _open_model(self, path: Path) -> Predictor:
-        """The model of a file of this run, in the network of `_predictor`."""
-        return self._predictor(read_model(path).weights)
-
     def _predictor(self, weights: dict[str, Tensor]) -> Predictor:
-        """A predictor with these weights, until the next call: all of them share one network."""
+        """Return a predictor with these weights, until the next call: all of them share one network."""
         self.validator.load_state_dict(weights)
         runtime = TorchRuntime(self.validator, self.device, validation_type(self.config.train.precision, self.device))
         classes = self.data.class_ids, self.data.class_names
