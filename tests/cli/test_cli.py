@@ -331,6 +331,8 @@ def test_evaluate_writes_a_report_for_a_run_or_a_model_file(run, shapes_csv, tmp
         page = (tmp_path / "new" / "page.html").read_text("utf-8")
         assert "Reliability" in page
         assert ("mrcnn_mask_loss" in page.split("Configuration and environment</h2>")[0]) == has_losses
+        assert '<section id="missed">' in page
+        assert '<section id="false">' in page
     assert "page.html" in capsys.readouterr().err
 
 

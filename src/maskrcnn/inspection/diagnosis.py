@@ -81,38 +81,34 @@ def diagnose(
     """Explain the objects that `model` misses at its score threshold and its false detections, and try settings.
 
     Images with errors are traced, at most `max_images` of them, evenly chosen. The settings that would have kept missed
-    objects are tried on at most as many images of all. `on_image` is handed how many images of how many are done. An
+    objects are tried on at most as many images of all. `on_image` is handed how many of up to how many images are done. An
     image that can no longer be read is left out.
     """
     data, threshold = evaluation.data, model.config.predict.score_threshold
     objects, judgement = data.without_crowd, judge(data, evaluation.detections)
-    missed = ~found_objects(objects, evaluation.detections, threshold)
-    false = ~judgement.hits & (judgement.scores >= threshold)
-    images = np.union1d(objects.image_index[missed], judgement.images[false])
+    is_missed = ~found_objects(objects, evaluation.detections, threshold)
+    is_false = ~judgement.hits & (judgement.scores >= threshold)
+    images = np.union1d(objects.image_index[is_missed], judgement.images[is_false])
     chosen = evenly_chosen(images, max_images).tolist()
-    n_tried = len(evenly_chosen(np.arange(len(data)), max_images))
-    misses: list[Miss] = []
-    detections: list[FalseDetection] = []
+    total = len(chosen) + len(evenly_chosen(np.arange(len(data)), max_images))
+    missed: list[Miss] = []
+    false: list[FalseDetection] = []
     n_examined = 0
     for k, i in enumerate(chosen):
         try:
             traced = trace(model.oriented(data.reading.exif), data.files[i])
         except ImageError:
             continue
-        misses += missed_objects(traced, objects, i, model)
-        detections += false_detections(traced, data, i, model)
+        missed += missed_objects(traced, objects, i, model)
+        false += false_detections(traced, data, i, model)
         n_examined += 1
-        on_image(k + 1, len(chosen) + n_tried)
-    diagnosis = Diagnosis(misses, detections, n_examined, len(images), int(missed.sum()), int(false.sum()), None)
+        on_image(k + 1, total)
+    diagnosis = Diagnosis(missed, false, n_examined, len(images), int(is_missed.sum()), int(is_false.sum()), None)
     settings = alternatives(model, [cause for cause, n in diagnosis.missed_counts.items() if n])
-    if settings:
-        n_traced = len(chosen)
-        trials = try_settings(
-            model, evaluation, settings, max_images, lambda n: on_image(n_traced + n, n_traced + n_tried)
-        )
-        diagnosis = replace(diagnosis, trials=trials)
-    on_image(len(chosen) + n_tried, len(chosen) + n_tried)
-    return diagnosis
+    if not settings:
+        return diagnosis
+    trials = try_settings(model, evaluation, settings, max_images, lambda n: on_image(len(chosen) + n, total))
+    return replace(diagnosis, trials=trials)
 
 
 def images_within(seconds: float, prediction_seconds: float) -> int:

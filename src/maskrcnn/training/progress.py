@@ -65,5 +65,5 @@ class ProgressDisplay:
         self.bar.update(self.task, description=f"validate {done}/{total}" if done < total else "train")
 
     def explaining(self, done: int, total: int) -> None:
-        """Show that `done` of the `total` images of the last report are examined."""
-        self.bar.update(self.task, description=f"explain {done}/{total}" if done < total else "train")
+        """Show that `done` of up to `total` images of the last report are examined."""
+        self.bar.update(self.task, description=f"explain {done}/{total}")
