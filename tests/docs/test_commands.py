@@ -29,6 +29,7 @@ RUN = {
         "split train.csv --images images/ --out val.txt",
         "evaluate train.csv --images images/ --ids val.txt --model runs/mine",
         "predict new_images/ --model runs/mine --out predictions",
+        "inspect new_images/a.png --model runs/mine -o a.html",
         "predict cells.png --model nuclei",
         "predict photos/ --model model.safetensors",
         "predict photos/ --model bundle",

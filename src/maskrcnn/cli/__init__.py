@@ -27,6 +27,7 @@ COMMANDS = {
     "export:export": "Write a model for use without torch.",
     "benchmark:benchmark": "Measure time and memory on this machine, stage by stage.",
     "predict:predict": "Find instances in pictures.",
+    "inspect:inspect": "Write a page that walks pictures through every stage.",
 }
 NAME_OF_FUNCTION = {function: function.partition(":")[0].rstrip("_") for function in COMMANDS}
 for _function, _help in COMMANDS.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import sys
 from collections import deque
 from collections.abc import Iterator
@@ -17,9 +16,10 @@ from rich.progress import Progress
 
 from maskrcnn.cli import SOME_UNREADABLE, STANDARD_INPUT
 from maskrcnn.cli.common import Device, Json, Model, Proposals, print_json, say, talk, whole_number
+from maskrcnn.cli.pictures import UniqueNames, find_files
 from maskrcnn.config import PredictConfig, set_values
 from maskrcnn.data.images import read_header
-from maskrcnn.data.pictures import describe_pages, image_files
+from maskrcnn.data.pictures import describe_pages
 from maskrcnn.errors import ImageError, UserError
 from maskrcnn.structures import Detections
 
@@ -87,7 +87,7 @@ def predict(
     if proposals is not None:
         predictor = predictor.with_proposals(proposals)
     _check_existing(out, overwrite, submission=submission, overlays=overlays, labels=labels, coco=coco)
-    files, names = list(_find_files(pictures)), _UniqueNames()
+    files, names = list(find_files(pictures)), UniqueNames()
     listed = _read_list() if STANDARD_INPUT in pictures else iter(())
     sample: Sample | None = None
     sample_ids: Iterator[str] = iter(())
@@ -153,47 +153,12 @@ def _image_id(name: PurePosixPath, style: str | None, without_folders: bool) -> 
     return name.stem if without_folders else str(name.with_suffix(""))
 
 
-def _find_files(pictures: list[str]) -> Iterator[tuple[Path, PurePosixPath]]:
-    """Yield the path and the output name of each picture on the command line. Raises `UserError`."""
-    for text in pictures:
-        path = Path(text)
-        if text == STANDARD_INPUT:
-            continue
-        if path.is_dir():
-            files = image_files(path)
-            if not files:
-                raise UserError(f"the folder {path} contains no pictures")
-            yield from ((p, PurePosixPath(p.relative_to(path).as_posix())) for p in files)
-        elif path.exists() or not glob.has_magic(text):
-            yield path, PurePosixPath(path.name)
-        else:
-            matches = sorted(match for match in map(Path, glob.glob(text, recursive=True)) if match.is_file())
-            if not matches:
-                raise UserError(f"nothing matches {text!r}")
-            yield from ((match, PurePosixPath(match.name)) for match in matches)
-
-
 def _read_list() -> Iterator[tuple[Path, PurePosixPath]]:
     """Yield the path and the output name of each picture listed on standard input, one on each line."""
     for line in sys.stdin:
         if line.strip():
             path = Path(line.strip())
             yield path, PurePosixPath(path.name)
-
-
-class _UniqueNames:
-    """Number repeated output names: a second ``a.png``, or an ``a.jpg`` after it, becomes ``a-2``."""
-
-    def __init__(self) -> None:
-        self.taken: set[str] = set()
-
-    def unique(self, name: PurePosixPath) -> PurePosixPath:
-        candidate, number = name, 1
-        while str(candidate.with_suffix("")) in self.taken:
-            number += 1
-            candidate = name.with_name(f"{name.stem}-{number}{name.suffix}")
-        self.taken.add(str(candidate.with_suffix("")))
-        return candidate
 
 
 def _check_existing(out: Path, overwrite: bool, **outputs: bool) -> None:

@@ -81,13 +81,17 @@ def score_by_masks(raw: RawDetections, min_score: float) -> RawDetections:
 
     The class score says nothing about the mask. This is the "maskness" of SOLO (Wang et al. 2021); it needs no head.
     """
-    inside = raw.masks >= MASK_THRESHOLD
-    certainty = (raw.masks * inside).sum((1, 2)) / np.maximum(inside.sum((1, 2)), 1)
-    scores = raw.scores * certainty.astype(raw.scores.dtype)
+    scores = raw.scores * mask_certainty(raw.masks).astype(raw.scores.dtype)
     order = np.lexsort((-scores, raw.image_index))
     rows = order[scores[order] >= min_score]
     columns = raw.boxes[rows], scores[rows], raw.labels[rows], raw.image_index[rows], raw.masks[rows]
     return RawDetections(*columns, candidate_index=None if raw.candidate_index is None else raw.candidate_index[rows])
+
+
+def mask_certainty(probabilities: np.ndarray) -> np.ndarray:
+    """Mean probability (N,) of the cells that belong to each of the masks (N, M, M); 0 for an empty mask."""
+    inside = probabilities >= MASK_THRESHOLD
+    return (probabilities * inside).sum((1, 2)) / np.maximum(inside.sum((1, 2)), 1)
 
 
 def boxes_in_picture(

@@ -30,12 +30,17 @@ def keep_best(
     valid = is_large(candidates, conventions) & reaches_floor(candidates, conventions)
     image_index, column = array_namespace(valid).nonzero(valid)
     boxes, logits = candidates.boxes[image_index, column], candidates.logits[image_index, column]
-    # Sorting by probability keeps the order of anchors whose probabilities round to the same number, such as 1.
-    scores = sigmoid(logits) if conventions.proposals_jointly else logits
+    scores = ranking(logits, conventions)
     levels, n_images, threshold = candidates.levels[column], len(candidates.logits), config.proposal_nms_threshold
     shifted = conventions.groups_shifted
     keep = suppress(boxes, scores, levels, image_index, n_images, threshold, config.proposals, shifted)
     return Proposals(boxes[keep], logits[keep], image_index[keep], column[keep])
+
+
+def ranking(logits: Array, conventions: Conventions) -> Array:
+    """The values by which suppression sorts candidates of `logits` (N,)."""
+    # Sorting by probability keeps the order of anchors whose probabilities round to the same number, such as 1.
+    return sigmoid(logits) if conventions.proposals_jointly else logits
 
 
 def is_large(candidates: Candidates, conventions: Conventions) -> Array:

@@ -17,6 +17,7 @@ from maskrcnn.evaluation import Evaluation
 from maskrcnn.evaluation.tide import KINDS, Judgement
 from maskrcnn.fonts import legible
 from maskrcnn.rle import RLE
+from maskrcnn.structures import Detections
 
 SIDE = 420
 """Longer side of a thumbnail in pixels."""
@@ -98,6 +99,14 @@ def _draw(image: np.ndarray, masks: list[RLE], wrong: np.ndarray, labels: list[s
     labels = [labels[k] for k in non_empty] if labels is not None else []
     shown_labels = labels if 0 < sum(map(bool, labels)) <= MAX_LABELS else None
     return data_uri(draw_instances(image, [small[k] for k in non_empty], None, shown_labels, colors))
+
+
+def thumbnail(detections: Detections) -> str:
+    """Return the picture of detections that keep their pixels, with the outlines of their masks, as a data URI."""
+    assert detections.pixels is not None
+    small = resize(detections.pixels, _thumbnail_hw(detections.hw))
+    masks = [shrunk(mask, (small.shape[0], small.shape[1])) for mask in detections.rles]
+    return data_uri(draw_instances(small, [mask for mask in masks if mask.area]))
 
 
 def data_uri(image: Image.Image) -> str:

@@ -1,4 +1,4 @@
-"""Parts of the page. Parameters `headline`, `content`, `figures` and `rows` take HTML; all other text is escaped."""
+"""Parts of the page. All text is escaped but `headline`, `content`, `toolbar`, `figures` and `rows`, which are HTML."""
 
 from __future__ import annotations
 
@@ -19,9 +19,14 @@ class Section(NamedTuple):
     content: str
 
 
-def page(title: str, headline: str, sections: Sequence[Section], script: str = "") -> str:
-    """Build the complete, self-contained HTML document. It can be read without its `script`."""
-    style = Path(__file__).with_name("report.css").read_text("utf-8")
+def page(
+    title: str, headline: str, sections: Sequence[Section], script: str = "", style: str = "", toolbar: str = ""
+) -> str:
+    """Build the complete, self-contained HTML document. It can be read without its `script`.
+
+    `style` adds rules. `toolbar`, HTML, stands before the sections and may stay in sight.
+    """
+    style = Path(__file__).with_name("report.css").read_text("utf-8") + style
     links = "".join(f'<a href="#{s.key}">{escape(s.title)}</a>' for s in sections)
     body = "".join(f'<section id="{s.key}"><h2>{escape(s.title)}</h2>{s.content}</section>\n' for s in sections)
     return (
@@ -29,7 +34,7 @@ def page(title: str, headline: str, sections: Sequence[Section], script: str = "
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}: Mask R-CNN report</title><style>\n{style}</style></head>\n"
         f"<body><header><h1{AUTO}>{escape(title)}</h1>{headline}</header>\n"
-        f'<nav aria-label="Sections">{links}</nav>\n<main>\n{body}</main>'
+        f'<nav aria-label="Sections">{links}</nav>\n{toolbar}<main>\n{body}</main>'
         f"{f'<script>{script}</script>' if script else ''}</body></html>\n"
     )
 

@@ -86,9 +86,12 @@ def true_objects(predictor: Predictor, truth: TrueObjects, hw: tuple[int, int]) 
     return Truth(tuple(rle for rle, _ in pairs), np.array([label for _, label in pairs], np.int64))
 
 
-def trace(predictor: Predictor, picture: Picture) -> Trace:
-    """Trace the prediction of one picture. Raises `ImageError` if it cannot be decoded."""
-    item, recorder = predictor.prepare(picture), Recorder()
+def trace(predictor: Predictor, picture: Picture, recorder: Recorder | None = None) -> Trace:
+    """Trace the prediction of one picture. `recorder` keeps the results, whose boxes are in the network's units.
+
+    Raises `ImageError` if the picture cannot be decoded.
+    """
+    item, recorder = predictor.prepare(picture), recorder or Recorder()
     (detections,) = predictor.detect([item], keep_pixels=True, observe=recorder)
     results = recorder.results
     detector, predict = predictor.runtime.detector, predictor.config.predict
