@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from test_notebook import HOSTILE, detections
 
 from guesses import guesses
 from lively import predictor
@@ -16,7 +17,6 @@ from maskrcnn import ImageError, UserError
 from maskrcnn.evaluation import score
 from maskrcnn.inspection.overlays import objectness_map
 from samples import write_sample
-from test_notebook import HOSTILE, detections
 
 matplotlib = pytest.importorskip("matplotlib")
 
