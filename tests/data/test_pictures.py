@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from maskrcnn import UserError, open_dataset
-from maskrcnn.cli.predict import _find_files
+from maskrcnn.cli.pictures import find_files
 from maskrcnn.data import pictures
 from maskrcnn.data.images import picture_suffixes, read_header, read_image
 from maskrcnn.data.pictures import find_folder, image_files
@@ -37,7 +37,7 @@ def test_what_the_decoder_reads_is_a_picture(tmp_path, suffix):
         save(tmp_path / "images" / name)
         assert read_image(tmp_path / "images" / name).shape == (16, 16, 3)
     assert len(image_files(tmp_path)) == 2
-    assert [name.name for _, name in _find_files([str(tmp_path)])] == [f"a{suffix}", f"b{suffix.upper()}"]
+    assert [name.name for _, name in find_files([str(tmp_path)])] == [f"a{suffix}", f"b{suffix.upper()}"]
     csv = tmp_path / "train.csv"
     csv.write_text("ImageId,EncodedPixels\na,1 3\nb,1 3\n")
     assert len(open_dataset(csv, say=lambda _: None)) == 2
@@ -56,7 +56,7 @@ def test_what_systems_leave_is_no_picture(tmp_path):
     (tmp_path / ".DS_Store").write_bytes(b"x")
     (tmp_path / "folder.png").mkdir()
     assert relative(tmp_path) == ["a.png", "b/e.png"]
-    assert len(list(_find_files([str(tmp_path)]))) == 2
+    assert len(list(find_files([str(tmp_path)]))) == 2
 
 
 def test_a_hidden_folder_that_was_named_is_read(tmp_path):
@@ -83,9 +83,9 @@ def test_links_are_followed_once(tmp_path):
 def test_a_pattern_names_files_alone(tmp_path):
     save(tmp_path / "scans" / "a.png")
     (tmp_path / "scans" / "folder").mkdir()
-    assert [path.name for path, _ in _find_files([str(tmp_path / "scans" / "*")])] == ["a.png"]
+    assert [path.name for path, _ in find_files([str(tmp_path / "scans" / "*")])] == ["a.png"]
     with pytest.raises(UserError, match="nothing matches"):
-        list(_find_files([str(tmp_path / "scans" / "f*")]))
+        list(find_files([str(tmp_path / "scans" / "f*")]))
 
 
 def save_pages(path, n, **options):
