@@ -81,8 +81,8 @@ def diagnose(
     """Explain the objects that `model` misses at its score threshold and its false detections, and try settings.
 
     Images with errors are traced, at most `max_images` of them, evenly chosen. The settings that would have kept missed
-    objects are tried on at most as many images of all. `on_image` is handed how many of up to how many images are done.
-    An image that can no longer be read is left out.
+    objects are tried on at most as many images of all. `on_image` is handed how many images are done, of at most how
+    many. An image that can no longer be read is left out.
     """
     data, threshold = evaluation.data, model.config.predict.score_threshold
     objects, judgement = data.without_crowd, judge(data, evaluation.detections)
