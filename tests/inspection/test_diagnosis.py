@@ -276,7 +276,7 @@ def test_the_report_shows_causes_examples_and_settings(lively_model, shapes, tmp
 
 def test_no_images_have_no_errors(lively_model, shapes):
     diagnosis = diagnose(lively_model, quiet(lively_model, shapes.take([])), 5, lambda *_: pytest.fail("no image"))
-    assert (diagnosis.n_images, diagnosis.n_missed, diagnosis.n_false, diagnosis.trials) == (0, 0, 0, None)
+    assert (diagnosis.n_images, diagnosis.n_missed, diagnosis.n_false, diagnosis.trials.trials) == (0, 0, 0, [])
 
 
 def test_names_of_classes_and_images_are_escaped(tmp_path):

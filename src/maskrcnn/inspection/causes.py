@@ -48,10 +48,10 @@ def _missed(evaluation: Evaluation, diagnosis: Diagnosis) -> str:
     )
 
 
-def _missed_row(cause: str, n: int, max_count: int, trials: Trials | None) -> str:
+def _missed_row(cause: str, n: int, max_count: int, trials: Trials) -> str:
     start = f"<tr>{_name_cell(cause, CAUSES[cause])}"
-    trial = trials.of(REMEDIES.get(cause)) if trials is not None else None
-    if trials is None or trial is None:
+    trial = trials.of(REMEDIES.get(cause))
+    if trial is None:
         return f"{start}<td></td>{_count_cell(n, max_count)}{2 * f'<td{NUMBER}></td>'}</tr>"
     value = f"{trial.value:g}<br><small>in place of {trial.previous:g}</small>"
     changes = (_change(trial.n_found - trials.n_found), _change(trial.n_false - trials.n_false))
@@ -88,8 +88,8 @@ def _examined(diagnosis: Diagnosis) -> str:
     return f"{examined} were predicted again and followed through every stage."
 
 
-def _sample(trials: Trials | None) -> str:
-    if trials is None:
+def _sample(trials: Trials) -> str:
+    if not trials.trials:
         return "<p>No single setting of prediction would have kept any of them.</p>"
     return (
         f"<p>Each setting was tried alone. Images: {trials.n_images:,}, with {trials.n_objects:,} objects. As it is, "

@@ -6,7 +6,7 @@ evaluation -> images with errors -> a trace of each -> causes -> other settings 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -48,7 +48,7 @@ class Diagnosis:
     """Missed objects and false detections of the `n_examined` images, and how many there are in all `n_images`.
 
     Only images with errors are counted: `n_images` of them have `n_missed` missed objects and `n_false` detections.
-    `trials` is None if no setting would have kept any of the missed objects.
+    `trials` has the settings that would have kept missed objects.
     """
 
     missed: list[Miss]
@@ -57,7 +57,7 @@ class Diagnosis:
     n_images: int
     n_missed: int
     n_false: int
-    trials: Trials | None
+    trials: Trials
 
     @property
     def missed_counts(self) -> dict[str, int]:
@@ -103,12 +103,9 @@ def diagnose(
         false += false_detections(traced, data, i, model)
         n_examined += 1
         on_image(k + 1, total)
-    diagnosis = Diagnosis(missed, false, n_examined, len(images), int(is_missed.sum()), int(is_false.sum()), None)
-    settings = alternatives(model, [cause for cause, n in diagnosis.missed_counts.items() if n])
-    if not settings:
-        return diagnosis
+    settings = alternatives(model, {miss.explanation.cause for miss in missed})
     trials = try_settings(model, evaluation, settings, max_images, lambda n: on_image(len(chosen) + n, total))
-    return replace(diagnosis, trials=trials)
+    return Diagnosis(missed, false, n_examined, len(images), int(is_missed.sum()), int(is_false.sum()), trials)
 
 
 def images_within(seconds: float, prediction_seconds: float) -> int:

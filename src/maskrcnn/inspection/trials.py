@@ -5,7 +5,7 @@ A setting acts behind the trunk, so the trunk of an image runs once for all sett
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +50,7 @@ class Trials:
         return next((trial for trial in self.trials if trial.setting == setting), None)
 
 
-def alternatives(model: Predictor, causes: Sequence[str]) -> dict[str, float]:
+def alternatives(model: Predictor, causes: Collection[str]) -> dict[str, float]:
     """Return the settings that would keep objects lost for `causes`, each with a value to try."""
     predict, network = model.config.predict, model.config.model
     values: dict[str, float] = {
