@@ -55,3 +55,21 @@ def test_an_overlay_shows_ids_in_place_of_boxes(tmp_path):
     found.save_overlay(tmp_path / "a.png")
     expected = draw_instances(pixels, masks, boxes, ["[3] 0.98"], None)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), np.asarray(expected))
+
+
+def test_a_name_of_several_lines_is_drawn_in_one(tmp_path):
+    mask = np.zeros((120, 160), bool)
+    mask[40:80, 40:90] = True
+    boxes, pixels = np.array([[40, 40, 90, 80]], np.float32), np.zeros((120, 160, 3), np.uint8)
+    found = Detections(
+        boxes, np.float32([0.98]), np.array([3]), ["T\ncell\t2 "], [RLE.from_mask(mask)], (120, 160), pixels=pixels
+    )
+    found.save_overlay(tmp_path / "a.png")
+    expected = draw_instances(pixels, found.rles, boxes, ["T cell 2 0.98"], None)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "a.png")), np.asarray(expected))
+
+
+def test_the_file_of_a_font():
+    assert fonts.system_font("cell") is None
+    path = fonts.system_font("ядро")
+    assert path is None or path.endswith((".ttf", ".otf", ".ttc"))

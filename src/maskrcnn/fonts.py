@@ -63,8 +63,9 @@ def system_font(text: str) -> str | None:
 
 
 def legible(name: str, class_id: Any) -> str:
-    """Return `name`, or the id in brackets if no font here has its letters and those of the text beside it."""
-    return name if _font_name(name + BESIDE) is not None else f"[{class_id}]"
+    """Return `name` in one line, or the id in brackets if no font here has its letters and those beside it."""
+    line = " ".join(name.split())
+    return line if _font_name(line + BESIDE) is not None else f"[{class_id}]"
 
 
 @lru_cache(maxsize=4096)

@@ -254,14 +254,14 @@ class Detections:
         )
 
     @property
-    def several_classes(self) -> bool:
+    def has_several_classes(self) -> bool:
         """Whether the model has several classes, or, if that is not known, whether the detections are of several."""
         return len(self.vocabulary or set(self.class_names)) > 1
 
     @property
     def colors(self) -> np.ndarray:
         """Index into `drawing.PALETTE` of each detection, (N,): colours mark classes, or instances of one."""
-        if not self.several_classes:
+        if not self.has_several_classes:
             return np.arange(len(self))
         order = self.vocabulary or sorted(set(self.class_names))
         return np.array([order.index(name) for name in self.class_names], int)
@@ -277,9 +277,10 @@ class Detections:
 
         if self.pixels is None:
             raise ValueError("these detections do not include their image; predict with keep_pixels=True")
-        shown = [f"{legible(name, c)} " for name, c in zip(self.class_names, self.class_ids, strict=True)]
-        prefixes = shown if names else [""] * len(self)
-        labels = [f"{prefix}{score:.2f}" for prefix, score in zip(prefixes, self.scores, strict=True)]
+        labels = [f"{score:.2f}" for score in self.scores]
+        if names:
+            classes = zip(self.class_names, self.class_ids, labels, strict=True)
+            labels = [f"{legible(name, class_id)} {label}" for name, class_id, label in classes]
         pixels, rles, boxes = shrink_to(self.pixels, self.rles, self.boxes, max_side or max(self.hw))
         return draw_instances(pixels, rles, boxes, labels, self.colors)
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from test_notebook import HOSTILE, detections
 
+from found import HOSTILE, detections
 from guesses import guesses
 from lively import predictor
 from maskrcnn import ImageError, UserError

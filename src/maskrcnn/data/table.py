@@ -82,10 +82,10 @@ class Dataset:
         return len(self.names)
 
     def __repr__(self) -> str:
-        return f"<Dataset: {self.summary} from {self.source.name}>"
+        return f"<Dataset: {self.size_text} from {self.source.name}>"
 
     @property
-    def summary(self) -> str:
+    def size_text(self) -> str:
         """How many images, objects and classes there are, in words."""
         objects = counted(self.without_crowd.n_instances, "object")
         classes = counted(len(self.class_names), "class", "classes")

@@ -42,8 +42,8 @@ STAGE_SIDE = 360
 MAX_DETECTIONS, MAX_CLASSES, MAX_SIZES, MAX_NOTES = 12, 12, 3, 6
 """Rows of a table, or lines, after which "and N more" stands."""
 
-MAX_IMAGES = 4
-"""Images of a data set that are shown."""
+MAX_IMAGES, IMAGE_SIDE = 4, 400
+"""Images of a data set that are shown, and their longer side in pixels."""
 
 MAX_NAME = 60
 """Characters of a name that are shown."""
@@ -74,7 +74,7 @@ def trace_view(trace: Trace) -> str:
 def dataset_view(data: Dataset) -> str:
     """Show a few images with their masks, the classes with their counts, sizes, and what was noticed at the opening."""
     return _view(
-        lambda: f"<p><b>{data.summary}</b> from {_name(data.source.name)}</p>",
+        lambda: f"<p><b>{data.size_text}</b> from {_name(data.source.name)}</p>",
         lambda: _gallery(_thumbnail(data, i) for i in typical_images(data, MAX_IMAGES)),
         lambda: f'<div class="side">{_classes_table(data)}{_facts(data)}</div>',
         lambda: _remarks(data),
@@ -115,7 +115,7 @@ def _headline(found: Detections) -> str:
 
 def _overlay(found: Detections) -> str:
     try:
-        picture = with_pixels(found).overlay(OVERLAY_SIDE, names=found.several_classes)
+        picture = with_pixels(found).overlay(OVERLAY_SIDE, names=found.has_several_classes)
     except ImageError:
         return f'<p class="soft">{_name(last_name(found.image or ""))} can no longer be read.</p>'
     except UserError:
@@ -151,6 +151,7 @@ def _thumbnail(data: Dataset, i: int) -> tuple[str, str]:
         picture = whole_image(data, i, data.labels[span] - 1 if len(data.class_names) > 1 else None)
     except ImageError:
         return "", f"{name} can no longer be read"
+    picture.thumbnail((IMAGE_SIDE, IMAGE_SIDE))
     return _picture(picture, caption), caption
 
 

@@ -73,7 +73,7 @@ def stage_overlays(trace: Trace, side: int) -> dict[str, Image.Image]:
         f"input, {x2 - x1} x {y2 - y1} px": _fitted(Image.fromarray(visible), side),
         "objectness": _fitted(_heated(visible, objectness_map(trace)), side),
         shown: _with_proposals(trace, _fitted(Image.fromarray(_dimmed(visible)), side)),
-        counted(len(found), "detection"): found.overlay(side, names=found.several_classes),
+        counted(len(found), "detection"): found.overlay(side, names=found.has_several_classes),
     }
 
 

@@ -51,9 +51,9 @@ def plot_detections(found: Detections) -> Figure:
     Raise `UserError` without matplotlib or without the image, and `ImageError` if its file is unreadable.
     """
     figures = _figures()
-    picture = with_pixels(found).overlay(MAX_SIDE, names=found.several_classes)
+    picture = with_pixels(found).overlay(MAX_SIDE, names=found.has_several_classes)
     height, width = found.hw
-    with_legend = found.several_classes and len(found) > 0
+    with_legend = found.has_several_classes and len(found) > 0
     figure = figures.Figure(*_figure_size(width / height, 8.5, 0.8 if with_legend else 0.4))
     axes = figure.add_subplot()
     axes.imshow(picture, extent=(0, width, height, 0), interpolation="antialiased")
@@ -81,7 +81,7 @@ def plot_dataset(data: Dataset) -> Figure:
     _class_counts(by_class, data)
     _histogram(by_image, objects.counts, "Objects of an image", "images")
     _histogram(by_size, np.sqrt(sides(objects.boxes).prod(1)), "Side of the box, px", "objects")
-    figure.suptitle(data.summary, fontweight="bold")
+    figure.suptitle(data.size_text, fontweight="bold")
     return figure
 
 
@@ -245,9 +245,9 @@ def _name_rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _label(name: str, class_id: Any) -> str:
-    """Return a name in one line, short and in letters that a font here has, or its id in brackets."""
-    line = " ".join("".join(c for c in name if c.isspace() or unicodedata.category(c)[0] != "C").split())
-    return shortened(legible(line, class_id), MAX_NAME)
+    """Return a short name without invisible characters, or its id in brackets if no font here has its letters."""
+    visible = "".join(c for c in name if c.isspace() or unicodedata.category(c)[0] != "C")
+    return shortened(legible(visible, class_id), MAX_NAME)
 
 
 def _set_names(texts: Iterable[Any]) -> None:
