@@ -10,7 +10,7 @@ HOSTILE = [
     "</td><img src=x onerror=alert(2)>",
     "\u202egnp.exe",
     "a & b",
-    "$x^{",
+    "$x^{$",
     "x" * 5000,
 ]
 
