@@ -9,7 +9,6 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from test_notebook import HOSTILE, detections
 
 from found import HOSTILE, detections
 from guesses import guesses
