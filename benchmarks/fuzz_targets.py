@@ -30,10 +30,11 @@ from maskrcnn.data.formats import coco_masks, dialects, labelme, supervisely
 from maskrcnn.data.formats.brush import decode_brush, encode_brush
 from maskrcnn.data.formats.cvat_masks import CvatMask, decode_cvat_mask
 from maskrcnn.data.formats.packed import read_content
+from maskrcnn.data.formats.polygon_texts import parse_polygons
 from maskrcnn.data.formats.polygons import read_polygons
 from maskrcnn.data.images import picture_suffixes, read_header, read_image, read_mask
 from maskrcnn.errors import UserError
-from maskrcnn.polygons import join_rings
+from maskrcnn.polygons import join_rings, rasterize_polygons
 from maskrcnn.rle import RLE, RunTable
 
 SIZES = [(24, 32), (17, 19), (20, 12)]
@@ -248,6 +249,51 @@ class ViaTable(Format):
         return table
 
 
+class Mots(Format):
+    """MOTS, which is read and not written."""
+
+    def write(self, data: Dataset) -> Path:
+        for i in range(len(data)):
+            place = self.root / "val" / "images" / "0001" / f"{i:06d}.png"
+            labels = self.root / "val" / "instances" / "0001" / f"{i:06d}.png"
+            for file in (place, labels):
+                file.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(data.files[i].read_bytes())
+            values = np.zeros(data.hw(i), np.uint16)
+            for k, mask in enumerate(data.rles(i)):
+                values[mask.to_mask()] = (1001, 2002, 10_000)[k]
+            Image.fromarray(values).save(labels)
+        (self.root / "val" / "instances" / "labels.txt").write_text("car\nperson\n")
+        return self.root
+
+
+class WebTool(Format):
+    """Files of LabelMe's web tool, which are read and not written: a polygon, and a mask in a picture."""
+
+    def write(self, data: Dataset) -> Path:
+        for kind in ("Images", "Annotations", "Masks"):
+            (self.root / kind / "sub").mkdir(parents=True)
+        for i, name in enumerate(data.names):
+            stem, (height, width) = Path(name).stem, data.hw(i)
+            (self.root / "Images" / "sub" / f"{stem}.png").write_bytes(data.files[i].read_bytes())
+            objects = []
+            for k, mask in enumerate(data.rles(i)):
+                shape = f"<segm><mask>{stem}_mask_{k}.png</mask></segm>"
+                if k % 2:
+                    ring = join_rings([part.outer for part in mask.to_polygons()])
+                    points = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in ring.tolist())
+                    shape = f"<polygon><username>a</username>{points}</polygon>"
+                alpha = np.dstack([np.full((height, width, 3), 90), mask.to_mask() * 200]).astype(np.uint8)
+                Image.fromarray(alpha).save(self.root / "Masks" / "sub" / f"{stem}_mask_{k}.png")
+                parts = "<parts><hasparts/><ispartof/></parts>"
+                objects.append(f"<object><name>cell</name><deleted>0</deleted>{parts}{shape}</object>")
+            size = f"<imagesize><nrows>{height}</nrows><ncols>{width}</ncols></imagesize>"
+            head = f"<filename>{stem}.png</filename><folder>sub</folder>"
+            text = f"<annotation>{head}{''.join(objects)}{size}</annotation>"
+            (self.root / "Annotations" / "sub" / f"{stem}.xml").write_text(text, "utf-8")
+        return self.root
+
+
 # ---- codecs -------------------------------------------------------------------------------------------------------
 
 
@@ -311,10 +357,15 @@ def read_counts(content: bytes) -> None:
 
 
 def read_segmentation(content: bytes) -> None:
-    """Draw COCO's segmentation."""
+    """Draw COCO's segmentation, alone and as one of many."""
     segmentation = coco_masks.Segmentation(msgspec.Raw(content), Path("a.json"))
-    segmentation.polygons()
-    check(segmentation(HW))
+    mask = segmentation(HW)
+    check(mask)
+    polygons = parse_polygons([segmentation.text] if segmentation.text is not None else [])
+    if polygons.valid.any():
+        masks, bad = rasterize_polygons(polygons.points, polygons.polygon_offsets, polygons.mask_offsets, HW)
+        assert not bad
+        assert np.array_equal(masks[0], mask.runs)
 
 
 def read_rings(content: bytes) -> None:
@@ -535,5 +586,7 @@ TARGETS: dict[str, Callable[[str, Path], Target]] = {
     **{name: Format for name in written_formats()},
     **{f"csv of {what}": Table for what in ("COCO", "polygons", "lists", "files")},
     "VIA table": ViaTable,
+    "mots": Mots,
+    "labelme-web": WebTool,
 }
 """Makes the target of each name in a folder."""

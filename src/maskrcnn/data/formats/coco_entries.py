@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -57,7 +58,10 @@ class Picture(msgspec.Struct):
     def name(self) -> str:
         """The file name, or the path of the address, with slashes."""
         text = self.file_name or self.coco_url or ""
-        return unquote(urlsplit(text).path).lstrip("/") if "://" in text else text.replace("\\", "/")
+        if "://" in text:
+            with suppress(ValueError):  # it may be no address after all
+                return unquote(urlsplit(text).path).lstrip("/")
+        return text.replace("\\", "/")
 
     def side(self, name: Literal["height", "width"]) -> float | None:
         """Return the height or width, None if the file does not know it: null, 0, -1 or no number."""
