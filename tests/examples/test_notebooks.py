@@ -2,7 +2,6 @@
 
 import json
 import re
-import warnings
 from pathlib import Path
 
 import pytest
@@ -47,12 +46,7 @@ def test_a_notebook_runs(path, tmp_path, monkeypatch):
     client = nbclient.NotebookClient(
         notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
     )
-    with warnings.catch_warnings():
-        # Of the libraries that talk to the kernel, about one another.
-        warnings.filterwarnings(
-            "ignore", category=DeprecationWarning, module=r"(nbclient|jupyter_client|jupyter_core|zmq|tornado)\b"
-        )
-        client.execute()
+    client.execute()
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     shown = [output["data"] for output in outputs if "data" in output]
     pages = [data["text/html"] for data in shown if "text/html" in data]
