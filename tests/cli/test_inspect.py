@@ -11,13 +11,13 @@ from PIL import Image
 import maskrcnn
 from lively import predictor
 from maskrcnn.cli import SOME_UNREADABLE, main
-from maskrcnn.data.synthetic import make_shapes
+from maskrcnn.data.synthetic import write_shapes
 from pages import Page
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    """An untrained model of the classes of `make_shapes`, which detects something, in a file."""
+    """A bundle of an untrained model that detects something, with the classes of `write_shapes`."""
     path = tmp_path_factory.mktemp("inspect") / "bundle"
     maskrcnn.export(predictor(), path, runtime="onnx")
     return path
@@ -25,7 +25,7 @@ def bundle(tmp_path_factory):
 
 @pytest.fixture
 def data(tmp_path):
-    return make_shapes(tmp_path, 3, seed=3, hw=(96, 128))
+    return maskrcnn.open_dataset(write_shapes(tmp_path, 3, seed=3, hw=(96, 128)), say=lambda _: None)
 
 
 def call(*arguments) -> int:

@@ -13,6 +13,8 @@ import numpy as np
 from PIL import Image
 
 from maskrcnn.detection.boxes import sides
+from maskrcnn.detection.finish import mask_certainty
+from maskrcnn.detection.propose import sigmoid
 from maskrcnn.detection.select import DEFAULT_DETECTIONS
 from maskrcnn.errors import counted
 from maskrcnn.inference.predictor import Predictor
@@ -148,6 +150,11 @@ def _slider(setting: str, name: str, low: float, high: float, step: float) -> st
     )
 
 
+def _around(low: float, high: float, value: float) -> tuple[float, float]:
+    """The ends of a slider from `low` to `high` that can also stand at the model's `value`."""
+    return min(low, value), max(high, value)
+
+
 def _fates(noun: str, fates: np.ndarray) -> str:
     """Say what became of candidates under the model's settings. The page's script says it for others."""
     values, counts = np.unique(fates, return_counts=True)
@@ -157,22 +164,23 @@ def _fates(noun: str, fates: np.ndarray) -> str:
 
 def _proposals(predictor: Predictor, trace: Trace) -> str:
     network = predictor.runtime.detector.config
-    n = len(trace.candidates.boxes)
+    n, threshold = len(trace.candidates.boxes), network.proposal_nms_threshold
     high = max(network.proposals, min(n, network.proposals_per_level))
     return (
         f"<p>The {network.proposals_per_level:,} best anchors of each level, moved and clipped to the picture, are the "
         "candidates. Of two that overlap by more than a threshold, the weaker one is suppressed; the best of the rest "
         "are the proposals.</p>"
         + '<div class="live" hidden><div class="controls">'
-        + _slider("proposalThreshold", "threshold of overlap (IoU)", 0.3, 0.95, 0.01)
+        + _slider("proposalThreshold", "threshold of overlap (IoU)", *_around(0.3, 0.95, threshold), 0.01)
         + _slider("proposals", "limit of proposals", 1, high, 1)
         + f'</div></div><p id="proposal-counts" role="status">{_fates("candidate", trace.candidates.fate)}</p>'
         + '<div class="live" hidden><div class="row"><label>Show <select id="proposal-show">'
         '<option value="kept">proposals</option><option value="dropped">suppressed candidates</option>'
-        '<option value="all">all candidates</option></select></label></div>'
+        '<option value="all">all candidates</option></select></label>'
+        '<label>Proposal <input id="proposal-number" type="number" min="1"></label></div>'
         + _lab(
             _canvas("proposal-view", "Proposals; click one to see what it suppresses"),
-            "<p>Click a proposal to see what it suppresses.</p>",
+            "<p>Click a proposal, or enter its number, to see what it suppresses.</p>",
             '<p id="proposal-chosen" role="status"></p>',
             _canvas("proposal-detail", "A proposal and what it suppresses, enlarged", detail=True),
         )
@@ -219,23 +227,19 @@ def _selection(predictor: Predictor, trace: Trace, replay: Replay) -> str:
     )
     if predict.box_voting:
         about += " A box then becomes the mean, weighted by score, of all candidates that overlap it by more than 0.8."
-    honest = f"Scores below {floor:.3g} are not in this page. "
     if predict.mask_scoring:
-        honest += (
-            "The score of a detection is that of its class times the certainty of its mask. Masks are those of the "
-            f"{len(replay.masks.row):,} best class candidates of the model's own proposals: a box without one is "
-            "dashed and keeps the score of its class."
-        )
-    else:
-        honest += (
-            f"Masks are those of the {len(replay.masks.row):,} best class candidates of the model's own proposals: a "
-            "box without one is dashed."
-        )
+        about += " Scores are then multiplied by the certainty of the masks."
+    limits = (
+        f"Scores below {floor:.3g} are not in this page. Masks are those of the {len(replay.masks.row):,} best class "
+        "candidates of the model's proposals; a box without one is dashed"
+    )
+    if predict.mask_scoring:
+        limits += " and keeps the score of its class"
     return (
         f"<p>{about}</p>"
         + '<div class="live" hidden><div class="controls">'
-        + _slider("score", "score threshold", round(np.ceil(floor * 100) / 100, 2), 0.99, 0.01)
-        + _slider("threshold", "threshold of overlap (IoU)", 0.05, 0.95, 0.01)
+        + _slider("score", "score threshold", np.ceil(floor * 100) / 100, 1, 0.01)
+        + _slider("threshold", "threshold of overlap (IoU)", *_around(0.05, 0.95, predict.nms_threshold), 0.01)
         + _slider("detections", "limit of detections", 1, max(limit, DEFAULT_DETECTIONS), 1)
         + '</div></div><p id="selection-counts" role="status">'
         + f"{_fates('class candidate', trace.class_candidates.fate)}</p>"
@@ -243,7 +247,7 @@ def _selection(predictor: Predictor, trace: Trace, replay: Replay) -> str:
         'id="selection-members"> show all class candidates</label></div>'
         + _lab(
             _canvas("selection-view", "Detected boxes; click one to follow it"),
-            f"<p>Click a box to follow it back. {honest}</p>",
+            f"<p>Click a box to follow it back. {limits}.</p>",
         )
         + "</div>"
     )
@@ -267,12 +271,13 @@ def _masks(trace: Trace) -> str:
 
 def _detections(trace: Trace) -> str:
     found = trace.detections
+    certainty = mask_certainty(sigmoid(trace.masks.logits))
     rows = []
     for d in range(len(found)):
         origin = trace.origin(d)
         class_score = trace.class_candidates.scores[origin.class_candidate]
         box = ", ".join(f"{v:.1f}" for v in found.boxes[d])
-        values = (f"{found.scores[d]:.3f}", f"{class_score:.3f}", "", box)
+        values = (f"{found.scores[d]:.3f}", f"{class_score:.3f}", f"{certainty[origin.mask]:.3f}", box)
         cells = "".join(f"<td{NUMBER}>{value}</td>" for value in values)
         rows.append(f'<tr><th scope="row">{d + 1}</th><td{AUTO}>{escape(found.class_names[d])}</td>{cells}</tr>')
     head = ("number", "class", "score", "class score", "mask certainty", "box x1, y1, x2, y2 (picture px)")

@@ -19,7 +19,7 @@ parts.push(() => {
   element('reset').disabled = Object.keys(settings).every(name => settings[name] === modelSettings[name]);
 });
 
-// Proposals.
+// Proposals, and what the chosen one suppresses.
 const candidateEntries = () => proposals.kept.map(row => [candidateBox(row), row]);
 let chosenProposal = NOBODY;
 
@@ -38,9 +38,16 @@ const proposalDetail = new View('proposal-detail', view => {
 
 const suppressedBy = winner => [...proposals.by].filter(([, by]) => by === winner).map(([row]) => row);
 
-proposalView.onClick((x, y) => {
-  chosenProposal = pick(candidateEntries(), x, y) ?? NOBODY;
+function chooseProposal(row) {
+  chosenProposal = row;
   draw();
+}
+
+proposalView.onClick((x, y) => chooseProposal(pick(candidateEntries(), x, y) ?? NOBODY));
+const proposalNumber = element('proposal-number');
+proposalNumber.addEventListener('change', () => {
+  const rank = Math.min(Math.max(Math.round(proposalNumber.value), 1), proposals.kept.length);
+  chooseProposal(proposals.kept[rank - 1] ?? NOBODY);
 });
 element('proposal-show').addEventListener('change', () => proposalView.draw());
 document.addEventListener('followed', () => {
@@ -53,6 +60,8 @@ parts.push(() => {
   element('proposal-counts').textContent = `${counted(total, 'candidate')}: ${counted(kept.length, 'proposal')}, `
     + `${by.size.toLocaleString('en')} suppressed, ${nCut.toLocaleString('en')} cut by the limit`
     + (nUnfit ? `, ${nUnfit.toLocaleString('en')} too small or below the floor` : '') + '.';
+  proposalNumber.max = kept.length;
+  proposalNumber.value = proposals.rankOf.has(chosenProposal) ? proposals.rankOf.get(chosenProposal) + 1 : '';
   element('proposal-chosen').textContent = chosenProposal === NOBODY ? '' : describeCandidate(chosenProposal);
 });
 
