@@ -1,6 +1,6 @@
 """Run one side of `inference.py` in a separate process: predict a few images and print the peak memory in MB (Linux).
 
-python benchmarks/alone.py ours BUNDLE PICTURES.npy
+python benchmarks/alone.py ours BUNDLE PICTURES.npy PRECISION
 python benchmarks/alone.py torchvision STATE.pth PICTURES.npy
 """
 
@@ -46,11 +46,11 @@ def coco_encode() -> Any:
     return encode
 
 
-def ours(bundle: str, pictures: np.ndarray) -> None:
+def ours(bundle: str, pictures: np.ndarray, precision: Any) -> None:
     """Predict as a user of a bundle does."""
     import maskrcnn
 
-    model = maskrcnn.load(bundle)
+    model = maskrcnn.load(bundle, precision=precision)
     for picture in pictures:
         detections = model.predict(picture, keep_pixels=False)
         assert len([rle.to_coco() for rle in detections.rles]) > 0
@@ -71,7 +71,7 @@ def torchvision(state: str, pictures: np.ndarray) -> None:
 
 
 if __name__ == "__main__":
-    side, model_path, pictures_path = sys.argv[1:]
-    {"ours": ours, "torchvision": torchvision}[side](model_path, np.load(pictures_path))
+    side, model_path, pictures_path, *precision = sys.argv[1:]
+    {"ours": ours, "torchvision": torchvision}[side](model_path, np.load(pictures_path), *precision)
     # Not getrusage: its maximum includes the parent process.
     print(int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) // 1024)

@@ -53,8 +53,8 @@ def bundles(model: Predictor, folder: Path) -> tuple[Predictor, Predictor]:
     """The model as an fp32 bundle with and without the backend."""
     export(model, folder / "with")
     (folder / "without").mkdir()
-    values = {"runtime": "openvino", "precision": "fp32", "scores": {}}
-    save_bundle(model, folder / "without", to_openvino(graphs_of(model.model)), None, values)
+    graphs = to_openvino(graphs_of(model.model))
+    save_bundle(model, folder / "without", {"fp32": graphs}, None, {"runtime": "openvino"})
     return load(folder / "with"), load(folder / "without")
 
 

@@ -24,6 +24,12 @@ T = TypeVar("T")
 Exif = Literal["turn", "ignore"]
 """Pictures with an EXIF orientation: turn them upright, or leave them as they are stored."""
 
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+"""Number format in which a network predicts."""
+
+PrecisionChoice = Precision | Literal["auto"]
+"""A precision, or "auto": the fastest here of those whose cost in AP was measured and allowed; else fp32."""
+
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]

@@ -88,6 +88,12 @@ def write_image(image: Image.Image, path: str | Path) -> None:
         image.save(part_file)
 
 
+def cache_folder() -> Path:
+    """Return ``$MASKRCNN_CACHE`` if set, otherwise ``maskrcnn`` in the user's cache folder."""
+    folder = os.environ.get("MASKRCNN_CACHE")
+    return Path(folder) if folder else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maskrcnn"
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raise `UserError` if it is missing or is no JSON."""
     try:

@@ -142,7 +142,7 @@ def test_int8_is_calibrated_and_measured_on_different_images(runtime, shapes, tm
         expected = f"{name}: box AP {ap[name]['box AP']:.2f}, mask AP {ap[name]['mask AP']:.2f}"
         assert expected in messages
     description = json.loads((tmp_path / "small" / "model.json").read_text())
-    assert description["precision"] == "int8"
+    assert description["precisions"] == ["int8"]
     assert description["scores"] == scores
     assert not (tmp_path / "small" / "convolutions.safetensors").exists()
     written, scored, unquantised = (

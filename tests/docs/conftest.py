@@ -24,7 +24,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert not caught.value.code
     data = maskrcnn.open_dataset(csv, say=lambda _: None)
     maskrcnn.export(maskrcnn.load(folder / "runs" / "mine"), folder / "bundle")
-    shutil.copytree(folder / "bundle", folder / "small")
+    for name in ("small", "exact"):
+        shutil.copytree(folder / "bundle", folder / name)
     for name in ("model.safetensors", "mine.safetensors"):
         shutil.copy(folder / "runs" / "mine" / "last.safetensors", folder / name)
     for name in ("annotations.csv", "other.csv"):

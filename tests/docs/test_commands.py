@@ -43,7 +43,12 @@ RUN = {
         "predict photos/ --model mine.safetensors --out found",
         "evaluate annotations.csv --images photos/ --model mine.safetensors",
     ],
-    "docs/deploy.md": ["export runs/mine -o bundle", "predict photos/ --model small --out found", "benchmark small"],
+    "docs/deploy.md": [
+        "export runs/mine -o exact",
+        "predict photos/ --model small --out found",
+        "predict photos/ --model bundle --precision fp32",
+        "benchmark small",
+    ],
     "docs/reports.md": [
         "evaluate train.csv --images images/ --ids val.txt --model runs/mine --report report.html",
         "evaluate other.csv --model model.safetensors --report report.html",
@@ -54,7 +59,7 @@ RUN = {
 
 OF_TORCHRUN = {"--max-restarts"}
 
-MADE_BY_COMMAND = {"split": ["val.txt"], "export": ["bundle"]}
+MADE_BY_COMMAND = {"split": ["val.txt"], "export": ["exact"]}
 """What must not exist yet when a command runs."""
 
 

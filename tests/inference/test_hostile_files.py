@@ -21,7 +21,7 @@ DESCRIPTION = Description(
     config=Config(), conventions=TORCHVISION, class_ids=[3, 7], class_names=["cat", "dog"], provenance={"step": 1}
 )
 BUNDLE = {
-    "format": FORMAT, "runtime": "onnx", "precision": "fp32", "pixel_mean": [1, 2, 3], **DESCRIPTION.to_dict(),
+    "format": FORMAT, "runtime": "onnx", "precisions": ["fp32"], "pixel_mean": [1, 2, 3], **DESCRIPTION.to_dict(),
 }  # fmt: skip
 WRONG = [None, True, 3, -1.5, "x", [], [[]], {}, {"a": 1}]
 ANY_JSON = st.recursive(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskrcnn.checkpoints.shipped import find_shipped, shipped_names
-from maskrcnn.errors import UserError
+from maskrcnn.config import PrecisionChoice
+from maskrcnn.errors import UserError, say
 from maskrcnn.inference.bundle import is_bundle, read_bundle
 
 if TYPE_CHECKING:
@@ -23,17 +24,25 @@ BATCH_COUNTER = "num_batches_tracked"
 """Batch norm's count of batches. Frozen batch norm of other programs has none, and ours never reads it."""
 
 
-def load(path: str | Path, *, device: str = "auto") -> Predictor:
+def load(
+    path: str | Path,
+    *,
+    device: str = "auto",
+    precision: PrecisionChoice = "auto",
+    say: Callable[[str], None] = say,
+) -> Predictor:
     """Open a run folder (its best, else its last weights), a model file or a bundle for prediction.
 
     "nuclei" and "nuclei-int8" come with the package; a file or folder of that name takes precedence. `device` is
-    "auto", "cpu", "cuda", "cuda:1" or "mps". Raises `UserError`.
+    "auto", "cpu", "cuda", "cuda:1" or "mps". `precision` is "fp32", "bf16", "fp16", "int8" or "auto": the fastest on
+    this processor of those whose cost in AP the export of a bundle measured and allowed, which `say` gets a line about;
+    fp32 for what is no bundle. Raises `UserError`, also for a precision that the model or the machine lacks.
     """
     path = Path(path)
     if not path.exists():
-        path = find_shipped(str(path)) or path
+        path = find_shipped(str(path), precision) or path
     if is_bundle(path):
-        return read_bundle(path)
+        return read_bundle(path, precision, say)
     if path.is_dir():
         weights = next((path / name for name in RUN_FILES if (path / name).exists()), None)
         if weights is None:
@@ -51,7 +60,7 @@ def load(path: str | Path, *, device: str = "auto") -> Predictor:
         )
     from maskrcnn.checkpoints.native import read_model
 
-    return open_checkpoint(read_model(path), str(path), device)
+    return open_checkpoint(read_model(path), str(path), device, precision)
 
 
 def import_checkpoint(
@@ -72,16 +81,21 @@ def import_checkpoint(
     return open_checkpoint(read, f"{read.provenance['source']} checkpoint", "cpu")
 
 
-def open_checkpoint(checkpoint: Checkpoint, name: str, device: str) -> Predictor:
+def open_checkpoint(checkpoint: Checkpoint, name: str, device: str, precision: PrecisionChoice = "auto") -> Predictor:
     """Build the network of a checkpoint; `name` stands for it in errors. Raises `UserError`."""
     from maskrcnn.inference.predictor import Predictor
-    from maskrcnn.inference.runtimes.torch import TorchRuntime, pick_device
+    from maskrcnn.inference.runtimes.torch import HALF_TYPES, TorchRuntime, half_precisions, pick_device
     from maskrcnn.model.mask_rcnn import build_model
 
     config, ids, names = checkpoint.config, checkpoint.class_ids, checkpoint.class_names
     model = build_model(config.model, len(ids), checkpoint.conventions, freeze_norm=config.train.freeze_norm)
     load_weights(model, checkpoint.weights, name)
-    runtime = TorchRuntime(model, pick_device(device))
+    picked = pick_device(device)
+    offered = ["fp32", *half_precisions(picked)]
+    if precision not in ("auto", *offered):
+        bundle = "; int8 comes with a bundle: maskrcnn export --calibrate DATA" if precision == "int8" else ""
+        raise UserError(f"{name} cannot predict in {precision} here: torch runs it in {' or '.join(offered)}{bundle}")
+    runtime = TorchRuntime(model, picked, HALF_TYPES.get(precision))
     return Predictor(runtime, config, ids, names, provenance=checkpoint.provenance, reading=checkpoint.reading)
 
 

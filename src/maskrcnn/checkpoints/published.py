@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from maskrcnn.errors import UserError
+from maskrcnn.files import cache_folder
 
 TIMEOUT_SECONDS = 30
 CHUNK = 1 << 20
@@ -45,12 +46,6 @@ PUBLISHED = {
         "https://download.pytorch.org/models/maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth", "73cbd019", norm_eps=1e-5
     ),
 }
-
-
-def cache_folder() -> Path:
-    """Return ``$MASKRCNN_CACHE`` if set, otherwise ``maskrcnn`` in the user's cache folder."""
-    folder = os.environ.get("MASKRCNN_CACHE")
-    return Path(folder) if folder else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maskrcnn"
 
 
 def fetch(published: Published) -> Path:

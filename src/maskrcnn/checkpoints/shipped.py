@@ -10,6 +10,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
+from maskrcnn.config import PrecisionChoice
+
 FOLDER = Path(__file__).parents[1] / "models"
 
 
@@ -18,10 +20,10 @@ def shipped_names() -> list[str]:
     return sorted(path.name.removesuffix(".safetensors") for path in FOLDER.iterdir() if path.suffix != ".md")
 
 
-def find_shipped(name: str) -> Path | None:
-    """Return the file or bundle of the model `name`, without torch its int8 bundle; None for an unknown name."""
+def find_shipped(name: str, precision: PrecisionChoice = "auto") -> Path | None:
+    """Return the file of the model `name`, for int8 or without torch its bundle; None for an unknown name."""
     if name not in shipped_names():
         return None
     if name.endswith("-int8"):
         return FOLDER / name
-    return FOLDER / (f"{name}.safetensors" if find_spec("torch") else f"{name}-int8")
+    return FOLDER / (f"{name}.safetensors" if find_spec("torch") and precision != "int8" else f"{name}-int8")

@@ -8,11 +8,10 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 from cyclopts import Parameter, validators
 from rich.table import Table
 
-from maskrcnn.cli.common import Json, Model, print_json, say, talk, whole_number
+from maskrcnn.cli.common import Json, Model, PrecisionOption, print_json, say, talk, whole_number
 
 
 def benchmark(
@@ -21,6 +20,7 @@ def benchmark(
     picture: Path | None = None,
     rounds: Annotated[int, Parameter(converter=whole_number, validator=validators.Number(gte=1))] = 10,
     device: str = "auto",
+    precision: PrecisionOption = "auto",
     json: Json = False,
 ) -> None:
     """Measure the time and memory of one prediction on this machine, stage by stage.
@@ -39,14 +39,12 @@ def benchmark(
     from maskrcnn.checkpoints.load import load
     from maskrcnn.data.images import read_image
     from maskrcnn.detection.timing import collect
+    from maskrcnn.inference.precision import noise_picture
 
     began = time.perf_counter()
-    predictor = load(model, device=device)
+    predictor = load(model, device=device, precision=precision, say=say)
     load_seconds = time.perf_counter() - began
-    network = predictor.config.model
-    min_scale = network.min_scale if predictor.conventions.resize == "longer" else 0
-    side = int(network.image_size / max(min_scale, 1))
-    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    noise = noise_picture(predictor.config.model, predictor.conventions)
     image = read_image(picture, predictor.reading) if picture else noise
     began = time.perf_counter()
     predictor.predict(image, keep_pixels=False)
@@ -65,6 +63,7 @@ def benchmark(
         print_json(
             {
                 "runtime": predictor.runtime.name,
+                "precision": predictor.runtime.precision,
                 "ms": median_ms,
                 "stages_ms": stages_ms,
                 "opening_s": load_seconds,
@@ -74,7 +73,8 @@ def benchmark(
             }
         )
         return
-    table = Table("stage", "ms", "share", title=f"{model} on {predictor.runtime.name}, {len(detections)} detections")
+    where = f"{predictor.runtime.name} in {predictor.runtime.precision}"
+    table = Table("stage", "ms", "share", title=f"{model} on {where}, {len(detections)} detections")
     for name, ms in stages_ms.items():
         table.add_row(name, f"{ms:.1f}", f"{100 * ms / median_ms:.0f} %")
     table.add_row("total (median)", f"{median_ms:.1f}", "100 %")

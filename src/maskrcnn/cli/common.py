@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from maskrcnn.config import Exif
+from maskrcnn.config import Exif, PrecisionChoice
 from maskrcnn.data.format_names import MODULES
 from maskrcnn.errors import UserError
 
@@ -186,6 +186,13 @@ Seed = Annotated[int, Parameter(converter=whole_number, validator=Number(gte=0, 
 Json = Annotated[bool, Parameter(name="--json", negative="")]
 Model = Annotated[
     Path, Parameter(help="Run folder, model file or bundle, or the name of a shipped model such as nuclei.")
+]
+PrecisionOption = Annotated[
+    PrecisionChoice,
+    Parameter(
+        help="Number format of the network. auto: the fastest on this machine of those whose cost in AP the export of "
+        "the bundle measured and allowed; without such a measurement, that of the weights."
+    ),
 ]
 Device = Annotated[str, Parameter(help="Where to predict: auto, cpu, cuda, cuda:1 or mps.")]
 

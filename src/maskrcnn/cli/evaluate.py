@@ -13,6 +13,7 @@ from maskrcnn.cli.common import (
     Device,
     Json,
     Model,
+    PrecisionOption,
     Proposals,
     print_json,
     progress_bar,
@@ -31,6 +32,7 @@ def evaluate(
     ids: Path | None = None,
     report: Path | None = None,
     device: Device = "auto",
+    precision: PrecisionOption = "auto",
     options: DataOptions | None = None,
     settings: Annotated[PredictConfig | None, Parameter(name="*", group="Prediction")] = None,
     proposals: Proposals = None,
@@ -57,7 +59,7 @@ def evaluate(
     from maskrcnn.checkpoints.load import load
     from maskrcnn.evaluation import examine
 
-    predictor = load(model, device=device)
+    predictor = load(model, device=device, precision=precision, say=say)
     if settings is not None:
         predictor = predictor.changed(**set_values(settings))
     if proposals is not None:
@@ -96,5 +98,5 @@ def evaluate(
         )
         say(f"report: {report}")
     if json:
-        print_json({**scores, "model": str(model)})
+        print_json({**scores, "model": str(model), "precision": predictor.runtime.precision})
     return SOME_UNREADABLE if scores["unreadable"] else 0

@@ -16,7 +16,7 @@ def export(
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
     runtime: Literal["openvino", "onnx", "torchvision"] = "openvino",
-    precision: Literal["fp32", "int8"] = "fp32",
+    precision: Literal["auto", "fp32", "int8"] = "auto",
     calibrate: Path | None = None,
     most_loss: float = 1.0,
     whole: Annotated[bool, Parameter(negative="")] = False,
@@ -34,11 +34,13 @@ def export(
     runtime
         Program that will run the model. Bundles for openvino and onnx need no torch.
     precision
-        int8 is a quarter of the size, and faster on processors with VNNI. Its loss of AP is measured and printed.
+        What a bundle stores. auto: fp32, and with --calibrate int8 beside it; a prediction takes the faster one. int8
+        alone is a quarter of the size.
     calibrate
-        Annotations of any format for int8: some of the images calibrate it, others measure its loss of AP.
+        Annotations of any format: some of the images calibrate int8, others measure the AP of each precision.
     most_loss
-        Maximum loss of AP by int8, in points of 100. If the loss is greater, nothing is written.
+        Maximum loss of AP, in points of 100. If that of int8 is greater, nothing is written. auto never predicts in a
+        precision that loses more.
     whole
         Add whole.onnx, one graph from pictures to detections, to the bundle. Needs --runtime onnx.
     json
@@ -60,8 +62,10 @@ def export(
         whole=whole,
         say=say,
     )
-    files = [out] if out.is_file() else list(out.iterdir())
+    files = [out] if out.is_file() else [file for file in out.rglob("*") if file.is_file()]
     size = sum(file.stat().st_size for file in files)
-    say(f"{out}: written for {runtime}, {precision}, {size / 1e6:.1f} MB")
+    both = precision == "auto" and data is not None
+    stored = "fp32 and int8" if both else "int8" if precision == "int8" else "fp32"
+    say(f"{out}: written for {runtime}, {stored}, {size / 1e6:.1f} MB")
     if json:
         print_json({"out": str(out), "bytes": size, **scores})

@@ -15,7 +15,7 @@ from cyclopts.validators import Number
 from rich.progress import Progress
 
 from maskrcnn.cli import SOME_UNREADABLE, STANDARD_INPUT
-from maskrcnn.cli.common import Device, Json, Model, Proposals, print_json, say, talk, whole_number
+from maskrcnn.cli.common import Device, Json, Model, PrecisionOption, Proposals, print_json, say, talk, whole_number
 from maskrcnn.cli.pictures import UniqueNames, find_files
 from maskrcnn.config import PredictConfig, set_values
 from maskrcnn.data.images import read_header
@@ -38,6 +38,7 @@ def predict(
     like: Path | None = None,
     batch_size: Annotated[int, Parameter(converter=whole_number, validator=Number(gte=1))] = 1,
     device: Device = "auto",
+    precision: PrecisionOption = "auto",
     settings: Annotated[PredictConfig | None, Parameter(name="*", group="Prediction")] = None,
     proposals: Proposals = None,
     json: Json = False,
@@ -81,7 +82,7 @@ def predict(
     from maskrcnn.inference.outputs import Writer
     from maskrcnn.inference.submission import Sample
 
-    predictor = load(model, device=device)
+    predictor = load(model, device=device, precision=precision, say=say)
     if settings is not None:
         predictor = predictor.changed(**set_values(settings))
     if proposals is not None:

@@ -1,4 +1,4 @@
-"""`export`: write a model for another runtime. The cost of int8 is measured before anything is written."""
+"""`export`: write a model for another runtime. What other precisions cost is measured before anything is written."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from maskrcnn.checkpoints.torchvision import to_torchvision
+from maskrcnn.config import Precision
 from maskrcnn.data.table import Dataset
 from maskrcnn.deploy import winograd
 from maskrcnn.deploy.convert import to_onnx, to_openvino
@@ -23,14 +24,13 @@ from maskrcnn.errors import ImageError, UserError
 from maskrcnn.evaluation import evaluate
 from maskrcnn.evaluation.classes import match_classes
 from maskrcnn.files import atomic, unfinished
-from maskrcnn.inference.bundle import describe, write_bundle
+from maskrcnn.inference.bundle import Graphs, describe, write_bundle
+from maskrcnn.inference.precision import MAX_LOSS, change_of_ap, is_allowed
 from maskrcnn.inference.predictor import Predictor
-from maskrcnn.inference.runtimes import ExportedRuntime
+from maskrcnn.inference.runtimes import ExportedRuntime, engine_module
 
 CALIBRATION_IMAGES = 48
 MEASURED_IMAGES = 100
-MAX_LOSS = 1.0
-"""Mask or box AP, in points of 100, that int8 may cost before the export is refused."""
 
 
 def export(
@@ -38,7 +38,7 @@ def export(
     out: str | Path,
     *,
     runtime: Literal["openvino", "onnx", "torchvision"] = "openvino",
-    precision: Literal["fp32", "int8"] = "fp32",
+    precision: Literal["auto", "fp32", "int8"] = "auto",
     calibrate: Dataset | None = None,
     most_loss: float = MAX_LOSS,
     whole: bool = False,
@@ -46,9 +46,10 @@ def export(
 ) -> dict[str, Any]:
     """Write `model` to `out`, which must not exist, and return the measured scores, if any.
 
-    "openvino" and "onnx" make a bundle: a folder that `maskrcnn.load` opens without torch. int8 needs `calibrate`: some
-    of its images set the ranges, others measure box and mask AP before and after. `whole` adds one graph from pictures
-    to detections to a bundle for "onnx" (`whole_graph`). "torchvision" makes a ``.pth`` that torchvision's own model
+    "openvino" and "onnx" make a bundle: a folder that `maskrcnn.load` opens without torch. With `calibrate` it holds
+    int8 beside fp32: some of the images set the ranges, others measure box and mask AP of every precision that this
+    machine runs. `precision` stores one alone; int8 needs `calibrate`. `whole` adds one graph from pictures to
+    detections to a bundle for "onnx" (`whole_graph`). "torchvision" makes a ``.pth`` that torchvision's own model
     loads. Raises `UserError`, also if int8 costs more than `most_loss` points.
     """
     out = Path(out)
@@ -59,25 +60,36 @@ def export(
             raise UserError("--whole makes an ONNX graph; it needs --runtime onnx")
         check_expressible(model.conventions)
     if runtime == "torchvision":
-        if precision != "fp32":
+        if precision == "int8":
             raise UserError("torchvision's layout is fp32; leave out --precision")
         state = to_torchvision(model)
         with atomic(out) as part_file:
             torch.save(state, part_file)
         return {}
+    if precision == "int8" and calibrate is None:
+        raise UserError("int8 needs images with masks to calibrate on: --calibrate DATA")
+    graphs: dict[Precision, Graphs] = {}
     convolutions: dict[str, np.ndarray] | None = None
     scores: dict[str, Any] = {}
     if precision != "int8":
         network, convolutions = winograd.split(model.model)
-        graphs = _converter(runtime)(network)
-    elif calibrate is None:
-        raise UserError("int8 needs images with masks to calibrate on: --calibrate DATA")
-    else:
-        graphs, scores = _int8(model, runtime, calibrate, most_loss, say)
+        graphs["fp32"] = _converter(runtime)(network)
+    if calibrate is not None:
+        for_ranges, for_scores = _divided(model, calibrate)
+        plain = _converter(runtime)(graphs_of(model.model))
+        measured: dict[Precision, Graphs] = {"fp32": plain}
+        if "fp32" in graphs:
+            measured |= dict.fromkeys(engine_module(runtime).half_precisions(), plain)
+        if precision != "fp32":
+            say(f"calibrating on {len(for_ranges)} images")
+            measured["int8"] = graphs["int8"] = _quantized(model, plain, runtime, for_ranges)
+        scores = _scores(model, measured, runtime, for_scores, say)
+        if "int8" in graphs:
+            _check_cost(scores, "int8", most_loss)
     part_folder = unfinished(out)
     try:
         part_folder.mkdir(parents=True)
-        exported_as = {"runtime": runtime, "precision": precision, "scores": scores}
+        exported_as = {"runtime": runtime, "scores": scores, "max_loss": most_loss}
         save_bundle(model, part_folder, graphs, convolutions, exported_as, whole=whole)
         os.replace(part_folder, out)
     except OSError as error:
@@ -90,51 +102,77 @@ def export(
 def save_bundle(
     model: Predictor,
     folder: Path,
-    graphs: dict[str, Any],
+    graphs: dict[Precision, Graphs],
     convolutions: dict[str, np.ndarray] | None,
     exported_as: dict[str, Any],
     *,
     whole: bool = False,
 ) -> None:
-    """Write a bundle of converted `graphs` into an empty folder; `exported_as`: runtime, precision and scores."""
+    """Write a bundle of converted `graphs` into an empty folder; `exported_as`: runtime, scores and max_loss.
+
+    `whole` adds the whole graph in the first precision.
+    """
     pixel_mean = tuple(model.model.pixel_mean.tolist())
     split = convolutions is not None
-    description = describe(model, pixel_mean, winograd=split, **exported_as)
+    description = describe(model, pixel_mean, precisions=list(graphs), winograd=split, **exported_as)
     if whole:
-        parts = to_onnx(graphs_of(model.model)) if split else graphs
-        graphs = {**graphs, "whole": whole_graph(model, parts, description)}
+        first = next(iter(graphs))
+        parts = to_onnx(graphs_of(model.model)) if split else graphs[first]
+        graphs = {**graphs, first: {**graphs[first], "whole": whole_graph(model, parts, description)}}
     write_bundle(folder, description, graphs, convolutions)
 
 
-def _int8(
-    model: Predictor, runtime: str, data: Dataset, most_loss: float, say: Callable[[str], None]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Quantised graphs by name, and their scores beside those of fp32."""
+def _divided(model: Predictor, data: Dataset) -> tuple[Dataset, Dataset]:
+    """Images of `data` to calibrate on, and others to measure on. Raises `UserError`."""
     match_classes(model, data)  # raises before the long work
     order = np.random.default_rng(0).permutation(len(data))
     half = max(min(CALIBRATION_IMAGES, len(data) // 2), 1)
     for_ranges, for_scores = data.take(order[:half]), data.take(order[half : half + MEASURED_IMAGES])
     if len(for_scores) == 0:
         raise UserError(f"{data.source} has {len(data)} image; int8 needs one to calibrate and one to measure on")
-    graphs = _converter(runtime)(graphs_of(model.model))
-    fp32 = _in_memory(model, graphs, runtime)
-    say(f"calibrating on {len(for_ranges)} images")
+    return for_ranges, for_scores
+
+
+def _quantized(model: Predictor, graphs: Graphs, runtime: str, data: Dataset) -> Graphs:
+    """The graphs in int8, calibrated on `data`."""
+    fp32 = _in_memory(model, graphs, runtime, "fp32")
     assert isinstance(fp32.runtime, ExportedRuntime)
-    samples = record(fp32.runtime, _inputs(fp32, for_ranges), fp32.config.predict)
-    quantized_graphs = quantized(graphs, samples)
-    say(f"measuring fp32 and int8 on {len(for_scores)} other images")
-    scores: dict[str, Any] = {"images": len(for_scores)}
-    for name, predictor in (("fp32", fp32), ("int8", _in_memory(model, quantized_graphs, runtime))):
-        result = evaluate(predictor, for_scores, say=say if name == "fp32" else lambda line: None)
-        scores[name] = {f"{kind} AP": 100 * (result[kind]["AP"] or 0.0) for kind in ("box", "mask")}
-        say(f"{name}: box AP {scores[name]['box AP']:.2f}, mask AP {scores[name]['mask AP']:.2f}")
-    lost = max(scores["fp32"][kind] - scores["int8"][kind] for kind in ("box AP", "mask AP"))
-    if lost > most_loss:
+    return quantized(graphs, record(fp32.runtime, _inputs(fp32, data), fp32.config.predict))
+
+
+def _scores(
+    model: Predictor, graphs: dict[Precision, Graphs], runtime: str, data: Dataset, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """The number of images of `data`, and box and mask AP in points of 100 by precision."""
+    names = list(graphs)
+    say(f"measuring {' and '.join(filter(None, [', '.join(names[:-1]), names[-1]]))} on {len(data)} other images")
+    scores: dict[str, Any] = {"images": len(data)}
+    for name in names:
+        predictor = _in_memory(model, graphs[name], runtime, name)
+        result = evaluate(predictor, data, say=say if name == names[0] else lambda line: None)
+        scores[name] = {f"{kind} AP": _points(result[kind]["AP"]) for kind in ("box", "mask")}
+        say(f"{name}: {', '.join(f'{kind} {_text(ap)}' for kind, ap in scores[name].items())}")
+    return scores
+
+
+def _points(ap: float | None) -> float | None:
+    """AP in points of 100; None, as without objects, stays undefined."""
+    return None if ap is None else 100 * ap
+
+
+def _text(points: float | None) -> str:
+    return "undefined (no objects)" if points is None else f"{points:.2f}"
+
+
+def _check_cost(scores: dict[str, Any], precision: str, most_loss: float) -> None:
+    """Raise `UserError` if `precision` costs more than `most_loss` points."""
+    change = change_of_ap(scores, precision)
+    if change is not None and not is_allowed(scores, precision, most_loss):
+        lost = -min(change.values())
         raise UserError(
-            f"int8 costs {lost:.2f} points of AP on {scores['images']} images, more than {most_loss:g}; nothing was "
-            "written. Allow more with --most-loss, or export with --precision fp32"
+            f"{precision} costs {lost:.2f} points of AP on {scores['images']} images, more than {most_loss:g}; nothing "
+            "was written. Allow more with --most-loss, or export with --precision fp32"
         )
-    return quantized_graphs, scores
 
 
 def _converter(runtime: str) -> Callable[..., dict[str, Any]]:
@@ -152,8 +190,9 @@ def _inputs(predictor: Predictor, data: Dataset) -> Iterator[tuple[np.ndarray, n
         yield stack([fitted.pixels])[0], np.array([fitted.window])
 
 
-def _in_memory(model: Predictor, graphs: dict[str, Any], runtime: str) -> Predictor:
+def _in_memory(model: Predictor, graphs: Graphs, runtime: str, precision: Precision) -> Predictor:
     """A predictor that runs `graphs` without writing them."""
     pixel_mean = tuple(model.model.pixel_mean.tolist())
-    opened = ExportedRuntime(runtime, graphs, model.config.model, model.conventions, pixel_mean)
+    settings = model.config.model, model.conventions
+    opened = ExportedRuntime(runtime, graphs, *settings, pixel_mean, precision=precision)
     return Predictor(opened, model.config, model.class_ids, model.class_names, reading=model.reading)

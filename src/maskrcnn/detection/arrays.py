@@ -11,15 +11,22 @@ from maskrcnn.detection.stages import Array
 
 
 def on_host(array: Array) -> Array:
-    """Return a CPU tensor as a NumPy array over the same memory, without gradient, and anything else unchanged."""
+    """Return a CPU tensor as a NumPy array, without gradient, and anything else unchanged.
+
+    It has the tensor's memory, unless that holds half precision: the kernels take float32, and NumPy has no bf16.
+    """
     if isinstance(array, np.ndarray) or array.device.type != "cpu":
         return array
-    return array.detach().numpy()
+    return _widened(array).detach().numpy()
 
 
 def to_numpy(array: Array) -> np.ndarray:
-    """Return a NumPy array, copied from the GPU if the values are there."""
-    return array if isinstance(array, np.ndarray) else array.detach().cpu().numpy()
+    """Return a NumPy array, copied from the GPU if the values are there; of half precision as float32."""
+    return array if isinstance(array, np.ndarray) else _widened(array).detach().cpu().numpy()
+
+
+def _widened(tensor: Any) -> Any:
+    return tensor.float() if tensor.is_floating_point() and tensor.itemsize == 2 else tensor
 
 
 def beside(values: np.ndarray, array: Array) -> Array:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-HALF_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+from maskrcnn.inference.runtimes.torch import HALF_TYPES
 
 
 def half_type(precision: str, device: torch.device) -> torch.dtype | None:

@@ -7,7 +7,9 @@ B images, maps (B, M, N, C) of each level, K anchors, R regions of S x S cells, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -26,8 +28,15 @@ from maskrcnn.winograd.transforms import transform_weights
 
 def read(path: Path, channels: int) -> Adapter:
     """Read the convolutions that complete a bundle's graphs, for maps of `channels`. Raises `UserError`."""
-    try:
+    with usable(path):
         return partial(WinogradNetwork, convolutions=Convolutions(load_file(path), channels))
+
+
+@contextmanager
+def usable(path: Path) -> Iterator[None]:
+    """Convert the errors of a damaged file of convolutions to a `UserError` that names it."""
+    try:
+        yield
     except (OSError, SafetensorError, ValueError) as error:
         raise UserError(f"{path} cannot be used: {error}") from None
 
@@ -53,27 +62,48 @@ class WinogradNetwork:
 
 
 @dataclass(frozen=True)
-class _Layer:
-    weights: np.ndarray
+class Layer:
+    """A convolution: weight (C', C, 3, 3) and bias (C',), float32; `relu` if a ReLU follows."""
+
+    weight: np.ndarray
     bias: np.ndarray
     relu: bool
 
 
-class Convolutions:
-    """The convolutions behind the backbone. Results are valid until the thread's next call.
-
-    `arrays` are float32 by name: ``pyramid.0.weight`` (C', C, 3, 3), ``pyramid.0.bias`` (C',) and so on, one pair a
-    level, none for a single map; the same for the layers of ``rpn``, ``box`` and ``mask``; ``anchors.weight`` (5 A, C')
-    and ``anchors.bias`` (5 A,), the RPN's logits and then its deltas. `channels` is C of the maps.
-    Raises `ValueError` if the arrays do not fit together.
+@dataclass(frozen=True)
+class Layers:
+    """The convolutions behind the backbone: parallel ones of the pyramid, one a level or none; consecutive ones of the
+    others. `anchors` has the weight (5 A, C') and bias (5 A,) of the RPN's logits and then its deltas.
     """
+
+    pyramid: list[Layer]
+    rpn: list[Layer]
+    box: list[Layer]
+    mask: list[Layer]
+    anchors: tuple[np.ndarray, np.ndarray]
+
+    @classmethod
+    def of(cls, arrays: dict[str, np.ndarray], channels: int) -> Layers:
+        """Take float32 `arrays` by name: ``pyramid.0.weight``, ``pyramid.0.bias`` and so on. `channels`: C of the maps.
+
+        Raises `ValueError` if the arrays do not fit together.
+        """
+        pyramid, rpn, box, mask = (_layers(arrays, part, channels) for part in ("pyramid", "rpn", "box", "mask"))
+        return cls(pyramid, rpn, box, mask, _pair(arrays, "anchors", (-1, len(rpn[-1].bias) if rpn else channels)))
+
+
+class Convolutions:
+    """Computes `Layers`, given as `Layers.of` takes them. Results are valid until the thread's next call."""
 
     def __init__(self, arrays: dict[str, np.ndarray], channels: int) -> None:
         self.scratch = Scratch()
-        self.layers = {part: _layers(arrays, part, channels) for part in ("pyramid", "rpn", "box", "mask")}
-        hidden = self.layers["rpn"][-1].weights.shape[2] if self.layers["rpn"] else channels
-        weight, bias = _pair(arrays, "anchors", (-1, hidden))
-        self.anchor_weight, self.anchor_bias = np.ascontiguousarray(weight.T), bias
+        layers = Layers.of(arrays, channels)
+        weight, self.anchor_bias = layers.anchors
+        self.anchor_weight = np.ascontiguousarray(weight.T)
+        self.layers = {
+            part: [replace(layer, weight=transform_weights(layer.weight)) for layer in getattr(layers, part)]
+            for part in ("pyramid", "rpn", "box", "mask")
+        }
 
     @one_blas_thread
     def trunk(self, merged: list[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
@@ -105,24 +135,24 @@ class Convolutions:
             maps = self._convolve(layer, maps, f"tower {k % 2}")
         return maps
 
-    def _convolve(self, layer: _Layer, maps: np.ndarray, name: str) -> np.ndarray:
-        """Maps (B, M, N, C), padded with zeros -> (B, M, N, C')."""
-        out = self.scratch.array(name, *maps.shape[:3], layer.weights.shape[2])
-        convolve(maps, layer.weights, layer.bias, out, relu=layer.relu)
+    def _convolve(self, layer: Layer, maps: np.ndarray, name: str) -> np.ndarray:
+        """Maps (B, M, N, C), padded with zeros -> (B, M, N, C'). The weight of `layer` is transformed."""
+        out = self.scratch.array(name, *maps.shape[:3], len(layer.bias))
+        convolve(maps, layer.weight, layer.bias, out, relu=layer.relu)
         return out
 
 
-def _layers(arrays: dict[str, np.ndarray], part: str, channels: int) -> list[_Layer]:
+def _layers(arrays: dict[str, np.ndarray], part: str, channels: int) -> list[Layer]:
     """The layers of a part: parallel ones of the pyramid, consecutive ones of the others."""
     parallel = part == "pyramid"
-    layers: list[_Layer] = []
+    layers: list[Layer] = []
     while f"{part}.{len(layers)}.weight" in arrays:
         name = f"{part}.{len(layers)}"
         weight, bias = _pair(arrays, name, (-1, -1, 3, 3))
-        n_inputs = layers[-1].weights.shape[2] if layers and not parallel else channels
+        n_inputs = len(layers[-1].bias) if layers and not parallel else channels
         if weight.shape[1] != n_inputs:
             raise ValueError(f"{name} takes {weight.shape[1]} channels, but gets {n_inputs}")
-        layers.append(_Layer(transform_weights(weight), bias, relu=not parallel))
+        layers.append(Layer(weight, bias, relu=not parallel))
     return layers
 
 

@@ -6,12 +6,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from copy import copy
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from maskrcnn.config import ModelConfig, PredictConfig
+from maskrcnn.config import ModelConfig, Precision, PredictConfig
 from maskrcnn.detection.anchors import p6_length
 from maskrcnn.detection.arrays import to_numpy
 from maskrcnn.detection.conventions import Conventions
@@ -22,9 +23,10 @@ GRAPHS = ("trunk", "box_head", "mask_head")
 
 
 class Runtime(ABC):
-    """A network that one library runs, with the settings of the steps around it."""
+    """A network that one library runs in one precision, with the settings of the steps around it."""
 
     name: str
+    precision: Precision
 
     def __init__(self, config: ModelConfig, conventions: Conventions) -> None:
         self.detector = Detector(config, conventions)
@@ -99,7 +101,10 @@ Adapter = Callable[[ExportedNetwork], Network]
 
 
 class ExportedRuntime(Runtime):
-    """An export that OpenVINO or ONNX Runtime runs: `graphs` of a folder or by name. `ValueError`: unknown `name`."""
+    """An export that OpenVINO or ONNX Runtime runs: `graphs` of a folder or by name. `ValueError`: unknown `name`.
+
+    Graphs with weights of int8 are for the precision int8, those with weights of fp32 for any other.
+    """
 
     def __init__(
         self,
@@ -109,26 +114,27 @@ class ExportedRuntime(Runtime):
         conventions: Conventions,
         pixel_mean: tuple[float, ...],
         adapter: Adapter | None = None,
+        precision: Precision = "fp32",
     ) -> None:
         super().__init__(config, conventions)
         self.name = name
-        self.exported = ExportedNetwork(_engine(name, graphs), config, conventions, pixel_mean)
+        self.precision = precision
+        engine = engine_module(name).Engine(graphs, precision)
+        self.exported = ExportedNetwork(engine, config, conventions, pixel_mean)
         self._network = adapter(self.exported) if adapter else self.exported
 
     def network(self) -> Network:
         return self._network
 
 
-def _engine(name: str, graphs: dict[str, Any] | Path) -> Engine:
-    if name == "openvino":
-        from maskrcnn.inference.runtimes.openvino import OpenVinoEngine
+def engine_module(name: str) -> Any:
+    """The module of a library: its `Engine`, `half_precisions`, `write_graphs` and `VERSION`.
 
-        return OpenVinoEngine(graphs)
-    if name == "onnx":
-        from maskrcnn.inference.runtimes.onnx import OnnxEngine
-
-        return OnnxEngine(graphs)
-    raise ValueError(f"unknown runtime {name!r}")
+    Raises `ValueError` for an unknown name and `ModuleNotFoundError` if the library is not installed.
+    """
+    if name not in ("openvino", "onnx"):
+        raise ValueError(f"unknown runtime {name!r}")
+    return import_module(f"maskrcnn.inference.runtimes.{name}")
 
 
 def flat_rows(pooled: np.ndarray) -> np.ndarray:

@@ -8,13 +8,19 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
+from maskrcnn.config import Precision
 from maskrcnn.inference.runtimes import GRAPHS
 
+VERSION = f"onnxruntime {onnxruntime.__version__}"
 
-class OnnxEngine:
-    """Sessions of three ``.onnx`` graphs: those of a folder, or ``onnx.ModelProto`` by name."""
 
-    def __init__(self, graphs: dict[str, Any] | Path) -> None:
+class Engine:
+    """Sessions of three ``.onnx`` graphs: those of a folder, or ``onnx.ModelProto`` by name.
+
+    They compute in the precision of their weights.
+    """
+
+    def __init__(self, graphs: dict[str, Any] | Path, _: Precision) -> None:
         if isinstance(graphs, Path):
             sources: dict[str, Any] = {name: graphs / f"{name}.onnx" for name in GRAPHS}
         else:
@@ -27,6 +33,11 @@ class OnnxEngine:
     def run(self, name: str, *inputs: np.ndarray) -> list[Any]:
         session = self.sessions[name]
         return session.run(None, {i.name: value for i, value in zip(session.get_inputs(), inputs, strict=True)})
+
+
+def half_precisions() -> list[Precision]:
+    """None: on a CPU, ONNX Runtime computes weights of fp32 in fp32."""
+    return []
 
 
 def write_graphs(graphs: dict[str, Any], folder: Path) -> None:

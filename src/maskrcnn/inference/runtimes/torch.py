@@ -6,12 +6,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskrcnn.config import Precision
 from maskrcnn.detection.arrays import on_host, to_device
 from maskrcnn.detection.detect import Network
 from maskrcnn.detection.stages import Array, Observe, Trunk, ignore
 from maskrcnn.errors import UserError
 from maskrcnn.inference.runtimes import Runtime
 from maskrcnn.model.mask_rcnn import MaskRCNN
+
+HALF_TYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def half_precisions(device: torch.device) -> list[Precision]:
+    """The half precisions for which torch finds instructions in a device."""
+    if device.type == "cuda":
+        return ["bf16", "fp16"] if torch.cuda.is_bf16_supported(including_emulation=False) else ["fp16"]
+    if device.type == "cpu" and torch.backends.mkldnn.is_available():
+        supported = {
+            "bf16": torch.ops.mkldnn._is_mkldnn_bf16_supported,
+            "fp16": torch.ops.mkldnn._is_mkldnn_fp16_supported,
+        }
+        return [name for name in HALF_TYPES if supported[name]()]
+    return ["fp16"] if device.type == "mps" else []
 
 
 def pick_device(name: str) -> torch.device:
@@ -40,6 +56,7 @@ class TorchRuntime(Runtime):
         super().__init__(model.config, model.conventions)
         self.device = torch.device(device)
         self.autocast_to = autocast_to
+        self.precision = next((name for name, half in HALF_TYPES.items() if half == autocast_to), "fp32")
         self.model = model.to(self.device).eval()
 
     def network(self) -> Network:

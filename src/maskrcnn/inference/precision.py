@@ -1,0 +1,178 @@
+"""Choose the precision of a bundle: of those whose cost in AP is known and allowed, what this processor runs fastest.
+
+precisions that bundle and processor have -> those of known, allowed cost -> timed on this network, or looked up in the
+user's cache -> the fastest, and a line that says why
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import llvmlite.binding
+import numba
+import numpy as np
+
+import maskrcnn
+from maskrcnn.config import ModelConfig
+from maskrcnn.detection.conventions import Conventions
+from maskrcnn.detection.fit import fit_picture, stack
+from maskrcnn.detection.pool import BOX_POOL
+from maskrcnn.errors import UserError
+from maskrcnn.files import cache_folder, read_json, write_text
+from maskrcnn.inference.runtimes import Runtime
+
+R = TypeVar("R", bound=Runtime)
+
+KINDS = ("box AP", "mask AP")
+
+MAX_LOSS = 1.0
+"""Box or mask AP, in points of 100, that a precision may cost, unless the export allows another loss."""
+
+MIN_GAIN = 1.05
+"""A precision is chosen from this speed on, as a multiple of fp32's: nobody gives up AP for the noise of a timing."""
+
+OBJECTS = 50
+"""Objects in the timed picture."""
+
+SECONDS, ROUNDS = 1.0, 3
+"""Timing ends after so many seconds and at least so many rounds."""
+
+
+def change_of_ap(scores: Mapping[str, Any], precision: str) -> dict[str, float] | None:
+    """What `precision` adds to fp32's box and mask AP, in points of 100. None if one was not measured or is undefined.
+
+    `scores` are those of ``model.json``: "images", and "box AP" and "mask AP" by precision.
+    """
+    aps = [[(scores.get(name) or {}).get(kind) for kind in KINDS] for name in (precision, "fp32")]
+    if None in (*aps[0], *aps[1]):
+        return None
+    return {kind: ap - exact for kind, ap, exact in zip(KINDS, *aps, strict=True)}
+
+
+def is_allowed(scores: Mapping[str, Any], precision: str, max_loss: float) -> bool:
+    """Whether the cost of `precision` is known and at most `max_loss` points."""
+    change = change_of_ap(scores, precision)
+    return change is not None and all(added >= -max_loss for added in change.values())
+
+
+def choose(
+    precisions: Sequence[str],
+    scores: Mapping[str, Any],
+    max_loss: float,
+    open_in: Callable[[str], R],
+    timings: Path,
+    say: Callable[[str], None],
+) -> R:
+    """Open a model with `open_in` in the fastest of `precisions` that `is_allowed`, or in the first, whose cost is 0.
+
+    `timings` is where the measured times are kept. If there was a choice, `say` gets a line about it.
+    """
+    first, *others = precisions
+    names = [first, *(name for name in others if is_allowed(scores, name, max_loss))]
+    if len(names) == 1:
+        return open_in(first)
+    opened: dict[str, R] = {}
+    seconds = read_seconds(timings, names)
+    if seconds is None:
+        opened = {name: open_in(name) for name in names}
+        seconds = measure(opened)
+        write_seconds(timings, seconds)
+    fastest = min(seconds, key=lambda name: seconds[name])
+    chosen = fastest if seconds[first] >= MIN_GAIN * seconds[fastest] else first
+    say(reason(chosen, seconds, scores))
+    return opened[chosen] if chosen in opened else open_in(chosen)
+
+
+def reason(chosen: str, seconds: Mapping[str, float], scores: Mapping[str, Any]) -> str:
+    """Say why `chosen` was chosen, given the `seconds` of the allowed precisions, of which fp32 is the first."""
+    first, *others = seconds
+    if chosen == first:
+        speeds = " and ".join(f"{name} runs {seconds[first] / seconds[name]:.2f} times as fast" for name in others)
+        return f"{first}: on this processor, {speeds}"
+    change = change_of_ap(scores, chosen) or {}
+    costs = ", ".join(f"{kind} {added:+.2f}" for kind, added in change.items())
+    speed = seconds[first] / seconds[chosen]
+    return f"{chosen}: {speed:.2f} times as fast as {first} on this processor, {costs} on {scores.get('images')} images"
+
+
+def measure(runtimes: Mapping[str, Runtime]) -> dict[str, float]:
+    """Median seconds of each network for one picture of a usual size, in turns: all proposals, and `OBJECTS` objects.
+
+    The number of regions does not depend on what the networks find.
+    """
+    detector = next(iter(runtimes.values())).detector
+    config = detector.config
+    fitted = fit_picture(noise_picture(config, detector.conventions), detector.conventions, config)
+    pixels, windows = stack([fitted.pixels])[0], np.array([fitted.window], np.int64)
+    rng, cells = np.random.default_rng(0), config.mask_size // 2
+    regions = rng.standard_normal((config.proposals, BOX_POOL, BOX_POOL, config.channels), np.float32)
+    objects = rng.standard_normal((OBJECTS, cells, cells, config.channels), np.float32)
+    labels = np.ones(OBJECTS, np.int64)
+
+    def seconds(runtime: Runtime) -> float:
+        network, began = runtime.network(), time.perf_counter()
+        network.trunk(pixels, windows)
+        network.box_head(regions)
+        network.mask_head(objects, labels)
+        return time.perf_counter() - began
+
+    for runtime in runtimes.values():
+        seconds(runtime)  # allocates memory
+    rounds: list[list[float]] = []
+    began = time.perf_counter()
+    while len(rounds) < ROUNDS or time.perf_counter() - began < SECONDS:
+        rounds.append([seconds(runtime) for runtime in runtimes.values()])
+    return dict(zip(runtimes, map(statistics.median, zip(*rounds, strict=True)), strict=True))
+
+
+def noise_picture(config: ModelConfig, conventions: Conventions) -> np.ndarray:
+    """Square noise (H, H, 3) uint8 that a model trained here sees at its ``image_size``."""
+    min_scale = config.min_scale if conventions.resize == "longer" else 0
+    side = int(config.image_size / max(min_scale, 1))
+    return np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+
+
+def timings_file(description: Path, runtime_version: str) -> Path:
+    """Where the times of a bundle's networks on this processor are kept, in the user's cache folder.
+
+    Its name is a hash of the processor, the versions of the runtime and of this package, and the bundle: the text of
+    its `description`, and the names and sizes of the files beside it.
+    """
+    files = sorted(file for file in description.parent.rglob("*") if file.is_file())
+    parts = [
+        llvmlite.binding.get_host_cpu_name(),
+        llvmlite.binding.get_host_cpu_features().flatten(),
+        str(numba.config.NUMBA_NUM_THREADS),  # type: ignore[attr-defined]
+        runtime_version,
+        maskrcnn.__version__,
+        *(f"{file.name} {file.stat().st_size}" for file in files),
+        description.read_text("utf-8"),
+    ]
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+    return cache_folder() / "precision" / f"{key}.json"
+
+
+def read_seconds(timings: Path, names: Sequence[str]) -> dict[str, float] | None:
+    """The times in a file that `write_seconds` wrote for `names`; None if there is none, or if it is damaged."""
+    try:
+        seconds = read_json(timings)
+    except UserError:
+        return None
+    fits = isinstance(seconds, dict) and list(seconds) == list(names)
+    if not fits or not all(isinstance(s, float) and 0 < s < math.inf for s in seconds.values()):
+        return None
+    return seconds
+
+
+def write_seconds(timings: Path, seconds: Mapping[str, float]) -> None:
+    """Keep times for the next process. A cache that cannot be written is none: the next process measures again."""
+    with suppress(UserError):
+        write_text(json.dumps(seconds), timings)
