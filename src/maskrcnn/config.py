@@ -27,6 +27,9 @@ Exif = Literal["turn", "ignore"]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 """Number format in which a network predicts."""
 
+HALVES: tuple[Precision, ...] = ("bf16", "fp16")
+"""Precisions in which a processor may compute weights of fp32."""
+
 PrecisionChoice = Precision | Literal["auto"]
 """A precision, or "auto": the fastest here of those whose cost in AP was measured and allowed; else fp32."""
 

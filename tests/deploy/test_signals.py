@@ -35,7 +35,8 @@ maskrcnn.export(predictor(), out / "fp32")
 for runtime in ("openvino", "onnx"):
     settings = {"runtime": runtime, "precision": "int8", "calibrate": data, "most_loss": 100}
     maskrcnn.export(predictor(), out / runtime, **settings)
-opened = [maskrcnn.load(out / name) for name in ("fp32", "openvino", "fp32")]
+maskrcnn.export(predictor(), out / "both", calibrate=data, most_loss=100)
+opened = [maskrcnn.load(out / name) for name in ("fp32", "openvino", "both", "fp32")]
 for bundle in opened:
     bundle.predict(data.files[0])
     assert signal_stack() == before, "a graph was compiled in the main thread"
@@ -55,7 +56,7 @@ def test_process_that_exported_handles_signals(shapes_csv, tmp_path):
         command, capture_output=True, text=True, timeout=280, env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["3", "True"]
+    assert done.stdout.split() == ["4", "True"]
 
 
 def test_errors_of_the_thread_reach_the_caller():

@@ -71,14 +71,11 @@ def export(
     graphs: dict[Precision, Graphs] = {}
     convolutions: dict[str, np.ndarray] | None = None
     scores: dict[str, Any] = {}
-    if precision != "int8":
-        network, convolutions = winograd.split(model.model)
-        graphs["fp32"] = _converter(runtime)(network)
     if calibrate is not None:
         for_ranges, for_scores = _divided(model, calibrate)
         plain = _converter(runtime)(graphs_of(model.model))
         measured: dict[Precision, Graphs] = {"fp32": plain}
-        if "fp32" in graphs:
+        if precision != "int8":
             measured |= dict.fromkeys(engine_module(runtime).half_precisions(), plain)
         if precision != "fp32":
             say(f"calibrating on {len(for_ranges)} images")
@@ -86,6 +83,9 @@ def export(
         scores = _scores(model, measured, runtime, for_scores, say)
         if "int8" in graphs:
             _check_cost(scores, "int8", most_loss)
+    if precision != "int8":
+        network, convolutions = winograd.split(model.model)
+        graphs = {"fp32": _converter(runtime)(network), **graphs}
     part_folder = unfinished(out)
     try:
         part_folder.mkdir(parents=True)
@@ -145,7 +145,7 @@ def _scores(
 ) -> dict[str, Any]:
     """The number of images of `data`, and box and mask AP in points of 100 by precision."""
     names = list(graphs)
-    say(f"measuring {' and '.join(filter(None, [', '.join(names[:-1]), names[-1]]))} on {len(data)} other images")
+    say(f"measuring {', '.join(names)} on {len(data)} other images")
     scores: dict[str, Any] = {"images": len(data)}
     for name in names:
         predictor = _in_memory(model, graphs[name], runtime, name)

@@ -10,7 +10,7 @@ convolutions.safetensors   if model.json says "winograd": convolutions that the 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 from safetensors.numpy import save_file
 
-from maskrcnn.config import Precision, PrecisionChoice, validated
+from maskrcnn.config import HALVES, Precision, PrecisionChoice, validated
 from maskrcnn.errors import UserError, say
 from maskrcnn.files import read_json, write_text
 from maskrcnn.inference.description import Description
@@ -105,14 +105,14 @@ def _open(
 
     def open_in(name: Precision) -> ExportedRuntime:
         config, channels = model.config.model, model.config.model.channels
-        place = places.get(name) or places["fp32"]
-        graphs, adapter = place, None
+        graphs: Graphs | Path = places["fp32" if name in HALVES else name]
+        adapter = None
         if bundle.winograd and name == "fp32":
             adapter = winograd.read(path / CONVOLUTIONS, channels)
-        elif bundle.winograd and name != "int8":
+        elif bundle.winograd and name in HALVES:
             from maskrcnn.winograd.completed import completed
 
-            graphs = completed(library.read_graphs(place), path / CONVOLUTIONS, channels)
+            graphs = completed(library.read_graphs(places["fp32"]), path / CONVOLUTIONS, channels)
         conventions, mean = model.conventions, bundle.pixel_mean
         return ExportedRuntime(bundle.runtime, graphs, config, conventions, mean, adapter, name)
 
@@ -126,6 +126,6 @@ def _open(
     return open_in(precision)
 
 
-def _places(folder: Path, precisions: list[Precision]) -> dict[Precision, Path]:
+def _places(folder: Path, precisions: Sequence[Precision]) -> dict[Precision, Path]:
     """The folder of the graphs of each precision: the bundle for the first, one of its name within for any other."""
     return {name: folder / name if k else folder for k, name in enumerate(precisions)}

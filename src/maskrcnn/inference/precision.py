@@ -21,7 +21,7 @@ import numba
 import numpy as np
 
 import maskrcnn
-from maskrcnn.config import ModelConfig
+from maskrcnn.config import ModelConfig, Precision
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.detection.fit import fit_picture, stack
 from maskrcnn.detection.pool import BOX_POOL
@@ -64,10 +64,10 @@ def is_allowed(scores: Mapping[str, Any], precision: str, max_loss: float) -> bo
 
 
 def choose(
-    precisions: Sequence[str],
+    precisions: Sequence[Precision],
     scores: Mapping[str, Any],
     max_loss: float,
-    open_in: Callable[[str], R],
+    open_in: Callable[[Precision], R],
     timings: Path,
     say: Callable[[str], None],
 ) -> R:
@@ -79,19 +79,19 @@ def choose(
     names = [first, *(name for name in others if is_allowed(scores, name, max_loss))]
     if len(names) == 1:
         return open_in(first)
-    opened: dict[str, R] = {}
+    opened: dict[Precision, R] = {}
     seconds = read_seconds(timings, names)
     if seconds is None:
         opened = {name: open_in(name) for name in names}
         seconds = measure(opened)
         write_seconds(timings, seconds)
-    fastest = min(seconds, key=lambda name: seconds[name])
+    fastest = min(seconds, key=seconds.__getitem__)
     chosen = fastest if seconds[first] >= MIN_GAIN * seconds[fastest] else first
     say(reason(chosen, seconds, scores))
     return opened[chosen] if chosen in opened else open_in(chosen)
 
 
-def reason(chosen: str, seconds: Mapping[str, float], scores: Mapping[str, Any]) -> str:
+def reason(chosen: Precision, seconds: Mapping[Precision, float], scores: Mapping[str, Any]) -> str:
     """Say why `chosen` was chosen, given the `seconds` of the allowed precisions, of which fp32 is the first."""
     first, *others = seconds
     if chosen == first:
@@ -103,7 +103,7 @@ def reason(chosen: str, seconds: Mapping[str, float], scores: Mapping[str, Any])
     return f"{chosen}: {speed:.2f} times as fast as {first} on this processor, {costs} on {scores.get('images')} images"
 
 
-def measure(runtimes: Mapping[str, Runtime]) -> dict[str, float]:
+def measure(runtimes: Mapping[Precision, Runtime]) -> dict[Precision, float]:
     """Median seconds of each network for one picture of a usual size, in turns: all proposals, and `OBJECTS` objects.
 
     The number of regions does not depend on what the networks find.
@@ -160,7 +160,7 @@ def timings_file(description: Path, runtime_version: str) -> Path:
     return cache_folder() / "precision" / f"{key}.json"
 
 
-def read_seconds(timings: Path, names: Sequence[str]) -> dict[str, float] | None:
+def read_seconds(timings: Path, names: Sequence[Precision]) -> dict[Precision, float] | None:
     """The times in a file that `write_seconds` wrote for `names`; None if there is none, or if it is damaged."""
     try:
         seconds = read_json(timings)
@@ -172,7 +172,7 @@ def read_seconds(timings: Path, names: Sequence[str]) -> dict[str, float] | None
     return seconds
 
 
-def write_seconds(timings: Path, seconds: Mapping[str, float]) -> None:
+def write_seconds(timings: Path, seconds: Mapping[Precision, float]) -> None:
     """Keep times for the next process. A cache that cannot be written is none: the next process measures again."""
     with suppress(UserError):
         write_text(json.dumps(seconds), timings)

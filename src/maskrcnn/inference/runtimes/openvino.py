@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from maskrcnn.config import Precision
+from maskrcnn.config import HALVES, Precision
 from maskrcnn.detection.boxes import suppress
 from maskrcnn.inference.runtimes import GRAPHS
 from maskrcnn.inference.runtimes.signal_stack import in_own_thread
@@ -45,8 +45,7 @@ class Engine:
 def half_precisions() -> list[Precision]:
     """The half precisions for which OpenVINO finds instructions in this processor."""
     found = ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    halves: list[Precision] = ["bf16", "fp16"]
-    return [name for name in halves if name.upper() in found]
+    return [name for name in HALVES if name.upper() in found]
 
 
 def read_graphs(folder: Path) -> dict[str, ov.Model]:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskrcnn.config import Precision
+from maskrcnn.config import HALVES, Precision
 from maskrcnn.detection.arrays import on_host, to_device
 from maskrcnn.detection.detect import Network
 from maskrcnn.detection.stages import Array, Observe, Trunk, ignore
@@ -14,7 +14,7 @@ from maskrcnn.errors import UserError
 from maskrcnn.inference.runtimes import Runtime
 from maskrcnn.model.mask_rcnn import MaskRCNN
 
-HALF_TYPES: dict[Precision, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
+HALF_TYPES: dict[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def half_precisions(device: torch.device) -> list[Precision]:
@@ -26,7 +26,7 @@ def half_precisions(device: torch.device) -> list[Precision]:
             "bf16": torch.ops.mkldnn._is_mkldnn_bf16_supported,
             "fp16": torch.ops.mkldnn._is_mkldnn_fp16_supported,
         }
-        return [name for name in HALF_TYPES if supported[name]()]
+        return [name for name in HALVES if supported[name]()]
     return ["fp16"] if device.type == "mps" else []
 
 
@@ -56,7 +56,7 @@ class TorchRuntime(Runtime):
         super().__init__(model.config, model.conventions)
         self.device = torch.device(device)
         self.autocast_to = autocast_to
-        self.precision = next((name for name, half in HALF_TYPES.items() if half == autocast_to), "fp32")
+        self.precision = next((name for name in HALVES if HALF_TYPES[name] == autocast_to), "fp32")
         self.model = model.to(self.device).eval()
 
     def network(self) -> Network:
