@@ -44,6 +44,7 @@ from maskrcnn.detection.anchors import POOLED_LEVELS
 from maskrcnn.detection.fit import stack
 from maskrcnn.detection.pool import BOX_POOL
 from maskrcnn.detection.timing import collect
+from maskrcnn.inference.precision import noise_picture
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.runtimes import ExportedRuntime
 from maskrcnn.inference.runtimes.openvino import FLOATS
@@ -172,7 +173,7 @@ def main() -> None:
         eager = load(args.model, device="cpu", precision="fp32")
     else:
         eager = import_checkpoint(theirs.state_dict(), "torchvision", min_size=SIZE, max_size=SIZE)
-    side = eager.config.model.image_size if args.model else SIZE
+    side = len(noise_picture(eager.config.model, eager.conventions))
     pictures = [picture(seed, (side, side)) for seed in range(4)]
     if args.images:
         from maskrcnn.data.images import read_image, resize
@@ -209,7 +210,7 @@ def main() -> None:
         for precision in models:
             rates = zip(*peaks[precision], measured_peak(precision), strict=True)
             peak = Peak(*map(statistics.mean, rates))
-            work = stage_work(eager, eager.config.model.proposals, found[precision], side)
+            work = stage_work(eager, eager.config.model.proposals, found[precision], eager.config.model.image_size)
             number_bytes = {"fp32": 4, "int8": 1}.get(precision, 2)
             stages = stage_rows(work, peak, number_bytes, seconds[precision])
             floor_ms = sum(row["floor_ms"] for row in stages.values())
@@ -222,20 +223,27 @@ def main() -> None:
                 "peak_gflop_s": round(peak.operations / 1e9),
                 "peak_gb_s": round(peak.bytes / 1e9, 1),
                 "stages": stages,
-                "peak_mb": peak_mb("ours", bundle, saved, precision),
             }
         if theirs is not None:
-            results["torchvision"] = {
-                "ms": round(1000 * medians["torchvision"], 1),
-                "peak_mb": peak_mb("torchvision", state, saved),
-            }
+            results["torchvision"] = {"ms": round(1000 * medians["torchvision"], 1)}
+        if not args.json:
+            show(results)
+            print(f"largest differences of fp32 from torchvision: {same}", flush=True)
+        for name, row in results.items():
+            alone = ("torchvision", state, saved) if name == "torchvision" else ("ours", bundle, saved, name)
+            row["peak_mb"] = peak_mb(*alone)
     if args.json:
         print(json.dumps({"processor": processor(), "same": same, **results}))
         return
+    print("peak memory: " + ", ".join(f"{name} {row['peak_mb']} MB" for name, row in results.items()))
+
+
+def show(results: dict[str, Any]) -> None:
+    """Print the times of each side, and the floors of ours."""
     print(processor())
     for name, row in results.items():
         ratio = f", {row['ratio']} times as fast as torchvision" if row.get("ratio") else ""
-        print(f"{name}: {row['ms']} ms{ratio}; peak memory {row['peak_mb']} MB")
+        print(f"{name}: {row['ms']} ms{ratio}")
         if "stages" not in row:
             continue
         print(
@@ -246,8 +254,6 @@ def main() -> None:
         for stage, values in row["stages"].items():
             reached = f"{values['reached']:.0%}" if values["floor_ms"] else "-"
             print(f"  {stage:<20}{values['ms']:>9}{values['compute_ms']:>9}{values['memory_ms']:>9}{reached:>9}")
-    if same:
-        print(f"largest differences of fp32 from torchvision: {same}")
 
 
 if __name__ == "__main__":
