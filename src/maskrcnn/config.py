@@ -30,7 +30,7 @@ Precision = Literal["fp32", "bf16", "fp16", "int8"]
 HALVES: tuple[Precision, ...] = ("bf16", "fp16")
 """Precisions in which a processor may compute weights of fp32."""
 
-PrecisionChoice = Precision | Literal["auto"]
+PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 """A precision, or "auto": the fastest here of those whose cost in AP was measured and allowed; else fp32."""
 
 Positive = Annotated[float, Field(gt=0)]

@@ -62,9 +62,10 @@ def test_the_fastest_precision_of_known_cost_is_chosen_and_explained(timed, tmp_
         ({"images": 20, "fp32": SCORES["fp32"], "int8": {"box AP": 50.0}}, 1.0),
         ({"images": 20, "fp32": SCORES["fp32"], "int8": {"box AP": float("nan"), "mask AP": 40.0}}, 1.0),
         ({"images": 20, "fp32": SCORES["fp32"], "int8": {"box AP": None, "mask AP": None}}, 1.0),
+        ({"images": 20, "fp32": 3, "int8": SCORES["int8"]}, 1.0),
         (SCORES, 0.79),
     ],
-    ids=["nothing measured", "fp32 not measured", "box alone", "not a number", "undefined", "too dear"],
+    ids=["nothing measured", "fp32 not measured", "box alone", "not a number", "undefined", "a number", "too dear"],
 )
 def test_unknown_or_forbidden_cost_is_never_chosen(scores, max_loss, timed, tmp_path):
     measured = timed(fp32=1.0, int8=0.01)

@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,10 +52,11 @@ def change_of_ap(scores: Mapping[str, Any], precision: str) -> dict[str, float] 
 
     `scores` are those of ``model.json``: "images", and "box AP" and "mask AP" by precision.
     """
-    aps = [[(scores.get(name) or {}).get(kind) for kind in KINDS] for name in (precision, "fp32")]
-    if None in (*aps[0], *aps[1]):
+    measured, exact = scores.get(precision), scores.get("fp32")
+    if not isinstance(measured, Mapping) or not isinstance(exact, Mapping):
         return None
-    return {kind: ap - exact for kind, ap, exact in zip(KINDS, *aps, strict=True)}
+    pairs = {kind: (measured.get(kind), exact.get(kind)) for kind in KINDS}
+    return {kind: a - b for kind, (a, b) in pairs.items()} if None not in chain(*pairs.values()) else None
 
 
 def is_allowed(scores: Mapping[str, Any], precision: str, max_loss: float) -> bool:
