@@ -30,11 +30,11 @@ def completed(graphs: dict[str, ov.Model], path: Path, channels: int) -> dict[st
     """
     with usable(path):
         layers = Layers.of(load_file(path), channels)
-    return {
-        "trunk": _trunk(graphs["trunk"], layers),
-        "box_head": _head(graphs["box_head"], layers.box),
-        "mask_head": _head(graphs["mask_head"], layers.mask),
-    }
+        return {
+            "trunk": _trunk(graphs["trunk"], layers),
+            "box_head": _head(graphs["box_head"], layers.box),
+            "mask_head": _head(graphs["mask_head"], layers.mask),
+        }
 
 
 def _trunk(graph: ov.Model, layers: Layers) -> ov.Model:
@@ -45,18 +45,15 @@ def _trunk(graph: ov.Model, layers: Layers) -> ov.Model:
         maps = [_convolved(layer, sums) for layer, sums in zip(layers.pyramid, maps, strict=True)]
         levels = [*maps, ops.slice(maps[-1], [0, 0], [LAST, LAST], [2, 2], [2, 3])]
     weight, bias = layers.anchors
-    n_anchors = len(bias) // 5
+    per_cell = len(bias) // 5
     objectness: list[Any] = []
     deltas: list[Any] = []
     for level in levels:
         hidden = _tower(layers.rpn, level)
-        for outputs, rows, shape in (
-            (objectness, slice(n_anchors), [0, -1]),
-            (deltas, slice(n_anchors, None), [0, -1, 4]),
-        ):
-            plain = ops.convolution(hidden, weight[rows, :, None, None], [1, 1], [0, 0], [0, 0], [1, 1])
-            cells = _channels_last(ops.add(plain, bias[rows].reshape(1, -1, 1, 1)))
-            outputs.append(ops.reshape(cells, np.array(shape), special_zero=True))  # (B, M, N, A) -> (B, M*N*A)
+        logits = _products(hidden, weight[:per_cell], bias[:per_cell])
+        objectness.append(ops.reshape(logits, np.array([0, -1]), special_zero=True))  # (B, M, N, A) -> (B, M*N*A)
+        changes = _products(hidden, weight[per_cell:], bias[per_cell:])
+        deltas.append(ops.reshape(changes, np.array([0, -1, 4]), special_zero=True))  # (B, M, N, 4*A) -> (B, M*N*A, 4)
     results = [*map(_channels_last, maps), ops.concat(objectness, 1), ops.concat(deltas, 1)]
     return ov.Model(results, graph.get_parameters())
 
@@ -89,6 +86,12 @@ def _convolved(layer: Layer, maps: Any) -> Any:
     plain = ops.convolution(maps, layer.weight, [1, 1], [1, 1], [1, 1], [1, 1])
     sums = ops.add(plain, layer.bias.reshape(1, -1, 1, 1))
     return ops.relu(sums) if layer.relu else sums
+
+
+def _products(maps: Any, weight: np.ndarray, bias: np.ndarray) -> Any:
+    """Maps (B, C, M, N), weight (C', C) -> (B, M, N, C')."""
+    plain = ops.convolution(maps, weight[:, :, None, None], [1, 1], [0, 0], [0, 0], [1, 1])
+    return _channels_last(ops.add(plain, bias.reshape(1, -1, 1, 1)))
 
 
 def _channels_first(maps: Any) -> Any:
