@@ -13,7 +13,6 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -55,8 +54,13 @@ def change_of_ap(scores: Mapping[str, Any], precision: str) -> dict[str, float] 
     measured, exact = scores.get(precision), scores.get("fp32")
     if not isinstance(measured, Mapping) or not isinstance(exact, Mapping):
         return None
-    pairs = {kind: (measured.get(kind), exact.get(kind)) for kind in KINDS}
-    return {kind: a - b for kind, (a, b) in pairs.items()} if None not in chain(*pairs.values()) else None
+    change = {}
+    for kind in KINDS:
+        before, after = exact.get(kind), measured.get(kind)
+        if before is None or after is None:
+            return None
+        change[kind] = after - before
+    return change
 
 
 def is_allowed(scores: Mapping[str, Any], precision: str, max_loss: float) -> bool:
