@@ -74,6 +74,10 @@ def trained_files(folder: Path, made: Path) -> None:
     for name in ("train.csv", "val.txt"):
         shutil.copy(made / name, folder / name)
     shutil.copy(next((folder / "photos").iterdir()), folder / "photos" / "a.png")
+    name = (folder / "val.txt").read_text().split()[0]
+    (folder / "images" / name).rename(folder / "images" / "picture.png")
+    for file in ("train.csv", "val.txt"):
+        (folder / file).write_text((folder / file).read_text().replace(name, "picture.png"))
 
 
 def labelled_files(folder: Path) -> None:

@@ -239,7 +239,7 @@ def assert_cell(page, trace, level, row, column):
     start = sum(len(a) for a in trace.anchors[:level])
     cells = [text.split("\t") for text in page.locator("#cell-anchors tr").all_inner_texts()]
     assert len(cells) == k
-    for number, (_, fate, size, objectness) in enumerate(cells):
+    for number, (_, fate, objectness, size) in enumerate(cells):
         width, height = anchors[number, 2:] - anchors[number, :2]
         assert size == f"{width:.1f} × {height:.1f} px"
         assert float(objectness) == pytest.approx(probabilities[number], abs=6e-5)

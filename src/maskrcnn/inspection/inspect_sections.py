@@ -109,7 +109,7 @@ def _anchors(trace: Trace) -> str:
         '<label>Column <input id="cell-column" type="number" min="0"></label></div>'
         + _lab(
             _canvas("cell-view", "The picked cell and its anchors; arrow keys move the cell", focus=True),
-            table("Anchors of the cell", ("anchor", "what became of it", "size", "objectness"), (), 2).replace(
+            table("Anchors of the cell", ("anchor", "what became of it", "objectness", "size"), (), 2).replace(
                 "<tbody>", '<tbody id="cell-anchors" aria-live="polite">'
             ),
             _canvas("cell-detail", "The anchors, enlarged", detail=True),

@@ -59,7 +59,7 @@ function drawCell() {
     const fate = candidate === NOBODY ? `not among the ${limit} best of its level` : fateOf(candidate);
     const swatch = Object.assign(document.createElement('i'), { className: 'swatch' });
     swatch.style.background = COLORS[k % COLORS.length];
-    const row = tableRow([`${k + 1}`, fate, sizeOf(box), percent(objectness)], 2);
+    const row = tableRow([`${k + 1}`, fate, percent(objectness), sizeOf(box)], 2);
     row.firstChild.prepend(swatch);
     row.classList.toggle('chosen', k === cell.anchor);
     return row;
