@@ -25,7 +25,7 @@ def chromium() -> Iterator[Any]:
 
 
 def open_page(browser: Any, path: Path, **context: Any) -> Any:
-    """Open a page of a file without network; an error of its scripts fails the test that calls `check`."""
+    """Open a file as a page, without network. Its `faults` are the errors and messages of its scripts."""
     page = browser.new_page(**context)
     page.context.set_offline(True)
     page.faults = []

@@ -14,7 +14,6 @@ const sizeOf = ([x1, y1, x2, y2]) => `${(x2 - x1).toFixed(1)} × ${(y2 - y1).toF
 const boxOf = (boxes, row) => inputBox(boxes.subarray(4 * row, 4 * row + 4));
 const candidateBox = row => boxOf(trace.candidates.boxes, row);
 const classBox = row => boxOf(trace.classCandidates.boxes, row);
-const sameProposals = () => ['proposalThreshold', 'proposals'].every(name => settings[name] === modelSettings[name]);
 
 const levelStarts = [0];
 for (const level of trace.levels) {
