@@ -98,11 +98,6 @@ class Detector:
         weakest = weakest_proposals(proposals, len(windows), self.config.proposals)
         return RawDetections(**vars(selected), masks=masks, weakest_proposals=weakest)
 
-    def with_proposals(self, limit: int) -> Detector:
-        """Return the same method with another limit of proposals, of an image and of each level."""
-        limits = {"proposals": limit, "proposals_per_level": max(limit, self.config.proposals_per_level)}
-        return Detector(self.config.model_copy(update=limits), self.conventions)
-
     def _pool(self, trunk: Trunk, boxes: Array, image_index: Array, size: int) -> Array:
         """`pool`. On a CPU, valid until this thread's next call: 50 MB of fresh memory would cost more than pooling."""
         out = None

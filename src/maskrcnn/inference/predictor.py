@@ -98,9 +98,11 @@ class Predictor:
         return self._with(config=self.config.changed(predict=settings))
 
     def with_proposals(self, limit: int) -> Predictor:
-        """Return the same network with another limit of proposals of a picture. Raises `UserError` below 1."""
-        config = self.config.changed(model={"proposals": limit})
-        return self._with(config=config, runtime=self.runtime.with_proposals(limit))
+        """Return the same network with another limit of proposals of a picture, and of each level if that is lower.
+
+        Raises `UserError` below 1.
+        """
+        return self.proposing(proposals=limit, proposals_per_level=max(limit, self.config.model.proposals_per_level))
 
     def proposing(self, **settings: Any) -> Predictor:
         """Return the same network with other settings of its proposals: ``model.proposing(proposals=2000)``."""

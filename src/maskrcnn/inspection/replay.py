@@ -105,7 +105,7 @@ def replay(predictor: Predictor, picture: Picture, traced: Trace) -> Replay:
 
 def _without_suppression(predictor: Predictor, floor: float) -> Predictor:
     """The network with all candidates as proposals, and one detection: the masks of all would take minutes."""
-    limit = predictor.runtime.detector.config.proposals_per_level
+    limit = predictor.config.model.proposals_per_level
     everything = predictor.proposing(proposals=LEVELS * limit, proposals_per_level=limit, proposal_nms_threshold=1.0)
     return everything.changed(score_threshold=floor, detections=1, mask_scoring=False)
 

@@ -42,10 +42,6 @@ class Runtime(ABC):
         raw = self.detector.detect(self.network(), pixels, windows, predict, observe)
         return RawDetections(**{name: to_numpy(column) for name, column in vars(raw).items()})
 
-    def with_proposals(self, limit: int) -> Runtime:
-        """Return a runtime of the same network with another limit of proposals."""
-        return self.with_detector(self.detector.with_proposals(limit))
-
     def with_detector(self, detector: Detector) -> Runtime:
         """Return a runtime of the same network with other steps around it."""
         changed = copy(self)
