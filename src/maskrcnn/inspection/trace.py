@@ -162,11 +162,11 @@ class Trace:
     picture. Everything is float32, indices are int64, and labels count from 1.
 
     `network_input` (1, h, w, 3) is uint8, or float32 where the conventions do not round it. `backbone_maps`,
-    `pyramid_maps`: (1, M, N, C) of each level, finest first; a bundle has no backbone maps. `anchors`: (M * N * k, 4) of
-    each level by row, column and anchor of the cell. `rpn_class_probabilities`: (1, M, N, 2k), background and foreground
-    of each anchor; `rpn_deltas`: (1, M, N, 4k), tx, ty, tw, th. The fields of `candidates` (T,), `proposals` (R,),
-    `class_candidates` (P,) and `masks` (S,) refer to each other by row, so that `origin` follows a detection back to its
-    anchor.
+    `pyramid_maps`: (1, M, N, C) of each level, finest first; a bundle has no backbone maps. `anchors`: (M * N * k, 4)
+    of each level by row, column and anchor of the cell. `rpn_class_probabilities`: (1, M, N, 2k), background and
+    foreground of each anchor; `rpn_deltas`: (1, M, N, 4k), tx, ty, tw, th. The fields of `candidates` (T,),
+    `proposals` (R,), `class_candidates` (P,) and `masks` (S,) refer to each other by row, so that `origin` follows a
+    detection back to its anchor.
     """
 
     picture: Annotated[np.ndarray, Stage("(H, W, 3) uint8", "0 to 255", "The picture as it was read.")]
