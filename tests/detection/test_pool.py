@@ -190,3 +190,52 @@ def test_half_precision_maps_are_pooled_at_exact_positions(conventions, half):
     exact = pool([feature.float()], boxes, torch.zeros(30, dtype=torch.int64), **settings)
     assert pooled.dtype == half
     assert ((pooled.float() - exact).abs() <= torch.finfo(half).eps * exact.abs() + 1e-6).all()
+
+
+def half_precision_scene(seed, boxes_at=None):
+    """Maps (2, 24, M, N) float32 that bfloat16 holds exactly, boxes, images and levels: arguments of `roi_align`."""
+    generator = torch.Generator().manual_seed(seed)
+    features = [torch.randn(2, 24, 96 // 2**k, 80 // 2**k, generator=generator).bfloat16().float() for k in range(4)]
+    corner = torch.rand(200, 2, generator=generator) * 300 - 10 if boxes_at is None else torch.tensor([boxes_at] * 200)
+    boxes = torch.cat([corner, corner + 1 + torch.rand(200, 2, generator=generator) ** 3 * 350], 1)
+    image_index = torch.randint(0, 2, (200,), generator=generator)
+    levels = torch.from_numpy(assign_levels(boxes.numpy(), [f.shape[2:] for f in features], 4, NATIVE))
+    return features, boxes, image_index, levels
+
+
+def rounded_alike(half, exact):
+    """Whether bfloat16 values are those of float32 rounded once, but for the order of the float32 sums."""
+    tolerance = torch.finfo(torch.bfloat16).eps / 2 * exact.abs() + 1e-5
+    return half.dtype == torch.bfloat16 and bool(((half.float() - exact).abs() <= tolerance).all())
+
+
+@pytest.mark.parametrize("pooling", ["aligned", "shifted"])
+@pytest.mark.parametrize("samples", [0, 2])
+def test_bfloat16_maps_are_pooled_and_rounded_once(pooling, samples):
+    features, *where = half_precision_scene(samples)
+    exact = roi_align(features, *where, 7, STRIDES, samples, pooling)
+    half = roi_align([f.bfloat16() for f in features], *where, 7, STRIDES, samples, pooling)
+    assert rounded_alike(half, exact)
+
+
+@pytest.mark.parametrize("boxes_at", [None, (40.0, 60.0)], ids=["spread", "on one place"])
+def test_bfloat16_gradients_are_summed_in_float32_and_rounded_once(boxes_at):
+    """Hundreds of boxes on one place add small gradients to a large sum, which bfloat16 would not take up."""
+    features, *where = half_precision_scene(3, boxes_at)
+    features = [f.requires_grad_() for f in features]
+    halves = [f.detach().bfloat16().requires_grad_() for f in features]
+    exact, half = (roi_align(maps, *where, 7, STRIDES, 2, "aligned") for maps in (features, halves))
+    grad = torch.rand(exact.shape, generator=torch.Generator().manual_seed(4)).bfloat16()
+    exact_gradients = torch.autograd.grad(exact, features, grad.float())
+    half_gradients = torch.autograd.grad(half, halves, grad)
+    assert sum(int(g.count_nonzero()) for g in half_gradients) > 1000
+    assert all(map(rounded_alike, half_gradients, exact_gradients))
+
+
+def test_nan_in_a_bfloat16_map_stays_nan():
+    feature = torch.zeros(1, 3, 8, 8, dtype=torch.bfloat16)
+    feature[0, 1, 4, 4] = float("nan")
+    one = torch.zeros(1, dtype=torch.int64)
+    pooled = roi_align([feature], torch.tensor([[8.0, 8.0, 28.0, 28.0]]), one, one, 7, (4,), 2, "aligned")
+    assert pooled[0, 1].isnan().any()
+    assert not pooled[0, [0, 2]].isnan().any()

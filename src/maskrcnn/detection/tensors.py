@@ -1,7 +1,8 @@
 """RoIAlign for torch tensors, with gradients towards the maps.
 
-Our kernel pools float32 maps on a CPU, as the registered op ``torch.ops.maskrcnn.roi_align``; elsewhere torchvision.
-Maps of half precision are pooled in float32: bfloat16 would round a corner at 500 px to a multiple of 2.
+Our kernel pools float32 and bfloat16 maps on a CPU, as the registered op ``torch.ops.maskrcnn.roi_align``; elsewhere
+torchvision, which gets maps of half precision in float32. Boxes and sums are float32 everywhere: bfloat16 would round a
+corner at 500 px to a multiple of 2.
 
 B images, R boxes, C channels, S output cells along a side, M x N cells of a map
 """
@@ -33,9 +34,11 @@ def pool_tensors(
     pooling: str,
 ) -> Tensor:
     """`pool` for maps (B, M, N, C) and boxes (R, 4), each box from the map of its level (R,) -> (R, S, S, C)."""
-    features = [m.permute(0, 3, 1, 2).to(torch.promote_types(m.dtype, torch.float32)) for m in maps]
+    features = [m.permute(0, 3, 1, 2) for m in maps]
     boxes = boxes.detach()
-    if boxes.device.type == "cpu" and features[0].dtype == torch.float32:
+    if boxes.device.type != "cpu" or maps[0].dtype != torch.bfloat16:
+        features = [f.to(torch.promote_types(f.dtype, torch.float32)) for f in features]
+    if boxes.device.type == "cpu" and features[0].dtype != torch.float64:
         pooled = roi_align(features, boxes, image_index, levels, size, strides, samples, pooling)
         return pooled.permute(0, 2, 3, 1).to(maps[0].dtype)
 
@@ -96,7 +99,12 @@ def crop_and_resize(feature: Tensor, boxes: Tensor, image_index: Tensor, size: i
 
 def channels_last(maps: Tensor) -> Any:
     """(B, C, M, N) -> a NumPy view (B, M, N, C). It copies only if the memory is laid out otherwise."""
-    return maps.detach().permute(0, 2, 3, 1).contiguous().numpy()
+    return _numpy_view(maps.detach().permute(0, 2, 3, 1).contiguous())
+
+
+def _numpy_view(tensor: Tensor) -> Any:
+    """NumPy view of a CPU tensor, of the bits as uint16 if it is bfloat16."""
+    return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
 
 
 @torch.library.custom_op("maskrcnn::roi_align", mutates_args=(), device_types="cpu")
@@ -110,9 +118,12 @@ def roi_align(
     samples: int,
     pooling: str,
 ) -> Tensor:
-    """Pool boxes (R, 4) of images (R,) from maps (B, C, M, N) of levels (R,) -> (R, C, S, S), channels last."""
+    """Pool boxes (R, 4) of images (R,) from maps (B, C, M, N) of levels (R,) -> (R, C, S, S), channels last.
+
+    Maps are float32 or bfloat16, and so is the result.
+    """
     pooled = _empty_cells(features, boxes, size)
-    maps, out = [channels_last(f) for f in features], pooled.permute(0, 2, 3, 1).numpy()
+    maps, out = [channels_last(f) for f in features], _numpy_view(pooled.permute(0, 2, 3, 1))
     pool_arrays(maps, boxes.numpy(), image_index.numpy(), levels.numpy(), out, strides, samples, pooling)
     return pooled
 
@@ -128,9 +139,12 @@ def _roi_align_backward(
     samples: int,
     pooling: str,
 ) -> list[Tensor]:
-    """Gradients of all maps from the gradient of the pooled cells; `shapes` lists B, C, M, N of each map in turn."""
+    """Gradients of all maps from the gradient of the pooled cells; `shapes` lists B, C, M, N of each map in turn.
+
+    They are summed in float32 and then take the dtype of `grad`.
+    """
     cells, level_index = channels_last(grad), levels.numpy()
-    map_gradients = _zero_maps(grad, shapes)
+    map_gradients = _zero_maps(grad, shapes, torch.float32)
     for level, gradient in enumerate(map_gradients):
         rows = (level_index == level).nonzero()[0]
         if len(rows):
@@ -140,7 +154,7 @@ def _roi_align_backward(
             threads = max(min(numba.get_num_threads(), gradient.shape[1] // 16), 1)
             out = gradient.permute(0, 2, 3, 1).numpy()
             roi_align_backward(cells, level_boxes, positions, images, rows, scale, samples, mode, threads, out)
-    return map_gradients
+    return [gradient.to(grad.dtype) for gradient in map_gradients]
 
 
 @roi_align.register_fake
@@ -150,17 +164,18 @@ def _(features, boxes, image_index, levels, size, strides, samples, pooling):
 
 @_roi_align_backward.register_fake
 def _(grad, boxes, image_index, levels, shapes, strides, samples, pooling):
-    return _zero_maps(grad, shapes)
+    return _zero_maps(grad, shapes, grad.dtype)
 
 
 def _empty_cells(features: Sequence[Tensor], boxes: Tensor, size: int) -> Tensor:
     shape = (boxes.shape[0], features[0].shape[1], size, size)
-    return torch.empty(shape, dtype=torch.float32, device=boxes.device, memory_format=torch.channels_last)
+    return torch.empty(shape, dtype=features[0].dtype, device=boxes.device, memory_format=torch.channels_last)
 
 
-def _zero_maps(grad: Tensor, shapes: Sequence[int]) -> list[Tensor]:
+def _zero_maps(grad: Tensor, shapes: Sequence[int], dtype: torch.dtype) -> list[Tensor]:
+    """Maps of zeros, channels last in memory."""
     maps = (shapes[k : k + 4] for k in range(0, len(shapes), 4))
-    return [grad.new_zeros(b, m, n, c).permute(0, 3, 1, 2) for b, c, m, n in maps]  # channels last in memory
+    return [grad.new_zeros(b, m, n, c, dtype=dtype).permute(0, 3, 1, 2) for b, c, m, n in maps]
 
 
 def _save_for_backward(ctx: Any, inputs: tuple, output: Tensor) -> None:

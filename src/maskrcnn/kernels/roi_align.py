@@ -5,12 +5,15 @@
 The average of a bin's bilinear samples is a weighting of rows times one of columns: a row of bins gathers rows of the
 map into a strip, and a bin gathers its columns. That takes ``2 g`` instead of ``4 g^2`` multiplications per value.
 
+Maps, bins and the bins' gradients are float32 or bfloat16 (as uint16); sums and the maps' gradients are float32.
+
     R boxes, S bins per side, g samples per bin and side, T = 2 g taps, B images, H x W map cells, C channels
 """
 
 import numpy as np
 from numba import njit, prange
 
+from maskrcnn.kernels.bfloat16 import read, write
 from maskrcnn.kernels.parallel import parallel
 
 SHIFTED, ALIGNED, CORNERS = 0, 1, 2
@@ -78,6 +81,7 @@ def roi_align_forward(feature, boxes, positions, image_index, rows_of_out, scale
         columns, column_w, x1, x2 = _taps(boxes[r], 0, positions[r], scale, width, size, samples, pooling)
         image = feature[image_index[r]]
         strip = np.empty((x2 - x1, channels), np.float32)
+        sums = np.empty(channels, np.float32)
         for by in range(size):
             strip[:] = 0.0
             for t in range(rows.shape[1]):
@@ -87,17 +91,17 @@ def roi_align_forward(feature, boxes, positions, image_index, rows_of_out, scale
                 source = image[rows[by, t], x1:x2]
                 for x in range(x2 - x1):
                     for c in range(channels):
-                        strip[x, c] += w * source[x, c]
+                        strip[x, c] += w * read(source[x, c])
             for bx in range(size):
-                cell = out[rows_of_out[r], by, bx]
-                cell[:] = 0.0
+                sums[:] = 0.0
                 for t in range(columns.shape[1]):
                     w = column_w[bx, t]
                     if w == 0.0:
                         continue
                     x = columns[bx, t] - x1
                     for c in range(channels):
-                        cell[c] += w * strip[x, c]
+                        sums[c] += w * strip[x, c]
+                write(out[rows_of_out[r], by, bx], sums)
 
 
 @parallel(fastmath=True)
@@ -126,7 +130,7 @@ def roi_align_backward(grad, boxes, positions, image_index, rows_of_grad, scale,
                             continue
                         x = columns[bx, t]
                         for c in range(c2 - c1):
-                            strip[x, c] += w * cell[c]
+                            strip[x, c] += w * read(cell[c])
                 for t in range(rows.shape[1]):
                     w = row_w[by, t]
                     if w == 0.0:
