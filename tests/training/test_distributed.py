@@ -115,6 +115,17 @@ def test_two_processes_train_like_one_after_a_worker_is_killed(csv, single_run, 
     }
 
 
+def test_two_processes_train_in_bf16_nearly_like_one_in_fp32(csv, single_run, tmp_path):
+    out = tmp_path / "run"
+    arguments = [str(csv), "--out", str(out), "--batch-size", "1", *SETTINGS, "--precision", "bf16"]
+    done = subprocess.run(command(2, *arguments), env=ENVIRONMENT, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr
+    steps = list(zip(lines(single_run, "step"), lines(out, "step"), strict=True))
+    assert any(a["loss"] != b["loss"] for a, b in steps)
+    for a, b in steps[:5]:
+        assert b["loss"] == pytest.approx(a["loss"], rel=0.05)
+
+
 def test_signal_to_one_process_stops_all_at_the_same_step(csv, single_run, tmp_path):
     """The state is saved, and a different number of processes can resume the run."""
     out = tmp_path / "run"

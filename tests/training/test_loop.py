@@ -166,6 +166,19 @@ def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_run(run, shapes, 
     assert steps == list(range(1, 9))
 
 
+def test_resumed_bf16_run_ends_in_the_same_bytes(shapes, tmp_path, monkeypatch):
+    config = TINY.changed(model={"backbone": "test_efficientnet"}, train={"precision": "bf16", "epochs": 1})
+    splits = shapes.split(0.3)
+    whole = maskrcnn.train(*splits, out=tmp_path / "one", config=config)
+    interrupt_after(monkeypatch, 2)
+    assert not maskrcnn.train(*splits, out=tmp_path / "two", config=config).finished
+    monkeypatch.undo()
+    resumed = maskrcnn.train(*splits, out=tmp_path / "two", config=config, resume=True)
+    assert resumed.finished
+    for name in ("last.safetensors", "best.safetensors"):
+        assert (whole.path / name).read_bytes() == (resumed.path / name).read_bytes()
+
+
 def test_resume_restores_the_fp16_loss_scale(shapes, tmp_path, monkeypatch):
     config = TINY.changed(train={"precision": "fp16"})
     interrupt_after(monkeypatch, 3)

@@ -5,14 +5,17 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from maskrcnn.config import Config, ModelConfig, TrainConfig
 from maskrcnn.data.batch import Shard, make_batch
 from maskrcnn.detection.conventions import NATIVE
+from maskrcnn.model import folding
 from maskrcnn.model.mask_rcnn import build_model
+from maskrcnn.training import losses
 from maskrcnn.training.distributed import World
 from maskrcnn.training.learner import Learner
-from maskrcnn.training.numerics import deterministic, half_type
+from maskrcnn.training.numerics import deterministic, half_type, keep_depthwise_in_float32
 from maskrcnn.training.schedule import build_optimizer
 from maskrcnn.training.start import build
 from maskrcnn.winograd import training as winograd
@@ -24,6 +27,7 @@ TINY = Config(
     ),
     train=TrainConfig(roi_batch=16, rpn_batch=32, mask_batch=4, optimizer="sgd", batch_size=4),
 )  # fmt: skip
+DEPTHWISE = TINY.changed(model={"backbone": "test_efficientnet"})
 LEARNING_NORMS = TINY.changed(model={"norm": "batch"}, train={"freeze_norm": False})
 CPU = torch.device("cpu")
 
@@ -103,6 +107,61 @@ def test_bfloat16_reaches_the_same_parameters(shapes):
     assert b.losses != a.losses
     assert gradients(exact).keys() == gradients(half).keys()
     assert all(p.dtype == torch.float32 for p in half.model.parameters())
+
+
+@pytest.mark.parametrize("freeze_norm", [True, False], ids=["folded", "norms train"])
+def test_depthwise_convolutions_stay_float32_in_bfloat16(shapes, freeze_norm):
+    """They give the float32 result of their input, rounded once, and all other layers compute in bfloat16."""
+    config = DEPTHWISE.changed(train={"precision": "bf16", "freeze_norm": freeze_norm})
+    learner, before = learner_of(config), learner_of(config.changed(train={"precision": "fp32"}))
+    exact = dict(before.model.named_modules())
+    outputs = []
+
+    def record(name):
+        # The activation that follows may change the output in place.
+        return lambda layer, inputs, output: outputs.append((name, inputs[0].detach().clone(), output.detach().clone()))
+
+    depthwise = {name for name, layer in exact.items() if isinstance(layer, nn.Conv2d) and layer.groups > 1}
+    dense = {"pyramid.laterals.0", "pyramid.outputs.0"}
+    for name in depthwise | dense:
+        learner.model.get_submodule(name).register_forward_hook(record(name))
+    assert learner.learn(batch_of(shapes), 0, 10).losses["loss"] > 0
+    assert {name for name, _, _ in outputs} == depthwise | dense
+    assert len(depthwise) == 2
+    for name, x, output in outputs:
+        assert output.dtype == torch.bfloat16
+        assert torch.equal(output, exact[name](x.float()).bfloat16()) == (name in depthwise), name
+    assert gradients(learner).keys() >= {f"{name}.weight" for name in depthwise}
+    assert learner.model.state_dict().keys() == before.model.state_dict().keys()
+
+
+def test_depthwise_convolutions_are_themselves_outside_autocast():
+    layer, x = nn.Conv2d(4, 4, 3, groups=4), torch.randn(1, 4, 8, 8)
+    expected = layer(x)
+    keep_depthwise_in_float32(layer)
+    assert torch.equal(layer(x), expected)
+
+
+def test_losses_and_folded_norms_stay_float32_in_bfloat16(shapes, monkeypatch):
+    dtypes = {}
+
+    def spy(module, name):
+        function = getattr(module, name)
+
+        def recording(*arguments):
+            dtypes.setdefault(name, set()).update(a.dtype for a in arguments if getattr(a, "is_floating_point", bool)())
+            result = function(*arguments)
+            dtypes[name].update(t.dtype for t in (result if isinstance(result, tuple) else (result,)))
+            return result
+
+        monkeypatch.setattr(module, name, recording)
+
+    for name in ("class_logit_loss", "box_loss", "class_loss", "mask_loss"):
+        spy(losses, name)
+    spy(folding, "folded_weights")
+    learner_of(TINY.changed(train={"precision": "bf16"})).learn(batch_of(shapes), 0, 10)
+    assert len(dtypes) == 5
+    assert set().union(*dtypes.values()) == {torch.float32}
 
 
 def test_float16_backs_off_when_a_gradient_overflows(shapes):

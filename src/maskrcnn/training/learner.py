@@ -24,7 +24,7 @@ from maskrcnn.rle import RunTable
 from maskrcnn.structures import Placement, Targets
 from maskrcnn.training.criterion import LOSSES, Criterion
 from maskrcnn.training.distributed import World
-from maskrcnn.training.numerics import half_type
+from maskrcnn.training.numerics import half_type, keep_depthwise_in_float32
 from maskrcnn.training.schedule import WeightAverage, build_optimizer, lr_factor, set_lr
 from maskrcnn.training.targets import Truth
 from maskrcnn.winograd import training as winograd
@@ -55,6 +55,8 @@ class Learner:
         if self.device.type == "cpu":
             winograd.accelerate(model)
         half = half_type(config.precision, self.device)
+        if half is not None and self.device.type == "cpu":
+            keep_depthwise_in_float32(model)
         self.criterion = world.wrap(Criterion(model, config, half))
         self.optimizer = build_optimizer(model, config)
         self.average = WeightAverage(model, config.ema)

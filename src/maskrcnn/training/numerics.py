@@ -1,4 +1,4 @@
-"""Precision of the network in training, and reproducible algorithms."""
+"""Precision of the network and of its layers in training, and reproducible algorithms."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor, nn
+
+from maskrcnn.model.layers import convolutions
 
 from maskrcnn.inference.runtimes.torch import HALF_TYPES
 
@@ -21,6 +24,29 @@ def half_type(precision: str, device: torch.device) -> torch.dtype | None:
 def validation_type(precision: str, device: torch.device) -> torch.dtype | None:
     """Return the dtype in which the network validates: that of training on a GPU, else float32."""
     return half_type(precision, device) if device.type == "cuda" else None
+
+
+def keep_depthwise_in_float32(model: nn.Module) -> None:
+    """Let the depthwise convolutions of `model` compute in float32 under autocast. Their tensors keep their names.
+
+    On a CPU, torch takes two to three times longer for most of them in bfloat16 (docs/experiments/bf16-training.md).
+    """
+    for layer in convolutions(model):
+        if layer.groups == layer.in_channels > 1:
+            kind = type(layer)
+            layer.__class__ = type(f"Float32{kind.__name__}", (_InFloat32, kind), {})
+
+
+class _InFloat32:
+    """Precedes the class of a layer. Under autocast, the input becomes float32 and the output the half type again."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        device = input.device.type
+        if not torch.is_autocast_enabled(device):
+            return super().forward(input)  # type: ignore[misc]
+        half = torch.get_autocast_dtype(device)
+        with torch.autocast(device, enabled=False):
+            return super().forward(input.float()).to(half)  # type: ignore[misc]
 
 
 @contextmanager
