@@ -9,9 +9,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from maskrcnn.model.layers import convolutions
-
 from maskrcnn.inference.runtimes.torch import HALF_TYPES
+from maskrcnn.model.layers import convolutions
 
 
 def half_type(precision: str, device: torch.device) -> torch.dtype | None:
