@@ -1,14 +1,14 @@
 """Draw the pictures of docs/stages/: every stage of one prediction of the shipped model `nuclei`.
 
-    python tools/draw_docs.py [FOLDER]
+    python tools/draw_docs.py [--out FOLDER]
 
 The picture is synthetic: `make_picture` draws it from a seed.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -320,7 +320,9 @@ def program_hash() -> str:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the pictures")
+    folder = parser.parse_args().out
     folder.mkdir(parents=True, exist_ok=True)
     info = PngInfo()
     info.add_text("program", program_hash())
