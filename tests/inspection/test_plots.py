@@ -160,7 +160,7 @@ from maskrcnn.data.dataset import read_pixels
 from maskrcnn.data.synthetic import make_shapes
 data = make_shapes(Path(sys.argv[1]), 3, seed=0, hw=(64, 64))
 read_pixels(data, 0)  # silences Pillow's warning about large pictures
-settings = lambda: dict.copy(matplotlib.rcParams)  # reading the backend alone would choose one, and load pyplot
+settings = lambda: list(dict.items(matplotlib.rcParams))  # reading the backend alone would choose one, and load pyplot
 before, filters = settings(), list(warnings.filters)
 data.plot()._repr_png_()
 assert settings() == before
