@@ -31,7 +31,8 @@ HALVES: tuple[Precision, ...] = ("bf16", "fp16")
 """Precisions in which a processor may compute weights of fp32."""
 
 PrecisionChoice = Literal["auto", "fp32", "bf16", "fp16", "int8"]
-"""A precision, or "auto": the fastest here of those whose cost in AP was measured and allowed; else fp32."""
+"""A precision, or "auto": the fastest here of those whose cost in AP was measured and allowed; else that of the
+weights."""
 
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]

@@ -522,7 +522,7 @@ def test_equal_stems_in_folders_keep_their_folders(run, shapes, tmp_path):
 def test_a_submission_like_a_sample_is_checked_before_predicting(run, shapes, tmp_path, capsys):
     nest(shapes.files[:2], tmp_path / "test", ["a", "b"])
     arguments = ["predict", tmp_path / "test", "--model", run, "--out", tmp_path / "out", "--no-overlays"]
-    for ids, message in (("abc", "'c' is no picture"), ("a", "names no row for 1 pictures")):
+    for ids, message in (("abc", "'c' is no picture"), ("a", "names no row for 1 picture,")):
         sample = tmp_path / f"{ids}.csv"
         sample.write_text("EncodedPixels,ImageId\n" + "".join(f",{i}\n" for i in ids))
         assert call(*arguments, "--like", sample) == 1
@@ -532,7 +532,7 @@ def test_a_submission_like_a_sample_is_checked_before_predicting(run, shapes, tm
     sample = tmp_path / "ab.csv"
     sample.write_text("ImageId,EncodedPixels\na,\nb,\n")
     assert call(*arguments, "--like", sample, "--coco") == SOME_UNREADABLE
-    assert "has an empty row for 1 pictures that could not be read, such as b" in capsys.readouterr().err
+    assert "has an empty row for 1 picture that could not be read, such as b" in capsys.readouterr().err
     assert (tmp_path / "out" / "submission.csv").read_text().splitlines()[-1] == "b,"
     assert (tmp_path / "out" / "coco.json").exists()
 

@@ -91,7 +91,7 @@ def test_the_truth_is_found_by_the_name_of_the_picture(bundle, data, tmp_path, c
     page = parsed(out)
     assert page.sections[-1] == "truth"
     assert "a bundle cannot be trained" in page.text
-    assert f"{report['missed']:,} are missed" in page.text
+    assert f"; missed: {report['missed']:,}." in page.text
 
 
 def test_settings_are_those_of_predict(bundle, data, tmp_path, capsys):
@@ -128,6 +128,8 @@ def test_mistakes_are_said_before_anything_is_written(bundle, data, tmp_path, ca
         f"inspect {tmp_path}/*.gif --model {bundle} -o {out}": "nothing matches",
         f"inspect {data.files[0]} {stranger} --model {bundle} -o {out} --truth {data.source}": "has no picture named stranger.png",
         f"inspect {data.files[0]} --model {bundle}": "maskrcnn inspect needs --out",
+        f"inspect {data.files[0]} --model {bundle} -o {out} --images {tmp_path}": "apply to --truth",
+        f"inspect {data.files[0]} --model {bundle} -o {out} --precision int8": "cannot predict in int8 here",
     }
     for line, message in lines.items():
         assert call(*line.split()) != 0, line

@@ -52,6 +52,7 @@ def test_the_fastest_precision_of_known_cost_is_chosen_and_explained(timed, tmp_
     name, [line] = chosen(tmp_path)
     assert name == "bf16"
     assert line == "bf16: 3.00 times as fast as fp32 on this processor, box AP +0.10, mask AP -0.50 on 20 images"
+    assert chosen(tmp_path, scores={**SCORES, "images": 1})[1][0].endswith(" on 1 image")
 
 
 @pytest.mark.parametrize(

@@ -274,8 +274,8 @@ def test_the_report_shows_causes_examples_and_settings(lively_model, shapes, tmp
         assert content.count("<img") == sum(n > 0 for n in counts.values()) > 1
     text = Page(f"<div>{missed}</div>").text
     trials = diagnosis.trials
-    assert f"Images: {trials.n_images}, with {trials.n_objects} objects." in text
-    assert f"finds {trials.n_found} of them, and {trials.n_false} of its detections are false" in text
+    assert f"on {trials.n_images} images with {trials.n_objects} objects." in text
+    assert f"the model finds {trials.n_found}; false detections: {trials.n_false}." in text
     for trial in trials.trials:
         assert f"{trial.setting} {trial.value:g}in place of {trial.previous:g}" in text
         change = trial.n_false - trials.n_false
@@ -301,6 +301,16 @@ def test_names_of_classes_and_images_are_escaped(tmp_path):
     text = Page(f"<div>{section(content, 'missed')}{section(content, 'false')}</div>").text
     assert f"an object of class {evil} by mask IoU 1.00" in text
     assert "<script" not in content
+
+
+def test_one_image_with_one_object_is_said_in_the_singular(tmp_path):
+    model = scene(probabilities=(0.55, 0.4, 0.05))
+    evaluation = quiet(model, picture(tmp_path, (MASK, "a")))
+    write_report(tmp_path / "r.html", "a run", Config(), evaluation, diagnosis=diagnose(model, evaluation))
+    text = Page((tmp_path / "r.html").read_text("utf-8")).text
+    assert "Each setting was tried alone, on 1 image with 1 object." in text
+    assert "on 1 image with 1 instance from" in text
+    assert re.search(r"\b1 (images|objects|instances|detections)\b", text) is None
 
 
 def test_a_report_without_errors_says_so(tmp_path):

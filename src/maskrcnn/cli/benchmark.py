@@ -12,6 +12,7 @@ from cyclopts import Parameter, validators
 from rich.table import Table
 
 from maskrcnn.cli.common import Json, Model, PrecisionOption, print_json, say, talk, whole_number
+from maskrcnn.errors import counted
 
 
 def benchmark(
@@ -74,7 +75,7 @@ def benchmark(
         )
         return
     where = f"{predictor.runtime.name} in {predictor.runtime.precision}"
-    table = Table("stage", "ms", "share", title=f"{model} on {where}, {len(detections)} detections")
+    table = Table("stage", "ms", "share", title=f"{model} on {where}, {counted(len(detections), 'detection')}")
     for name, ms in stages_ms.items():
         table.add_row(name, f"{ms:.1f}", f"{100 * ms / median_ms:.0f} %")
     table.add_row("total (median)", f"{median_ms:.1f}", "100 %")

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from maskrcnn.config import Exif, PrecisionChoice
 from maskrcnn.data.format_names import MODULES
-from maskrcnn.errors import UserError
+from maskrcnn.errors import UserError, counted
 
 if TYPE_CHECKING:
     from maskrcnn.data.table import Dataset
@@ -218,7 +218,7 @@ def show_scores(scores: dict[str, Any]) -> None:
     frequencies = [key for key in ("APr", "APc", "APf") if key in scores["mask"]]
     keys = ["AP", "AP50", "AP75", "APs", "APm", "APl", *frequencies, "AR"]
     rule, limit = "LVIS" if frequencies else "COCO", scores["max_detections"]
-    table = Table(title=f"{rule}, {scores['images']} images, up to {limit} detections per image")
+    table = Table(title=f"{rule}, {counted(scores['images'], 'image')}, up to {limit} detections per image")
     table.add_column("")
     for key in keys:
         table.add_column(key, justify="right")

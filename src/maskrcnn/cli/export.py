@@ -35,7 +35,7 @@ def export(
         Program that will run the model. Bundles for openvino and onnx need no torch.
     precision
         What a bundle stores. auto: fp32, and with --calibrate int8 beside it; a prediction takes the faster one. int8
-        alone is a quarter of the size.
+        alone is about a quarter of the size of fp32.
     calibrate
         Annotations of any format: some of the images calibrate int8, others measure the AP of each precision.
     most_loss

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from maskrcnn.cli.common import say
 from maskrcnn.config import ImportConfig, set_values
-from maskrcnn.errors import UserError
+from maskrcnn.errors import UserError, counted
 
 
 def import_(
@@ -43,8 +43,8 @@ def import_(
     save(model, out)
     source_name, unused = model.provenance["source"], model.provenance["unused"]
     say(
-        f"{checkpoint}: a {source_name} Mask R-CNN on {model.config.model.backbone}, {len(model.class_ids)} classes "
-        f"({model.class_ids[0]} to {model.class_ids[-1]})"
+        f"{checkpoint}: a {source_name} Mask R-CNN on {model.config.model.backbone}, "
+        f"{counted(len(model.class_ids), 'class', 'classes')} ({model.class_ids[0]} to {model.class_ids[-1]})"
     )
     say(f"every tensor has a place; {len(unused)} are not needed" + (f": {', '.join(unused[:6])}" if unused else ""))
     conventions, predict = model.conventions, model.config.predict

@@ -10,7 +10,17 @@ from urllib.parse import quote
 from cyclopts import Parameter
 
 from maskrcnn.cli import SOME_UNREADABLE
-from maskrcnn.cli.common import DataOptions, Device, Json, Model, Proposals, print_json, progress_bar, say
+from maskrcnn.cli.common import (
+    DataOptions,
+    Device,
+    Json,
+    Model,
+    PrecisionOption,
+    Proposals,
+    print_json,
+    progress_bar,
+    say,
+)
 from maskrcnn.cli.pictures import UniqueNames, find_files
 from maskrcnn.config import PredictConfig, set_values
 from maskrcnn.errors import ImageError, UserError, counted
@@ -38,6 +48,7 @@ def inspect(
     out: Annotated[Path, Parameter(name=("--out", "-o"))],
     truth: Path | None = None,
     device: Device = "auto",
+    precision: PrecisionOption = "auto",
     options: DataOptions | None = None,
     settings: Annotated[PredictConfig | None, Parameter(name="*", group="Prediction")] = None,
     proposals: Proposals = None,
@@ -64,8 +75,10 @@ def inspect(
 
     if out.suffix.lower() not in (".html", ".htm"):
         raise UserError(f"-o {out}: the page is an HTML file; write it like {out.with_suffix('.html')}")
+    if options is not None and truth is None:
+        raise UserError("data options such as --images apply to --truth; name its annotations, or leave them out")
     found = list(find_files(pictures))
-    predictor = load(model, device=device)
+    predictor = load(model, device=device, precision=precision, say=say)
     if settings is not None:
         predictor = predictor.changed(**set_values(settings))
     if proposals is not None:

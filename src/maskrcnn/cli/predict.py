@@ -20,7 +20,7 @@ from maskrcnn.cli.pictures import UniqueNames, find_files
 from maskrcnn.config import PredictConfig, set_values
 from maskrcnn.data.images import read_header
 from maskrcnn.data.pictures import describe_pages
-from maskrcnn.errors import ImageError, UserError
+from maskrcnn.errors import ImageError, UserError, counted
 from maskrcnn.structures import Detections
 
 
@@ -133,11 +133,11 @@ def predict(
                 print_json(_to_json(detections))
             n_pictures, n_instances = n_pictures + 1, n_instances + len(detections)
             bar.update(task, completed=n_pictures, description=f"predicting {n_pictures:,}")
-    counts = f"{n_pictures:,} picture{'s' * (n_pictures != 1)}, {n_instances:,} instance{'s' * (n_instances != 1)}"
+    counts = f"{counted(n_pictures, 'picture')}, {counted(n_instances, 'instance')}"
     say(counts + (f"; {n_skipped:,} skipped" if n_skipped else ""))
     if writer.left_empty:
-        n_empty, example = len(writer.left_empty), writer.left_empty[0]
-        say(f"submission.csv has an empty row for {n_empty:,} pictures that could not be read, such as {example}")
+        n_empty, example = counted(len(writer.left_empty), "picture"), writer.left_empty[0]
+        say(f"submission.csv has an empty row for {n_empty} that could not be read, such as {example}")
     for note in filter(None, (limits.sentence(), describe_pages(n_pages_of_name))):
         say(note)
     written = [out / "submission.csv"] * submission + [out / "coco.json"] * coco

@@ -20,7 +20,7 @@ from maskrcnn.deploy.graphs import graphs_of
 from maskrcnn.deploy.quantize import quantized, record
 from maskrcnn.deploy.whole import check_expressible, whole_graph
 from maskrcnn.detection.fit import stack
-from maskrcnn.errors import ImageError, UserError
+from maskrcnn.errors import ImageError, UserError, counted
 from maskrcnn.evaluation import evaluate
 from maskrcnn.evaluation.classes import match_classes
 from maskrcnn.files import atomic, unfinished
@@ -78,7 +78,7 @@ def export(
         if precision != "int8":
             measured |= dict.fromkeys(engine_module(runtime).half_precisions(), plain)
         if precision != "fp32":
-            say(f"calibrating on {len(for_ranges)} images")
+            say(f"calibrating on {counted(len(for_ranges), 'image')}")
             measured["int8"] = graphs["int8"] = _quantized(model, plain, runtime, for_ranges)
         scores = _scores(model, measured, runtime, for_scores, say)
         if "int8" in graphs:
@@ -129,7 +129,10 @@ def _divided(model: Predictor, data: Dataset) -> tuple[Dataset, Dataset]:
     half = max(min(CALIBRATION_IMAGES, len(data) // 2), 1)
     for_ranges, for_scores = data.take(order[:half]), data.take(order[half : half + MEASURED_IMAGES])
     if len(for_scores) == 0:
-        raise UserError(f"{data.source} has {len(data)} image; int8 needs one to calibrate and one to measure on")
+        raise UserError(
+            f"{data.source} has {counted(len(data), 'image')}; --calibrate needs one for the ranges of int8 and "
+            "another to measure on"
+        )
     return for_ranges, for_scores
 
 
@@ -145,7 +148,7 @@ def _scores(
 ) -> dict[str, Any]:
     """The number of images of `data`, and box and mask AP in points of 100 by precision."""
     names = list(graphs)
-    say(f"measuring {', '.join(names)} on {len(data)} other images")
+    say(f"measuring {', '.join(names)} on {counted(len(data), 'other image')}")
     scores: dict[str, Any] = {"images": len(data)}
     for name in names:
         predictor = _in_memory(model, graphs[name], runtime, name)
@@ -168,9 +171,9 @@ def _check_cost(scores: dict[str, Any], precision: str, most_loss: float) -> Non
     """Raise `UserError` if `precision` costs more than `most_loss` points."""
     change = change_of_ap(scores, precision)
     if change is not None and not is_allowed(scores, precision, most_loss):
-        lost = -min(change.values())
+        lost, images = -min(change.values()), counted(scores["images"], "image")
         raise UserError(
-            f"{precision} costs {lost:.2f} points of AP on {scores['images']} images, more than {most_loss:g}; nothing "
+            f"{precision} costs {lost:.2f} points of AP on {images}, more than {most_loss:g}; nothing "
             "was written. Allow more with --most-loss, or export with --precision fp32"
         )
 

@@ -25,7 +25,7 @@ from maskrcnn.config import ModelConfig, Precision
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.detection.fit import fit_picture, stack
 from maskrcnn.detection.pool import BOX_POOL
-from maskrcnn.errors import UserError
+from maskrcnn.errors import UserError, counted
 from maskrcnn.files import cache_folder, read_json, write_text
 from maskrcnn.inference.runtimes import Runtime
 
@@ -105,8 +105,8 @@ def reason(chosen: Precision, seconds: Mapping[Precision, float], scores: Mappin
         return f"{first}: on this processor, {speeds}"
     change = change_of_ap(scores, chosen) or {}
     costs = ", ".join(f"{kind} {added:+.2f}" for kind, added in change.items())
-    speed = seconds[first] / seconds[chosen]
-    return f"{chosen}: {speed:.2f} times as fast as {first} on this processor, {costs} on {scores.get('images')} images"
+    speed, images = seconds[first] / seconds[chosen], counted(scores.get("images", 0), "image")
+    return f"{chosen}: {speed:.2f} times as fast as {first} on this processor, {costs} on {images}"
 
 
 def measure(runtimes: Mapping[Precision, Runtime]) -> dict[Precision, float]:
@@ -179,6 +179,6 @@ def read_seconds(timings: Path, names: Sequence[Precision]) -> dict[Precision, f
 
 
 def write_seconds(timings: Path, seconds: Mapping[Precision, float]) -> None:
-    """Keep times for the next process. A cache that cannot be written is none: the next process measures again."""
+    """Keep times for the next process, which measures again if the cache cannot be written."""
     with suppress(UserError):
         write_text(json.dumps(seconds), timings)

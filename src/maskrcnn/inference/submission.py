@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from typing import Any, TextIO
 
 from maskrcnn.data.names import PathIndex
-from maskrcnn.errors import UserError
+from maskrcnn.errors import UserError, counted
 from maskrcnn.rle import RLE, are_disjoint
 from maskrcnn.structures import UNNAMED_CLASS, Detections
 
@@ -89,7 +89,7 @@ class Sample:
             id_of[found[0]] = image_id
         unknown = [str(path) for k, path in enumerate(pictures) if k not in id_of]
         if unknown:
-            raise UserError(f"{self.path} names no row for {len(unknown)} pictures, such as {unknown[0]}")
+            raise UserError(f"{self.path} names no row for {counted(len(unknown), 'picture')}, such as {unknown[0]}")
         return [id_of[k] for k in range(len(pictures))]
 
     def matched(self, class_ids: Sequence[Any], class_names: Sequence[str]) -> Sample:

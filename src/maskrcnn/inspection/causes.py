@@ -10,7 +10,7 @@ import numpy as np
 
 from maskrcnn.data.dataset import read_pixels
 from maskrcnn.drawing import draw_instances
-from maskrcnn.errors import ImageError
+from maskrcnn.errors import ImageError, counted
 from maskrcnn.evaluation import Evaluation
 from maskrcnn.inspection.diagnosis import Diagnosis, Miss
 from maskrcnn.inspection.explain import CAUSES, REMEDIES
@@ -42,8 +42,9 @@ def _missed(evaluation: Evaluation, diagnosis: Diagnosis) -> str:
     head = ("cause", "setting tried", "missed objects", "more found", "more false")
     return (
         f"<p>Missed objects: {diagnosis.n_missed:,}. No detection of an object's class above the score threshold has a "
-        f"mask IoU of 0.5 with it. {_examined(diagnosis)} Each of the {len(diagnosis.missed):,} missed objects in them "
-        f"counts once, by the first stage that lost it.</p>{table('Missed objects by cause', head, rows, 2)}"
+        f"mask IoU of 0.5 with it. {_examined(diagnosis)} The table counts the missed objects in those "
+        f"({len(diagnosis.missed):,}), each once, by the first stage that lost it.</p>"
+        f"{table('Missed objects by cause', head, rows, 2)}"
         f"{_sample(diagnosis.trials)}{_examples(evaluation, diagnosis.missed, CAUSES, 'missed object')}"
     )
 
@@ -74,27 +75,27 @@ def _false(evaluation: Evaluation, diagnosis: Diagnosis) -> str:
     head = ("cause", "kind", "false detections")
     return (
         f"<p>False detections above the score threshold: {diagnosis.n_false:,}, of the kinds in the section Errors. "
-        f"{_examined(diagnosis)} Each of the {len(diagnosis.false):,} false detections in them counts once, by the "
-        f"stage that it comes from.</p>{table('False detections by cause', head, rows, 2)}"
+        f"{_examined(diagnosis)} The table counts the false detections in those ({len(diagnosis.false):,}), each once, "
+        f"by the stage that it comes from.</p>{table('False detections by cause', head, rows, 2)}"
         f"{_examples(evaluation, diagnosis.false, FALSE_CAUSES, 'false detection')}"
     )
 
 
 def _examined(diagnosis: Diagnosis) -> str:
-    images = f"{diagnosis.n_images:,} images with missed objects or false detections"
-    examined = (
-        f"All {images}" if diagnosis.n_examined == diagnosis.n_images else f"{diagnosis.n_examined:,} of {images}"
+    return (
+        f"Images with missed objects or false detections: {diagnosis.n_images:,}. Of these, predicted again and "
+        f"followed through every stage: {diagnosis.n_examined:,}."
     )
-    return f"{examined} were predicted again and followed through every stage."
 
 
 def _sample(trials: Trials) -> str:
     if not trials.trials:
         return "<p>No single setting of prediction would have kept any of them.</p>"
+    images, objects = counted(trials.n_images, "image"), counted(trials.n_objects, "object")
     return (
-        f"<p>Each setting was tried alone. Images: {trials.n_images:,}, with {trials.n_objects:,} objects. As it is, "
-        f"the model finds {trials.n_found:,} of them, and {trials.n_false:,} of its detections are false. The table "
-        "says how many more of both there are with the setting.</p>"
+        f"<p>Each setting was tried alone, on {images} with {objects}. As it is, the model finds "
+        f"{trials.n_found:,}; false detections: {trials.n_false:,}. The table says how many more of both there are "
+        "with the setting.</p>"
     )
 
 

@@ -9,6 +9,8 @@ from html import escape
 
 import numpy as np
 
+from maskrcnn.errors import counted
+
 WIDTH, HEIGHT = 420, 240
 """Canvas units. The page scales them, which keeps the text readable on a phone."""
 
@@ -159,7 +161,7 @@ def reliability_chart(title: str, description: str, edges: np.ndarray, shares: n
         if not np.isfinite(share):
             continue
         (x1, x2), (top, bottom) = plot.at(np.array([low, high]), np.array([share, 0.0]))
-        tooltip = f"score {low:.1f} to {high:.1f}: {share:.0%} of {count:,} detections correct"
+        tooltip = f"score {low:.1f} to {high:.1f}: {share:.0%} of {counted(count, 'detection')} correct"
         box = f'x="{x1 + 1:.1f}" y="{top:.1f}" width="{x2 - x1 - 2:.1f}" height="{max(bottom - top, 1):.1f}"'
         parts.append(f'<rect class="bar" {box}><title>{tooltip}</title></rect>')
     (x1, x2), (y1, y2) = plot.at(np.array([0, 1]), np.array([0, 1]))

@@ -15,7 +15,7 @@ from PIL import Image
 from maskrcnn.detection.boxes import sides
 from maskrcnn.detection.finish import mask_certainty
 from maskrcnn.detection.propose import sigmoid
-from maskrcnn.detection.select import DEFAULT_DETECTIONS
+from maskrcnn.detection.select import DEFAULT_DETECTIONS, VOTING_IOU
 from maskrcnn.errors import counted
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inspection.embed import grey, norms, spread
@@ -99,8 +99,8 @@ def _anchors(trace: Trace) -> str:
         rows.append(row(level_name(trace, level), values))
     levels = "".join(f'<option value="{k}">{escape(level_name(trace, k))}</option>' for k in range(len(trace.anchors)))
     return (
-        f"<p>Around the centre of each cell stand {counted(per_cell, 'anchor')}, boxes of fixed sizes. The network "
-        "says of each whether it holds an object, and how to move it onto that object.</p>"
+        f"<p>Each cell has {counted(per_cell, 'anchor')} around its centre: boxes of fixed sizes. The network says of "
+        "each anchor whether it holds an object, and how to move it onto that object.</p>"
         + table("Anchors of each level", ("level", "a cell is", "cells", "anchors", "width × height"), rows, 1)
         + '<div class="live" hidden><h3>Pick a cell</h3><p>Click into the picture, or focus it and press the arrow '
         'keys.</p><div class="row">'
@@ -226,7 +226,10 @@ def _selection(predictor: Predictor, trace: Trace, replay: Replay) -> str:
         "two that overlap too much is suppressed."
     )
     if predict.box_voting:
-        about += " A box then becomes the mean, weighted by score, of all candidates that overlap it by more than 0.8."
+        about += (
+            " A box then becomes the mean, weighted by score, of all candidates that overlap it by more than "
+            f"{VOTING_IOU:g}."
+        )
     if predict.mask_scoring:
         about += " Scores are then multiplied by the certainty of the masks."
     limits = (

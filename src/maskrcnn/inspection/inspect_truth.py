@@ -44,8 +44,8 @@ def truth_section(trace: Trace, explanations: Sequence[Explanation]) -> Section:
         for k in missed
     )
     about = (
-        f"<p>The picture has {counted(len(explanations), 'true object')}, of which {n_missed:,} are missed: no "
-        "detection of their class has a mask that overlaps theirs by an IoU of 0.5. The last stage that still had the "
+        f"<p>The picture has {counted(len(explanations), 'true object')}; missed: {n_missed:,}. An object is missed if "
+        "no detection of its class has a mask that overlaps it by an IoU of 0.5. The last stage that still had the "
         "object says how it was lost. The sliders do not change this section.</p>"
     )
     listed = table("Missed objects by cause", ("cause", "setting", "missed objects"), rows, 2) if missed else ""

@@ -65,7 +65,7 @@ class Replay:
 
     `boxes` (T, 4), `rank` (T,), by which suppression sorts, `group` (T,), within which it works, and `is_eligible` (T,)
     bool, false for those too small or below the floor, are the candidates of `Trace.candidates`. `wide` is a trace in
-    which every eligible candidate is a proposal. `detected` (D,) are the rows of `classes` that the model detects.
+    which every eligible candidate is a proposal.
     """
 
     boxes: np.ndarray
@@ -75,7 +75,6 @@ class Replay:
     wide: Trace
     classes: ClassChoice
     masks: MaskChoice
-    detected: np.ndarray
 
 
 def replay(predictor: Predictor, picture: Picture, traced: Trace) -> Replay:
@@ -99,7 +98,6 @@ def replay(predictor: Predictor, picture: Picture, traced: Trace) -> Replay:
         wide=wide,
         classes=classes,
         masks=_masks(predictor, picture, floor, row_of),
-        detected=_known(traced, row_of)[1],
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from maskrcnn import __version__
 from maskrcnn.config import Config
+from maskrcnn.errors import counted
 from maskrcnn.evaluation import Evaluation
 from maskrcnn.files import write_text
 from maskrcnn.inspection.causes import cause_sections
@@ -108,7 +109,7 @@ def _headline(
     tiles = ""
     if evaluation is not None:
         scores = evaluation.scores
-        size = f"{scores['images']:,} images with {scores['instances']:,} instances"
+        size = f"{counted(scores['images'], 'image')} with {counted(scores['instances'], 'instance')}"
         after = "" if step is None else f" after step {step:,}"
         lines.append(f"Scored{after} on {size} from {evaluation.data.source.name}.")
         values = {name: fraction(scores[group][key]) for name, (group, key) in SCORES.items()}

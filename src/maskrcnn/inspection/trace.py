@@ -89,10 +89,10 @@ class ProposalStage:
 
 @dataclass(frozen=True)
 class ClassCandidateStage:
-    """Every class of every proposal above the threshold, and what became of each; see `Trace.summary`."""
+    """Every class of every proposal that may be detected or vote, and what became of each; see `Trace.summary`."""
 
     boxes: Annotated[
-        np.ndarray, Stage("(P, 4)", "input px", "Every class of every proposal that scores enough: its box.")
+        np.ndarray, Stage("(P, 4)", "input px", "Every class of every proposal that may be detected or vote: its box.")
     ]
     scores: Annotated[np.ndarray, Stage("(P,)", "probability", "Its probability.")]
     labels: Annotated[np.ndarray, Stage("(P,)", "index", "Its class; 1 is the first.")]
@@ -225,7 +225,7 @@ class Trace:
 
     @cached_property
     def rpn_boxes(self) -> np.ndarray:
-        """The boxes of all anchors after their deltas, clipped to the picture, (K, 4) in input pixels."""
+        """The boxes of all anchors after their deltas, clipped to the picture: (sum of M * N * k, 4), input pixels."""
         conventions, input_hw = self.conventions, (self.network_input.shape[1], self.network_input.shape[2])
         anchors = to_units(np.concatenate(self.anchors), input_hw, conventions)
         deltas = np.concatenate([d.reshape(-1, 4) for d in self.rpn_deltas])

@@ -282,7 +282,7 @@ def test_damaged_images(copied):
 
 
 @pytest.mark.parametrize(("names", "kind", "text"), [
-    (["cat", "Cat"], Kind.SPELLING, "'cat' (2 objects), 'Cat' (1 objects)"),
+    (["cat", "Cat"], Kind.SPELLING, "'cat' (2 objects), 'Cat' (1 object)"),
     (["traffic light", "traffic_light"], Kind.SPELLING, "traffic_light"),
     (["Größe ", "größe"], Kind.SPELLING, "größe"),
     (["cat", "cats"], Kind.ONE_LETTER, "'cat' and 'cats'"),
@@ -290,7 +290,7 @@ def test_damaged_images(copied):
     (["hazelnut", "hazlnut"], Kind.ONE_LETTER, "hazlnut"),
     (["triangle", "triangel"], Kind.ONE_LETTER, "triangel"),
     (["background", "cell"], Kind.BACKGROUND, "'background' (id 1) has 2 objects"),
-    (["cell", "__BACKGROUND__"], Kind.BACKGROUND, "(id 2) has 1 objects"),
+    (["cell", "__BACKGROUND__"], Kind.BACKGROUND, "(id 2) has 1 object"),
     (["cat", "dog", "horse"], Kind.UNUSED_CLASS, "horse"),
 ])  # fmt: skip
 def test_names_of_classes(clean, names, kind, text):

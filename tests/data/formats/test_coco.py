@@ -319,7 +319,7 @@ def test_entries_of_one_picture_are_joined(tmp_path):
     data, said = opened(file)
     assert data.names == ["a.png"]
     assert data.counts.tolist() == [2]
-    assert "1 images repeat the name of another" in said
+    assert "images that repeat the name of another, and are joined with it: 1" in said
 
 
 def test_no_image_is_lost_for_its_name(tmp_path):
@@ -333,7 +333,7 @@ def test_no_image_is_lost_for_its_name(tmp_path):
 
 def test_repeated_annotation_ids_are_said(tmp_path):
     _, said = opened(one_file(tmp_path, [annotation(1, 1, [SQUARE]), annotation(1, 2, [SQUARE])]))
-    assert "1 annotations have the id of an earlier one; all are kept" in said
+    assert "annotations with the id of an earlier one, all kept: 1" in said
 
 
 # ---- categories -------------------------------------------------------------------------------------------------
@@ -389,8 +389,8 @@ def test_what_is_not_read_beside_masks_is_counted(tmp_path):
     file = one_file(tmp_path, [annotation(1, 1, [SQUARE], keypoints=[1, 2, 2], attributes={"occluded": False}),
                                annotation(2, 1, [SQUARE], keypoints=[], attributes={})])  # fmt: skip
     _, said = opened(file)
-    assert "1 annotations have keypoints; of these, the masks alone are read" in said
-    assert "1 annotations have attributes; of these, the masks alone are read" in said
+    assert "annotations with keypoints, of which the masks alone are read: 1" in said
+    assert "annotations with attributes, of which the masks alone are read: 1" in said
 
 
 # ---- folders ----------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import numpy as np
 
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.data.table import Dataset
+from maskrcnn.errors import counted
 
 MIN_LETTERS = 4
 """Letters of the longer of two words that may be one word with a misprint. Shorter ones, "car" and "cat", are two."""
@@ -28,7 +29,7 @@ def check_classes(data: Dataset) -> list[Problem]:
         return tuple(int(np.argmax(data.labels == label)) for label in labels if n_objects[label - 1])
 
     for labels in spelled_alike(names):
-        listed = ", ".join(f"{names[k - 1]!r} ({n_objects[k - 1]:,} objects)" for k in labels)
+        listed = ", ".join(f"{names[k - 1]!r} ({counted(int(n_objects[k - 1]), 'object')})" for k in labels)
         problems.append(
             Problem(Kind.SPELLING, place, f"the classes {listed} have one name", instances=examples(*labels))
         )
@@ -40,7 +41,7 @@ def check_classes(data: Dataset) -> list[Problem]:
             problems.append(Problem(Kind.ONE_LETTER, place, message, instances=instances))
     for k in background_labels(names):
         if n := int(n_objects[k - 1]):
-            message = f"the class {names[k - 1]!r} (id {data.class_ids[k - 1]}) has {n:,} objects"
+            message = f"the class {names[k - 1]!r} (id {data.class_ids[k - 1]}) has {counted(n, 'object')}"
             problems.append(Problem(Kind.BACKGROUND, place, message, instances=examples(k)))
     if len(names) > 1 and (unused := [name for name, n in zip(names, n_objects, strict=True) if n == 0]):
         subject = "the class" if len(unused) == 1 else f"{len(unused):,} classes"

@@ -146,13 +146,13 @@ class _Reader:
                 ids.append(entry.id)
             self._add_annotation(entry, number, images, file.file)
         if n_repeated := len(ids) - count_distinct(ids):
-            self._note(f"{file.file}: {n_repeated:,} annotations have the id of an earlier one; all are kept")
+            self._note(f"{file.file}: annotations with the id of an earlier one, all kept: {n_repeated:,}")
 
     def finished(self) -> Annotations:
         """Return the annotations with their classes and notes."""
         annotations = self.annotations
         for what, n in (+self.n_extras).items():
-            self._note(f"{self.source.path}: {n:,} annotations have {what}; of these, the masks alone are read")
+            self._note(f"{self.source.path}: annotations with {what}, of which the masks alone are read: {n:,}")
         self._leave_out_stuff()
         instances = [instance for image in annotations.images for instance in image.instances]
         self._doubt_crowds(instances)
@@ -221,7 +221,7 @@ class _Reader:
                 problems.append(Problem(Kind.BAD_ROW, f"{file.file}, image {number} ({image.name})", message))
                 images[key] = AMBIGUOUS
         if n_joined:
-            self._note(f"{file.file}: {n_joined:,} images repeat the name of another, and are joined with it")
+            self._note(f"{file.file}: images that repeat the name of another, and are joined with it: {n_joined:,}")
         distinct = {id(image): image for image in images.values() if isinstance(image, AnnotatedImage)}
         self.annotations.images += self._not_listed_before(file, list(distinct.values()))
         return ById(lambda image_id: images.get(id_text(image_id), NOT_LISTED))

@@ -22,7 +22,7 @@ BATCH = 20_000
 """Masks that are drawn at a time."""
 
 N_THREADS = 2
-"""Threads that draw. Half of their work is outside Python's lock, while this thread collects what they made."""
+"""Threads that draw. Half of their work is outside Python's lock."""
 
 NO_BOX = (np.nan,) * 4
 

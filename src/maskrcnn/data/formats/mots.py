@@ -16,7 +16,7 @@ from maskrcnn.data.formats.traits import COMMON, Trait
 from maskrcnn.data.images import read_each
 from maskrcnn.data.parts import first_part
 from maskrcnn.data.problem import Kind, Problem
-from maskrcnn.errors import ImageError, UserError
+from maskrcnn.errors import ImageError, UserError, counted
 from maskrcnn.rle import RLE
 
 NAME = "MOTS"
@@ -64,7 +64,7 @@ def read(source: Source) -> Annotations:
             image.instances.append(Instance(value // CLASS, partial(on_picture, mask), value))
         annotations.images.append(image)
     if n_ignored:
-        annotations.notes.append(f"regions to ignore (value {IGNORED}) of {n_ignored:,} pictures are left out")
+        annotations.notes.append(f"regions to ignore (value {IGNORED}) of {counted(n_ignored, 'picture')} are left out")
     return annotations
 
 

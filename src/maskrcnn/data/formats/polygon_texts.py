@@ -30,7 +30,7 @@ class PolygonTable(NamedTuple):
 def parse_polygons(texts: Sequence[str]) -> PolygonTable:
     """Parse texts of the form ``[[x1, y1, x2, y2, ...], ...]`` in pixels. Each text is one JSON value.
 
-    A text is invalid if it has another form, no polygon, a polygon of less than three points, or coordinates up to 1
+    A text is invalid if it has another form, no polygon, a polygon of fewer than three points, or coordinates up to 1
     alone, which may be fractions of the picture.
     """
     lists = _lists(pl.Series(texts, dtype=pl.String))

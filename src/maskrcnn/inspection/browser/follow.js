@@ -120,8 +120,9 @@ function logitColor(tenths) {
 function describeMask(mask) {
   const logits = logitsOf(mask), nInside = logits.filter(value => value > 0).length, { side } = trace.masks;
   return `The mask head gives ${side} × ${side} logits from ${(Math.min(...logits) / 10).toFixed(1)} to `
-    + `${(Math.max(...logits) / 10).toFixed(1)}. ${nInside.toLocaleString('en')} cells lie above 0 (orange) and are mask; `
-    + `their mean probability, the certainty of the mask, is ${trace.masks.certainty[mask].toFixed(3)}.`;
+    + `${(Math.max(...logits) / 10).toFixed(1)}. Cells above 0 (orange) are mask: `
+    + `${nInside.toLocaleString('en')}. Their mean probability, the certainty of the mask, is `
+    + `${trace.masks.certainty[mask].toFixed(3)}.`;
 }
 
 // The whole way, as one list.
@@ -139,7 +140,7 @@ function originOf(row) {
   if (one) {
     const others = one.voters.length - 1;
     ways.push(`Detection: ${className(one.label)}, score ${one.score.toFixed(3)}`
-      + (others ? `; its box is the mean with ${counted(others, 'other candidate')} that overlap it.` : '.'));
+      + (others ? `; its box is the mean with ${counted(others, 'overlapping candidate')}.` : '.'));
   }
   ways.push(`Class candidate: ${className(labels[row])} scores ${scores[row].toFixed(3)}, box ${sizeOf(classBox(row))}`
     + (one ? '.' : `, ${classFate(row)}.`));
