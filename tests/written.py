@@ -22,7 +22,7 @@ class Written(Runtime):
     The box head finds the anchor of a region by its place: proposals move anchors by less than half a cell.
     """
 
-    name = "written"
+    name, precision = "written", "fp32"
 
     def __init__(self, config, boxes, logits, probabilities, shifts, inside):
         super().__init__(config, NATIVE)

@@ -41,7 +41,10 @@ def with_pixels(found: Detections) -> Detections:
         raise UserError("these detections do not include their image; predict with keep_pixels=True")
     pixels = read_image(Path(found.image))
     if pixels.shape[:2] != found.hw:
-        raise ImageError(f"{found.image}: is now {pixels.shape[:2]} (height, width); it was {found.hw}")
+        raise ImageError(
+            f"{found.image}: is now {pixels.shape[:2]} (height, width); it was {found.hw}. If the file did not change, "
+            "the model reads its orientation otherwise: predict with keep_pixels=True"
+        )
     return replace(found, pixels=pixels)
 
 

@@ -162,7 +162,7 @@ class _SharedTrunk(Runtime):
     """
 
     def __init__(self, runtime: Runtime) -> None:
-        self.name, self.detector = runtime.name, runtime.detector
+        self.name, self.precision, self.detector = runtime.name, runtime.precision, runtime.detector
         self._network = runtime.network()
         self._computed: list[tuple[np.ndarray, np.ndarray, Trunk]] = []
 
