@@ -147,7 +147,7 @@ function roundedBox(box) {
     const start = (trace.window[k % 2] - shift[k % 2]) / span[k % 2];
     const end = (trace.window[2 + k % 2] - shift[2 + k % 2]) / span[k % 2];
     const place = (value - start) / (end - start) * ((k % 2 ? height : width) - 1) + (k < 2 ? 0 : 1);
-    const whole = Math.floor(place), rest = place - whole;
-    return rest > 0.5 || (rest === 0.5 && whole % 2) ? whole + 1 : whole;
+    const floor = Math.floor(place), fraction = place - floor;
+    return fraction > 0.5 || (fraction === 0.5 && floor % 2) ? floor + 1 : floor;
   });
 }
