@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 import maskrcnn
-from docs.documents import TINY
+from docs.documents import ROOT, TINY
 from maskrcnn.cli import main
 from maskrcnn.data.synthetic import write_shapes
+
+
+@pytest.fixture(scope="module")
+def tools() -> Iterator[None]:
+    """Let the programs in ``tools/`` be imported."""
+    folder = str(ROOT / "tools")
+    sys.path.insert(0, folder)
+    yield
+    sys.path.remove(folder)
 
 
 @pytest.fixture(scope="session")

@@ -18,14 +18,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def tool():
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        import build_docs
+def tool(tools):
+    import build_docs
 
-        yield build_docs
-    finally:
-        sys.path.remove(str(ROOT / "tools"))
+    return build_docs
 
 
 @pytest.fixture(scope="module")

@@ -26,14 +26,10 @@ changes 0.05."""
 
 
 @pytest.fixture(scope="module")
-def tool():
-    sys.path.insert(0, str(ROOT / "tools"))
-    try:
-        import draw_docs
+def tool(tools):
+    import draw_docs
 
-        yield draw_docs
-    finally:
-        sys.path.remove(str(ROOT / "tools"))
+    return draw_docs
 
 
 def opened(path: Path) -> Image.Image:

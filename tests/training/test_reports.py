@@ -1,17 +1,15 @@
 """The last report of a run explains the errors of its model, as `maskrcnn evaluate` does, and within the budget."""
 
-import signal
-
 import pytest
 from rich.console import Console
-from test_loop import TINY
+from test_loop import TINY, interrupt_after
 
 import maskrcnn
 from maskrcnn.data.synthetic import make_shapes
 from maskrcnn.evaluation import examine
 from maskrcnn.inspection.diagnosis import MAX_EXAMINED, diagnose
 from maskrcnn.inspection.report import write_report
-from maskrcnn.training import learner, reports
+from maskrcnn.training import reports
 
 SECTIONS = ("quality", "errors", "classes", "images", "missed", "false")
 CONFIG = TINY.changed(predict={"score_threshold": 0.06}, train={"epochs": 3})
@@ -54,15 +52,7 @@ def test_the_last_report_is_that_of_the_model_of_the_run(run, evaluated):
 @pytest.mark.parametrize("stop_step", [5, 8])
 def test_a_resumed_run_ends_with_the_same_report(run, splits, evaluated, tmp_path, monkeypatch, stop_step):
     """Also if it was stopped after its best validation, whose detections nothing keeps."""
-    learn = learner.Learner.learn
-
-    def interrupting(self, batch, step, total):
-        result = learn(self, batch, step, total)
-        if step + 1 == stop_step:
-            signal.raise_signal(signal.SIGTERM)
-        return result
-
-    monkeypatch.setattr(learner.Learner, "learn", interrupting)
+    interrupt_after(monkeypatch, stop_step)
     assert not maskrcnn.train(*splits, out=tmp_path / "two", config=CONFIG).finished
     monkeypatch.undo()
     resumed = maskrcnn.train(*splits, out=tmp_path / "two", config=CONFIG, resume=True)
