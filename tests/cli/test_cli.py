@@ -10,33 +10,12 @@ import pytest
 from PIL import Image
 
 import maskrcnn
-from maskrcnn import RLE, Config
-from maskrcnn.cli import SOME_UNREADABLE, main
-from maskrcnn.config import ModelConfig, PredictConfig, TrainConfig
+from commands import TINY, call
+from maskrcnn import RLE
+from maskrcnn.cli import SOME_UNREADABLE
 from maskrcnn.data.synthetic import write_shapes
 from maskrcnn.training import loop
 from scenes import save_turned, write_scenes
-
-TINY = ["--backbone", "test_resnet", "--weights", "none", "--image-size", "64", "--channels", "16"]
-TINY += ["--box-channels", "32", "--mask-channels", "16", "--epochs", "1", "--epoch-images", "4"]
-
-
-def call(*arguments) -> int:
-    """Run the command line and return its exit status."""
-    with pytest.raises(SystemExit) as exit_info:
-        main([str(a) for a in arguments])
-    return exit_info.value.code or 0
-
-
-@pytest.fixture(scope="module")
-def run(shapes, tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("cli") / "run"
-    config = Config(
-        model=ModelConfig(backbone="test_resnet", weights="none", image_size=64, channels=16, box_channels=32, mask_channels=16),
-        train=TrainConfig(epochs=1, epoch_images=4),
-        predict=PredictConfig(score_threshold=0.0, detections=5),
-    )  # fmt: skip
-    return maskrcnn.train(*shapes.split(0.3), out=out, config=config).path
 
 
 def test_check_reports_counts_and_classes(shapes_csv, capsys):

@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from test_cli import TINY, call, run  # noqa: F401
 
+from commands import TINY, call
 from maskrcnn.cli.common import DataOptions
 from maskrcnn.cli.train import Source
 from maskrcnn.data.formats import open_dataset, write_dataset
@@ -72,7 +72,7 @@ def test_a_source_without_val_is_split(divided, shapes, tmp_path):
     assert len(val) == 1
 
 
-def test_evaluate_scores_the_validation_part(divided, run, capsys):  # noqa: F811
+def test_evaluate_scores_the_validation_part(divided, run, capsys):
     assert call("evaluate", divided, "--model", run, "--json") == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out)["images"] == 3

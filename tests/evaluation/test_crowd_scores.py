@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 import pytest
 from faster_coco_eval import COCO, COCOeval_faster
-from test_scores import reference
 
 from guesses import guesses
 from maskrcnn import RLE, Detections
@@ -16,6 +15,7 @@ from maskrcnn.evaluation.crowds import shares_in_crowds
 from maskrcnn.evaluation.kaggle import image_scores
 from maskrcnn.evaluation.tide import KINDS, judge
 from maskrcnn.inspection.gallery import best_and_worst, picture
+from pycocotools_scores import reference
 
 HW = (40, 60)
 A, B = 1, 2

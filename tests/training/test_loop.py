@@ -22,14 +22,7 @@ from maskrcnn.data.synthetic import write_shapes
 from maskrcnn.inspection.diagnosis import PREDICTIONS_PER_IMAGE
 from maskrcnn.training import budget, learner, loop, reports
 from maskrcnn.training.run_folder import RunFolder
-
-TINY = Config(
-    model=ModelConfig(
-        backbone="test_resnet", weights="none", image_size=64, channels=16, box_channels=32, mask_channels=16,
-        proposals=40, proposals_per_level=40,
-    ),
-    train=TrainConfig(epochs=2, epoch_images=6, roi_batch=16, rpn_batch=32, mask_batch=4),
-)  # fmt: skip
+from tiny_runs import TINY, interrupt_after
 
 
 def metrics(folder):
@@ -133,19 +126,6 @@ def test_run_resumes_only_with_its_own_data(run, shapes):
     resumed = maskrcnn.train(*shapes.split(0.3), out=run.path, config=TINY, resume=True)
     assert resumed.finished
     assert [e["step"] for e in metrics(run.path) if e["kind"] == "step"] == list(range(1, 9))
-
-
-def interrupt_after(monkeypatch, stop_step):
-    """Make every later run receive SIGTERM after step `stop_step`."""
-    learn = learner.Learner.learn
-
-    def interrupting(self, batch, step, total):
-        result = learn(self, batch, step, total)
-        if step + 1 == stop_step:
-            signal.raise_signal(signal.SIGTERM)
-        return result
-
-    monkeypatch.setattr(learner.Learner, "learn", interrupting)
 
 
 @pytest.mark.parametrize("stop_step", [1, 3, 7])

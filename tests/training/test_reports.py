@@ -2,7 +2,6 @@
 
 import pytest
 from rich.console import Console
-from test_loop import TINY, interrupt_after
 
 import maskrcnn
 from maskrcnn.data.synthetic import make_shapes
@@ -10,6 +9,7 @@ from maskrcnn.evaluation import examine
 from maskrcnn.inspection.diagnosis import MAX_EXAMINED, diagnose
 from maskrcnn.inspection.report import write_report
 from maskrcnn.training import reports
+from tiny_runs import TINY, interrupt_after
 
 SECTIONS = ("quality", "errors", "classes", "images", "missed", "false")
 CONFIG = TINY.changed(predict={"score_threshold": 0.06}, train={"epochs": 3})

@@ -3,8 +3,8 @@
 import json
 
 import numpy as np
-from test_coco import HW, SQUARE, TRIANGLE, annotation, coco, opened, save_picture, write_json
 
+from coco_files import HW, SQUARE, TRIANGLE, annotation, coco, opened, save_picture, write_json
 from maskrcnn.data.formats import write_dataset
 
 CATEGORIES = [
