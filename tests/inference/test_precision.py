@@ -9,7 +9,9 @@ import pytest
 
 from lively import predictor
 from maskrcnn.inference import precision
-from maskrcnn.inference.precision import choose, measure, timings_file
+from maskrcnn.inference.bundle import contents
+from maskrcnn.inference.precision import choose, measure
+from maskrcnn.inference.timings import timings_file
 
 SCORES = {
     "images": 20,
@@ -160,7 +162,7 @@ def test_times_belong_to_a_processor_its_libraries_and_a_network(tmp_path, monke
         (bundle / name).write_text(content)
 
     def current(version="openvino 1"):
-        return timings_file(bundle / "model.json", version)
+        return timings_file(version, *contents(bundle))
 
     files = [current()]
     assert current() == files[0]

@@ -22,9 +22,10 @@ from maskrcnn.config import HALVES, Precision, PrecisionChoice, validated
 from maskrcnn.errors import UserError, say
 from maskrcnn.files import read_json, write_text
 from maskrcnn.inference.description import Description
-from maskrcnn.inference.precision import MAX_LOSS, choose, timings_file
+from maskrcnn.inference.precision import MAX_LOSS, choose
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.runtimes import ExportedRuntime, engine_module
+from maskrcnn.inference.timings import timings_file
 from maskrcnn.winograd import inference as winograd
 
 FORMAT = "maskrcnn-bundle-4"
@@ -117,7 +118,7 @@ def _open(
         return ExportedRuntime(bundle.runtime, graphs, config, conventions, mean, adapter, name)
 
     if precision == "auto":
-        timings = timings_file(path / DESCRIPTION, library.VERSION)
+        timings = timings_file(library.VERSION, *contents(path))
         return choose(offered, bundle.scores, bundle.max_loss, open_in, timings, say)
     if precision not in offered:
         raise UserError(
@@ -129,3 +130,9 @@ def _open(
 def _places(folder: Path, precisions: Sequence[Precision]) -> dict[Precision, Path]:
     """The folder of the graphs of each precision: the bundle for the first, one of its name within for any other."""
     return {name: folder / name if k else folder for k, name in enumerate(precisions)}
+
+
+def contents(folder: Path) -> list[str]:
+    """The description of a bundle, and the names and sizes of its files."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return [*(f"{file.name} {file.stat().st_size}" for file in files), (folder / DESCRIPTION).read_text("utf-8")]

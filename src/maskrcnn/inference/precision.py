@@ -6,28 +6,21 @@ user's cache -> the fastest, and a line that says why
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-import llvmlite.binding
-import numba
 import numpy as np
 
-import maskrcnn
 from maskrcnn.config import ModelConfig, Precision
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.detection.fit import fit_picture, stack
 from maskrcnn.detection.pool import BOX_POOL
-from maskrcnn.errors import UserError, counted
-from maskrcnn.files import cache_folder, read_json, write_text
+from maskrcnn.errors import counted
 from maskrcnn.inference.runtimes import Runtime
+from maskrcnn.inference.timings import read_seconds, write_seconds
 
 R = TypeVar("R", bound=Runtime)
 
@@ -144,41 +137,3 @@ def noise_picture(config: ModelConfig, conventions: Conventions) -> np.ndarray:
     min_scale = config.min_scale if conventions.resize == "longer" else 0
     side = int(config.image_size / max(min_scale, 1))
     return np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
-
-
-def timings_file(description: Path, runtime_version: str) -> Path:
-    """Where the times of a bundle's networks on this processor are kept, in the user's cache folder.
-
-    Its name is a hash of the processor, the versions of the runtime and of this package, and the bundle: the text of
-    its `description`, and the names and sizes of the files beside it.
-    """
-    files = sorted(file for file in description.parent.rglob("*") if file.is_file())
-    parts = [
-        llvmlite.binding.get_host_cpu_name(),
-        llvmlite.binding.get_host_cpu_features().flatten(),
-        str(numba.config.NUMBA_NUM_THREADS),  # type: ignore[attr-defined]
-        runtime_version,
-        maskrcnn.__version__,
-        *(f"{file.name} {file.stat().st_size}" for file in files),
-        description.read_text("utf-8"),
-    ]
-    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
-    return cache_folder() / "precision" / f"{key}.json"
-
-
-def read_seconds(timings: Path, names: Sequence[Precision]) -> dict[Precision, float] | None:
-    """The times in a file that `write_seconds` wrote for `names`; None if there is none, or if it is damaged."""
-    try:
-        seconds = read_json(timings)
-    except UserError:
-        return None
-    fits = isinstance(seconds, dict) and list(seconds) == list(names)
-    if not fits or not all(isinstance(s, float) and 0 < s < math.inf for s in seconds.values()):
-        return None
-    return seconds
-
-
-def write_seconds(timings: Path, seconds: Mapping[Precision, float]) -> None:
-    """Keep times for the next process, which measures again if the cache cannot be written."""
-    with suppress(UserError):
-        write_text(json.dumps(seconds), timings)

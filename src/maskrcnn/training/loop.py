@@ -50,6 +50,7 @@ from maskrcnn.training.reports import Reports
 from maskrcnn.training.run_folder import RunFolder, RunState, provenance, require_space, restore_optimizer
 from maskrcnn.training.start import build, data_notes, restart, start
 from maskrcnn.training.stopping import stop_on_signals
+from maskrcnn.training.precision import in_fastest_precision
 
 MAX_SKIPPED_IN_A_ROW = 5
 
@@ -142,10 +143,13 @@ class _Trainer:
         if not resume:
             settings = world.from_first(lambda: self._fitted_to_memory(settings))
         config = self.config = settings.config
-        self.learner = Learner(self.model, config.train, world)
         self.state = RunState(step_images=config.train.batch_size * config.train.accumulate * world.size)
         if config.train.budget is None:
             self.state.total = config.train.epochs * self.steps_per_epoch
+        if not resume:
+            settings = world.from_first(lambda: self._in_fastest_precision(settings))
+            config = self.config = settings.config
+        self.learner = Learner(self.model, config.train, world)
         self.fingerprint = train_data.fingerprint()
         self.state.data = [self.fingerprint] + ([val_data.fingerprint()] if val_data is not None else [])
         if any(data != self.state.data for data in world.gather(self.state.data)):
@@ -291,6 +295,10 @@ class _Trainer:
         if reason is not None:
             self.display.say(reason)
         return settings
+
+    def _in_fastest_precision(self, settings: Settings) -> Settings:
+        steps = math.inf if self.state.total is None else self.state.total
+        return in_fastest_precision(settings, self.model, self.data, self._seconds_left(), steps, self.display.say)
 
     def _average_predictor(self) -> Predictor:
         return self._predictor(self.learner.average.average if self.config.train.ema else self.model.state_dict())

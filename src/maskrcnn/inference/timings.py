@@ -1,0 +1,53 @@
+"""What was timed on this machine, kept in the user's cache: seconds of each precision, in a file for each network."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import llvmlite.binding
+import numba
+
+import maskrcnn
+from maskrcnn.config import Precision
+from maskrcnn.errors import UserError
+from maskrcnn.files import cache_folder, read_json, write_text
+
+
+def timings_file(*network: str) -> Path:
+    """Where the times of a network on this processor are kept, in the user's cache folder.
+
+    Its name is a hash of the processor, the version of this package and the texts of `network`: all that its speed
+    depends on, versions of libraries included.
+    """
+    parts = [
+        llvmlite.binding.get_host_cpu_name(),
+        llvmlite.binding.get_host_cpu_features().flatten(),
+        str(numba.config.NUMBA_NUM_THREADS),  # type: ignore[attr-defined]
+        maskrcnn.__version__,
+        *network,
+    ]
+    key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
+    return cache_folder() / "precision" / f"{key}.json"
+
+
+def read_seconds(timings: Path, names: Sequence[Precision]) -> dict[Precision, float] | None:
+    """The times in a file that `write_seconds` wrote for `names`; None if there is none, or if it is damaged."""
+    try:
+        seconds = read_json(timings)
+    except UserError:
+        return None
+    fits = isinstance(seconds, dict) and list(seconds) == list(names)
+    if not fits or not all(isinstance(s, float) and 0 < s < math.inf for s in seconds.values()):
+        return None
+    return seconds
+
+
+def write_seconds(timings: Path, seconds: Mapping[Precision, float]) -> None:
+    """Keep times for the next process, which measures again if the cache cannot be written."""
+    with suppress(UserError):
+        write_text(json.dumps(seconds), timings)
