@@ -86,10 +86,8 @@ def measure(side: str, folder: Path, pixels: int, batch: int, processes: int) ->
     for k in range(processes):
         share = cores[:THREADS] if processes == 1 else cores[k : k + 1]
         pinned = ["taskset", "-c", ",".join(map(str, share)), *command]
-        children.append(
-            subprocess.Popen(pinned, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-                             stderr=subprocess.DEVNULL, preexec_fn=limit_memory)  # fmt: skip
-        )
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+        children.append(subprocess.Popen(pinned, env=environment, preexec_fn=limit_memory, **pipes))
     ready = all(child.stdout.readline() == "ready\n" for child in children)
     results = [child.communicate("go\n" if ready else None)[0] for child in children]
     row = {"side": side, "pixels": pixels, "batch": batch, "processes": processes}
@@ -110,9 +108,9 @@ def limit_memory() -> None:
 def write_models(folder: Path, sides: list[int], seed: int) -> None:
     """Write torchvision's weights, a bundle for each size of picture, and pictures."""
     import torch
-    from inference import write_bundle
     from sides import picture, torchvision_model
 
+    from inference import write_bundle
     from maskrcnn.checkpoints.load import import_checkpoint
 
     folder.mkdir()

@@ -47,7 +47,7 @@ from maskrcnn.detection.timing import collect
 from maskrcnn.inference.precision import noise_picture
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.runtimes import ExportedRuntime
-from maskrcnn.inference.runtimes.openvino import FLOATS
+from maskrcnn.inference.runtimes.openvino import float_format
 
 THREADS = 2
 
@@ -87,7 +87,7 @@ def convolution_rate(precision: Precision) -> float:
     graph = ov.convert_model(layers, example_input=example, input=[ov.PartialShape(list(example.shape))])
     if precision == "int8":
         graph = nncf.quantize(graph, nncf.Dataset([example.numpy()]), subset_size=1)
-    settings = {"INFERENCE_PRECISION_HINT": FLOATS[precision], "NUM_STREAMS": 1}
+    settings = {"INFERENCE_PRECISION_HINT": float_format(precision), "NUM_STREAMS": 1}
     request = ov.Core().compile_model(graph, "CPU", settings).create_infer_request()
     times = []
     for _ in range(12):

@@ -41,6 +41,8 @@ def torchvision_model(seed: int, hw: tuple[int, int] = (SIZE, SIZE)) -> detectio
             tensor.copy_(1 + 0.2 * torch.rand(tensor.shape))
         elif "bn3.weight" in name:
             tensor.mul_(0.3)
+    for layer in model.backbone.fpn.layer_blocks:
+        layer[0].bias.normal_(0, 0.1)  # without any bias, OpenVINO 2026.4 feeds zeros to the int8 RPN behind it
     model.rpn.head.cls_logits.weight.mul_(30)
     model.rpn.head.bbox_pred.weight.mul_(3)
     model.roi_heads.mask_predictor.mask_fcn_logits.weight.mul_(3)

@@ -8,7 +8,7 @@ from maskrcnn import RLE, Config
 from maskrcnn.config import ModelConfig
 from maskrcnn.detection.boxes import encode_boxes
 from maskrcnn.detection.conventions import NATIVE
-from maskrcnn.detection.stages import Trunk, ignore
+from maskrcnn.detection.stages import FLOAT_REGIONS, Trunk, ignore
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.runtimes import Runtime
 
@@ -22,7 +22,7 @@ class Written(Runtime):
     The box head finds the anchor of a region by its place: proposals move anchors by less than half a cell.
     """
 
-    name, precision = "written", "fp32"
+    name, precision, region_formats = "written", "fp32", FLOAT_REGIONS
 
     def __init__(self, config, boxes, logits, probabilities, shifts, inside):
         super().__init__(config, NATIVE)

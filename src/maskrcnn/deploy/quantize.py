@@ -40,7 +40,7 @@ class _Recorder:
     """Runs the graphs of `engine` and keeps the inputs of each."""
 
     def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+        self.engine, self.region_formats = engine, engine.region_formats
         self.samples: dict[str, list[Sample]] = {name: [] for name in GRAPHS}
 
     def run(self, name: str, *inputs: np.ndarray) -> list[Any]:

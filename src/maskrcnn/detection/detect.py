@@ -7,6 +7,8 @@ B images, R proposals and N detections of all images, S x S pooled and M x M mas
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -19,13 +21,17 @@ from maskrcnn.detection.conventions import Conventions
 from maskrcnn.detection.pool import BOX_POOL, pool
 from maskrcnn.detection.propose import best_anchors, keep_best, sigmoid, weakest_proposals
 from maskrcnn.detection.select import class_candidates, keep_detections
-from maskrcnn.detection.stages import Array, Observe, RawDetections, Trunk, ignore
+from maskrcnn.detection.stages import Array, Observe, RawDetections, RegionFormat, Trunk, ignore
 from maskrcnn.detection.timing import stage
+from maskrcnn.kernels.formats import to_float32
 from maskrcnn.kernels.scratch import Scratch
 
 
 class Network(Protocol):
     """The three learned parts. A runtime computes them; the steps between them are the same for every runtime."""
+
+    region_formats: Mapping[str, RegionFormat]
+    """How "box_head" and "mask_head" take regions of NumPy. Tensors are float."""
 
     def trunk(self, pixels: np.ndarray, windows: np.ndarray, observe: Observe = ignore) -> Trunk:
         """Pixels (B, H, W, 3), uint8 or float32 of 0 to 255, with pictures in windows (B, 4) xyxy.
@@ -66,7 +72,8 @@ class Detector:
         conventions = self.conventions
         with stage("trunk"):
             trunk = network.trunk(pixels, windows, observe)
-        observe("trunk", trunk)
+        if observe is not ignore:
+            observe("trunk", replace(trunk, maps=[to_float32(m) if m.dtype == np.uint16 else m for m in trunk.maps]))
         frames = beside(windows.astype(np.float32), trunk.objectness)
         with stage("proposals"):
             candidates = best_anchors(trunk, frames, self.anchors, self.config, conventions)
@@ -74,8 +81,10 @@ class Detector:
         observe("candidates", candidates)
         observe("proposals", proposals)
         with stage("roi_align"):
-            pooled = self._pool(trunk, proposals.boxes, proposals.image_index, BOX_POOL)
-        observe("box_pool", pooled)
+            regions = network.region_formats["box_head"]
+            pooled = self._pool(trunk, proposals.boxes, proposals.image_index, BOX_POOL, regions)
+        if observe is not ignore:
+            observe("box_pool", regions.decode(pooled))
         with stage("box head"):
             class_logits, box_deltas = network.box_head(pooled)
         observe("class_logits", class_logits)
@@ -89,8 +98,10 @@ class Detector:
         masks: Array = beside(np.zeros((0, *[self.config.mask_size] * 2), np.float32), trunk.objectness)
         if len(selected.boxes):
             with stage("roi_align for masks"):
-                pooled = self._pool(trunk, selected.boxes, selected.image_index, self.config.mask_size // 2)
-            observe("mask_pool", pooled)
+                regions = network.region_formats["mask_head"]
+                pooled = self._pool(trunk, selected.boxes, selected.image_index, self.config.mask_size // 2, regions)
+            if observe is not ignore:
+                observe("mask_pool", regions.decode(pooled))
             with stage("mask head"):
                 mask_logits = network.mask_head(pooled, selected.labels)
                 masks = sigmoid(mask_logits)
@@ -98,9 +109,10 @@ class Detector:
         weakest = weakest_proposals(proposals, len(windows), self.config.proposals)
         return RawDetections(**vars(selected), masks=masks, weakest_proposals=weakest)
 
-    def _pool(self, trunk: Trunk, boxes: Array, image_index: Array, size: int) -> Array:
+    def _pool(self, trunk: Trunk, boxes: Array, image_index: Array, size: int, regions: RegionFormat) -> Array:
         """`pool`. On a CPU, valid until this thread's next call: 50 MB of fresh memory would cost more than pooling."""
         out = None
         if isinstance(boxes, np.ndarray):
-            out = self._scratch.array("pooled", len(boxes), size, size, trunk.maps[0].shape[3])
-        return pool(trunk.maps, boxes, image_index, size, self.anchors.pooled_strides, self.conventions, out)
+            shape = len(boxes), size, size, trunk.maps[0].shape[3]
+            out = self._scratch.array("pooled", *shape, dtype=regions.dtype)
+        return pool(trunk.maps, boxes, image_index, size, self.anchors.pooled_strides, self.conventions, out, regions)

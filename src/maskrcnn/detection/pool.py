@@ -14,7 +14,7 @@ from array_api_compat import array_namespace
 from maskrcnn.detection.arrays import beside, on_host
 from maskrcnn.detection.boxes import sides
 from maskrcnn.detection.conventions import Conventions
-from maskrcnn.detection.stages import Array
+from maskrcnn.detection.stages import FLOAT32, Array, RegionFormat
 from maskrcnn.kernels.roi_align import ALIGNED, CORNERS, SHIFTED, axis_samples, roi_align_forward
 
 BOX_POOL = 7
@@ -35,18 +35,19 @@ def pool(
     strides: Sequence[int],
     conventions: Conventions,
     out: np.ndarray | None = None,
+    regions: RegionFormat = FLOAT32,
 ) -> Array:
     """Pool boxes (R, 4) of images (R,) from their levels of `maps`, (B, M, N, C) each, finest first -> (R, S, S, C).
 
     Boxes are in the network's units. Tensors keep their gradients towards the maps. `out`, for NumPy arrays, is the
-    array to fill and return.
+    array to fill and return, in the format `regions`.
     """
     maps_hw = [(m.shape[1], m.shape[2]) for m in maps]
     levels = assign_levels(on_host(boxes), maps_hw, strides[0], conventions)
     settings = size, tuple(strides), conventions.roi_samples, conventions.pooling
     if isinstance(boxes, np.ndarray):
         out = np.empty((len(boxes), size, size, maps[0].shape[3]), np.float32) if out is None else out
-        return pool_arrays(maps, boxes, image_index, levels, out, *settings[1:])
+        return pool_arrays(maps, boxes, image_index, levels, out, *settings[1:], regions)
     from maskrcnn.detection.tensors import pool_tensors
 
     return pool_tensors(maps, boxes, image_index, beside(levels, boxes), *settings)
@@ -127,12 +128,17 @@ def pool_arrays(
     strides: Sequence[int],
     samples: int,
     pooling: str,
+    regions: RegionFormat = FLOAT32,
 ) -> np.ndarray:
-    """Fill `out` (R, S, S, C) with boxes (R, 4) of images (R,), each pooled from its level of `maps`, by our kernel."""
+    """Fill `out` (R, S, S, C), in the format `regions`, with boxes (R, 4) of images (R,) by our kernel.
+
+    Each is pooled from its level of `maps`.
+    """
     for level, feature in enumerate(maps):
         rows = np.flatnonzero(levels == level)
         if len(rows):
             level_boxes, images, scale = boxes[rows], image_index[rows], 1 / strides[level]
             positions = sample_positions(level_boxes, (feature.shape[1], feature.shape[2]), out.shape[1], pooling)
-            roi_align_forward(feature, level_boxes, positions, images, rows, scale, samples, POOLING[pooling], out)
+            settings = scale, samples, POOLING[pooling], regions.low, regions.step
+            roi_align_forward(feature, level_boxes, positions, images, rows, *settings, out)
     return out

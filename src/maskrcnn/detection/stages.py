@@ -8,11 +8,13 @@ images, C channels, M x N cells of a map, M x M of a mask
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from maskrcnn.kernels.formats import cut_to_bfloat16, to_float32
 
 Array = Any
 
@@ -20,6 +22,33 @@ Window = tuple[int, int, int, int]
 
 Observe = Callable[[str, Any], None]
 """Is handed the name and the result of each step. An array may be overwritten by the next step: copy what you keep."""
+
+
+@dataclass(frozen=True)
+class RegionFormat:
+    """How a head takes NumPy regions: as float32, as bfloat16 (uint16), or as uint8 that counts `step` from `low`."""
+
+    dtype: type[np.generic] = np.float32
+    low: float = 0.0
+    step: float = 1.0
+
+    def encode(self, values: np.ndarray) -> np.ndarray:
+        """Values of float32 in this format; bfloat16 is rounded towards zero."""
+        if self.dtype == np.uint8:
+            return np.clip(np.rint((values - self.low) / self.step), 0, 255).astype(np.uint8)
+        return cut_to_bfloat16(values) if self.dtype == np.uint16 else values
+
+    def decode(self, regions: np.ndarray) -> np.ndarray:
+        """The float32 values of regions in this format. Tensors stay as they are."""
+        if self.dtype == np.uint8:
+            return np.float32(self.low) + np.float32(self.step) * regions
+        return to_float32(regions) if self.dtype == np.uint16 else regions
+
+
+FLOAT32 = RegionFormat()
+
+FLOAT_REGIONS: Mapping[str, RegionFormat] = {"box_head": FLOAT32, "mask_head": FLOAT32}
+"""Formats of a network whose heads take float32."""
 
 
 def ignore(name: str, result: Any) -> None:
@@ -38,7 +67,8 @@ class Fitted:
 class Trunk:
     """Output of backbone, pyramid and region proposal network for a batch.
 
-    `maps`: the maps that RoIAlign reads, (B, M, N, C) each, finest first. `objectness`: logits (B, K). `deltas`:
+    `maps`: the maps that RoIAlign reads, (B, M, N, C) each, finest first; in NumPy float32, or bfloat16 as uint16.
+    `objectness`: logits (B, K). `deltas`:
     (B, K, 4). `maps_hw`: height and width of the L maps that have anchors. `input_hw`: those of the padded input.
     """
 

@@ -112,15 +112,17 @@ def measure(runtimes: Mapping[Precision, Runtime]) -> dict[Precision, float]:
     fitted = fit_picture(noise_picture(config, detector.conventions), detector.conventions, config)
     pixels, windows = stack([fitted.pixels])[0], np.array([fitted.window], np.int64)
     rng, cells = np.random.default_rng(0), config.mask_size // 2
-    regions = rng.standard_normal((config.proposals, BOX_POOL, BOX_POOL, config.channels), np.float32)
-    objects = rng.standard_normal((OBJECTS, cells, cells, config.channels), np.float32)
+    shapes = {"box_head": (config.proposals, BOX_POOL, BOX_POOL), "mask_head": (OBJECTS, cells, cells)}
+    regions = {name: rng.standard_normal((*shape, config.channels), np.float32) for name, shape in shapes.items()}
     labels = np.ones(OBJECTS, np.int64)
 
     def seconds(runtime: Runtime) -> float:
-        network, began = runtime.network(), time.perf_counter()
+        network = runtime.network()
+        pooled = {name: network.region_formats[name].encode(values) for name, values in regions.items()}
+        began = time.perf_counter()
         network.trunk(pixels, windows)
-        network.box_head(regions)
-        network.mask_head(objects, labels)
+        network.box_head(pooled["box_head"])
+        network.mask_head(pooled["mask_head"], labels)
         return time.perf_counter() - began
 
     for runtime in runtimes.values():

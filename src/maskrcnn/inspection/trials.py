@@ -164,6 +164,7 @@ class _SharedTrunk(Runtime):
     def __init__(self, runtime: Runtime) -> None:
         self.name, self.precision, self.detector = runtime.name, runtime.precision, runtime.detector
         self._network = runtime.network()
+        self.region_formats = self._network.region_formats
         self._computed: list[tuple[np.ndarray, np.ndarray, Trunk]] = []
 
     def network(self) -> Network:

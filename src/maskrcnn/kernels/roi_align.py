@@ -5,7 +5,8 @@
 The average of a bin's bilinear samples is a weighting of rows times one of columns: a row of bins gathers rows of the
 map into a strip, and a bin gathers its columns. That takes ``2 g`` instead of ``4 g^2`` multiplications per value.
 
-Maps, bins and the bins' gradients are float32 or bfloat16 (as uint16); sums and the maps' gradients are float32.
+Maps and the bins' gradients are float32 or bfloat16 (as uint16), bins also uint8; sums and the maps' gradients are
+float32.
 
     R boxes, S bins per side, g samples per bin and side, T = 2 g taps, B images, H x W map cells, C channels
 """
@@ -13,7 +14,7 @@ Maps, bins and the bins' gradients are float32 or bfloat16 (as uint16); sums and
 import numpy as np
 from numba import njit, prange
 
-from maskrcnn.kernels.bfloat16 import read, write
+from maskrcnn.kernels.formats import read, write
 from maskrcnn.kernels.parallel import parallel
 
 SHIFTED, ALIGNED, CORNERS = 0, 1, 2
@@ -68,11 +69,12 @@ def _taps(box, axis, positions, scale, length, size, samples, pooling):
 
 
 @parallel(fastmath=True)
-def roi_align_forward(feature, boxes, positions, image_index, rows_of_out, scale, samples, pooling, out):
+def roi_align_forward(feature, boxes, positions, image_index, rows_of_out, scale, samples, pooling, low, step, out):
     """Pool boxes (R, 4) of images `image_index` (R,) into ``out[rows_of_out]``, (.., S, S, C).
 
-    With CORNERS, `positions` (R, 2, S) holds the samples as x and y in map cells. The caller computes them: here the
-    compiler may fuse multiplication and addition, which would move a sample on the map's last cell off the map.
+    Bins of uint8 count `step` from `low`. With CORNERS, `positions` (R, 2, S) holds the samples as x and y in map
+    cells. The caller computes them: here the compiler may fuse multiplication and addition, which would move a sample
+    on the map's last cell off the map.
     """
     height, width, channels = feature.shape[1:]
     size = out.shape[1]
@@ -101,7 +103,7 @@ def roi_align_forward(feature, boxes, positions, image_index, rows_of_out, scale
                     x = columns[bx, t] - x1
                     for c in range(channels):
                         sums[c] += w * strip[x, c]
-                write(out[rows_of_out[r], by, bx], sums)
+                write(out[rows_of_out[r], by, bx], sums, low, step)
 
 
 @parallel(fastmath=True)

@@ -9,15 +9,16 @@ import numpy as np
 
 
 class Scratch(threading.local):
-    """Named float32 buffers, one set per thread."""
+    """Named buffers, one set per thread."""
 
     def __init__(self) -> None:
         self._buffers: dict[str, np.ndarray] = {}
 
-    def array(self, name: str, *shape: int) -> np.ndarray:
-        """Return an uninitialised float32 array of `shape`, valid until the next call with this name."""
+    def array(self, name: str, *shape: int, dtype: type[np.generic] = np.float32) -> np.ndarray:
+        """Return an uninitialised array of `shape`, valid until the next call with this name."""
         length = math.prod(shape)
-        if name not in self._buffers or length > len(self._buffers[name]):
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.dtype != dtype or length > len(buffer):
             self._buffers.pop(name, None)  # free it before allocating the larger one
-            self._buffers[name] = np.empty(length, np.float32)
-        return self._buffers[name][:length].reshape(shape)
+            buffer = self._buffers[name] = np.empty(length, dtype)
+        return buffer[:length].reshape(shape)

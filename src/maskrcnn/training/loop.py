@@ -44,13 +44,13 @@ from maskrcnn.training.learner import Learner, Step, page_locked
 from maskrcnn.training.machine import Machine
 from maskrcnn.training.memory import fit_to_memory, free_bytes
 from maskrcnn.training.numerics import deterministic, validation_type
+from maskrcnn.training.precision import in_fastest_precision
 from maskrcnn.training.progress import ProgressDisplay
 from maskrcnn.training.record import Record, read_validation
 from maskrcnn.training.reports import Reports
 from maskrcnn.training.run_folder import RunFolder, RunState, provenance, require_space, restore_optimizer
 from maskrcnn.training.start import build, data_notes, restart, start
 from maskrcnn.training.stopping import stop_on_signals
-from maskrcnn.training.precision import in_fastest_precision
 
 MAX_SKIPPED_IN_A_ROW = 5
 

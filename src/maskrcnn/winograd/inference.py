@@ -17,7 +17,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from maskrcnn.detection.stages import Observe, Trunk, ignore
+from maskrcnn.detection.stages import FLOAT_REGIONS, Observe, Trunk, ignore
 from maskrcnn.errors import UserError
 from maskrcnn.inference.runtimes import Adapter, ExportedNetwork, flat_rows
 from maskrcnn.kernels.scratch import Scratch
@@ -43,6 +43,8 @@ def usable(path: Path) -> Iterator[None]:
 
 class WinogradNetwork:
     """A `Network`: exported graphs and, between them, the convolutions that they leave out."""
+
+    region_formats = FLOAT_REGIONS
 
     def __init__(self, graphs: ExportedNetwork, convolutions: Convolutions) -> None:
         self.graphs = graphs

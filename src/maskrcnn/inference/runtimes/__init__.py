@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import copy
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +17,8 @@ from maskrcnn.detection.anchors import p6_length
 from maskrcnn.detection.arrays import to_numpy
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.detection.detect import Detector, Network
-from maskrcnn.detection.stages import Observe, RawDetections, Trunk, ignore
+from maskrcnn.detection.fit import STRIDE, round_up
+from maskrcnn.detection.stages import Observe, RawDetections, RegionFormat, Trunk, ignore
 
 GRAPHS = ("trunk", "box_head", "mask_head")
 
@@ -52,6 +53,9 @@ class Runtime(ABC):
 class Engine(Protocol):
     """A library with the three exported graphs."""
 
+    region_formats: Mapping[str, RegionFormat]
+    """`Network.region_formats`"""
+
     def run(self, name: str, *inputs: np.ndarray) -> list[Any]:
         """Outputs of one graph. They are valid until the thread runs the same graph again."""
 
@@ -63,6 +67,7 @@ class ExportedNetwork:
         self, engine: Engine, config: ModelConfig, conventions: Conventions, pixel_mean: tuple[float, ...]
     ) -> None:
         self.engine = engine
+        self.region_formats = engine.region_formats
         self.config = config
         self.padding = None if conventions.black_padding else pixel_mean
 
@@ -115,7 +120,8 @@ class ExportedRuntime(Runtime):
         super().__init__(config, conventions)
         self.name = name
         self.precision = precision
-        engine = engine_module(name).Engine(graphs, precision)
+        side = round_up(config.image_size, STRIDE)
+        engine = engine_module(name).Engine(graphs, precision, (side, side))
         self.exported = ExportedNetwork(engine, config, conventions, pixel_mean)
         self._network = adapter(self.exported) if adapter else self.exported
 

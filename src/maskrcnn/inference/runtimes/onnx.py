@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 
 from maskrcnn.config import Precision
+from maskrcnn.detection.stages import FLOAT_REGIONS
 from maskrcnn.inference.runtimes import GRAPHS
 
 VERSION = f"onnxruntime {onnxruntime.__version__}"
@@ -17,10 +18,12 @@ VERSION = f"onnxruntime {onnxruntime.__version__}"
 class Engine:
     """Sessions of three ``.onnx`` graphs: those of a folder, or ``onnx.ModelProto`` by name.
 
-    They compute in the precision of their weights.
+    They compute in the precision of their weights, and take inputs of any size.
     """
 
-    def __init__(self, graphs: dict[str, Any] | Path, _: Precision) -> None:
+    region_formats = FLOAT_REGIONS
+
+    def __init__(self, graphs: dict[str, Any] | Path, _precision: Precision, _usual_hw: tuple[int, int]) -> None:
         if isinstance(graphs, Path):
             sources: dict[str, Any] = {name: graphs / f"{name}.onnx" for name in GRAPHS}
         else:

@@ -9,7 +9,7 @@ from torch import Tensor
 from maskrcnn.config import HALVES, Precision
 from maskrcnn.detection.arrays import on_host, to_device
 from maskrcnn.detection.detect import Network
-from maskrcnn.detection.stages import Array, Observe, Trunk, ignore
+from maskrcnn.detection.stages import FLOAT_REGIONS, Array, Observe, Trunk, ignore
 from maskrcnn.errors import UserError
 from maskrcnn.inference.runtimes import Runtime
 from maskrcnn.model.mask_rcnn import MaskRCNN
@@ -49,6 +49,7 @@ class TorchRuntime(Runtime):
     """
 
     name = "torch"
+    region_formats = FLOAT_REGIONS
 
     def __init__(
         self, model: MaskRCNN, device: torch.device | str = "cpu", autocast_to: torch.dtype | None = None

@@ -1,10 +1,12 @@
-"""bfloat16 read and written by kernels, compared with torch's conversions."""
+"""Numbers read and written by kernels: bfloat16 as torch converts it, uint8 as OpenVINO quantises."""
 
 import numba
 import numpy as np
+import pytest
 import torch
 
-from maskrcnn.kernels.bfloat16 import read, write
+from maskrcnn.detection.stages import RegionFormat
+from maskrcnn.kernels.formats import read, write
 
 
 @numba.njit
@@ -16,8 +18,8 @@ def widened(values):
 
 
 @numba.njit
-def written(sums, out):
-    write(out, sums)
+def written(sums, out, low=0.0, step=1.0):
+    write(out, sums, low, step)
     return out
 
 
@@ -45,3 +47,27 @@ def test_float32_is_neither_widened_nor_rounded(rng):
     values = rng.standard_normal(100).astype(np.float32)
     assert np.array_equal(widened(values), values)
     assert np.array_equal(written(values, np.empty(100, np.float32)), values)
+
+
+@pytest.mark.parametrize(("low", "step"), [(-1.5, 0.01), (0.0, 0.3), (-200.0, 2.0)])
+def test_sums_are_counted_in_steps(rng, low, step):
+    sums = rng.uniform(low - 20 * step, low + 280 * step, 10_000).astype(np.float32)
+    counts = written(sums, np.empty(len(sums), np.uint8), low, step)
+    assert set(counts[sums < low]) == {0}
+    assert set(counts[sums > low + 255 * step]) == {255}
+    inside = (sums >= low) & (sums <= low + 255 * step)
+    assert np.abs(low + step * counts[inside] - sums[inside]).max() <= 0.501 * step
+
+
+def test_formats_of_regions_are_decoded(rng):
+    values = rng.uniform(-1, 1, (3, 4)).astype(np.float32)
+    for regions, tolerance in (
+        (RegionFormat(), 0),
+        (RegionFormat(np.uint16), 2**-8),
+        (RegionFormat(np.uint8, -1, 2 / 255), 0.004),
+    ):
+        encoded = regions.encode(values)
+        assert encoded.dtype == regions.dtype
+        decoded = regions.decode(encoded)
+        assert decoded.dtype == np.float32
+        assert np.abs(decoded - values).max() <= tolerance
