@@ -1,6 +1,6 @@
-"""Seconds of a training step of the preset lite in fp32, in bf16, and in bf16 with its depthwise convolutions too.
+"""Seconds of a training step of a preset in fp32, in bf16, and in bf16 with its depthwise convolutions too, if any.
 
-    python benchmarks/bf16.py --data dsb2018/train.csv --images dsb2018/images
+    python benchmarks/bf16.py --data dsb2018/train.csv --images dsb2018/images [--preset resnet50]
 
 The three take the same steps in turn. Processor seconds of one thread depend little on what else the machine does.
 `--layers` times each kind of convolution and linear layer instead, forward and backward, on the inputs of one step.
@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 import maskrcnn
-from maskrcnn.config import Config
 from maskrcnn.data.batch import Batch
 from maskrcnn.data.table import Dataset
 from maskrcnn.detection.conventions import NATIVE
+from maskrcnn.model.layers import convolutions
 from maskrcnn.model.mask_rcnn import build_model
 from maskrcnn.settings import Settings
 from maskrcnn.training import learner
@@ -34,13 +34,18 @@ from maskrcnn.training.plan import fill_in
 from training import SIZE, batch_of, samples_of
 
 
-def learner_of(data: Dataset, precision: str, seed: int) -> Learner:
-    """A learner of `lite` with ImageNet weights. A tiny learning rate keeps the work of a step constant."""
+def learner_of(data: Dataset, preset: str, precision: str, seed: int) -> Learner:
+    """A learner of a preset. A tiny learning rate keeps the work of a step constant.
+
+    The weights of `lite` are those of ImageNet. Other presets get random ones, and frozen batch norm all the same.
+    """
     train = {"lr": 1e-6, "seed": seed, "precision": precision}
-    settings, _ = fill_in(Settings.of(Config().changed(model={"image_size": SIZE}, train=train)), data)
+    config = Settings.build(preset).config.changed(model={"image_size": SIZE}, train=train)
+    settings, _ = fill_in(Settings.of(config), data)
     torch.manual_seed(seed)
     model = build_model(settings.config.model, len(data.class_ids), NATIVE)
-    model.backbone.load_weights("imagenet")
+    if preset == "lite":
+        model.backbone.load_weights("imagenet")
     return Learner(model, settings.config.train, World())
 
 
@@ -98,6 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="a CSV of EncodedPixels")
     parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--preset", default="lite")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
@@ -109,13 +115,15 @@ def main() -> None:
     samples = samples_of(data, 8)
     batches = [batch_of(samples[k : k + 2], k) for k in range(0, 8, 2)]
     with mock.patch.object(learner, "keep_depthwise_in_float32"):
-        all_half = learner_of(data, "bf16", args.seed)
+        all_half = learner_of(data, args.preset, "bf16", args.seed)
     with freed_memory_kept(torch.device("cpu")):
         if args.layers:
             time_layers(all_half, batches[0])
         else:
-            fp32, bf16 = (learner_of(data, precision, args.seed) for precision in ("fp32", "bf16"))
-            time_steps({"fp32": fp32, "bf16": bf16, "bf16, depthwise too": all_half}, batches, args.rounds)
+            learners = {name: learner_of(data, args.preset, name, args.seed) for name in ("fp32", "bf16")}
+            if any(layer.groups > 1 for layer in convolutions(all_half.model)):
+                learners["bf16, depthwise too"] = all_half
+            time_steps(learners, batches, args.rounds)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ THREADS = 2
 
 
 POOLING_STAGES = ("roi_align", "roi_align for masks")
-"""Stages without layers. Their arrays are float32 in every precision."""
+"""Stages without layers. Their floor counts float32 numbers in every precision; bf16 and int8 move fewer bytes."""
 
 
 @torch.no_grad()

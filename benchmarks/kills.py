@@ -1,6 +1,6 @@
 """Compare a training run that is repeatedly killed and resumed with the same run undisturbed.
 
-    python benchmarks/kills.py [--kills 20] [--steps 80] [--seed 0] [--json]
+    python benchmarks/kills.py [--kills 20] [--steps 80] [--precision fp32] [--seed 0] [--json]
 
 Synthetic shapes, a tiny network, one process on the CPU. SIGKILL follows a random step after a random delay of up to
 0.3 s, and so interrupts steps, validations and file writes. Convolutions use Winograd's algorithm as in large networks.
@@ -26,7 +26,7 @@ STATE_SECONDS = 0.5
 """Seconds between saved states, instead of minutes: each kill then resumes from a different step."""
 
 
-def run(csv: Path, out: Path, steps: int) -> None:
+def run(csv: Path, out: Path, steps: int, precision: Any) -> None:
     """Start or resume the run, in a child process."""
     import maskrcnn
     from maskrcnn.config import ModelConfig, TrainConfig
@@ -40,16 +40,18 @@ def run(csv: Path, out: Path, steps: int) -> None:
             backbone="test_resnet", weights="none", image_size=64, channels=16, box_channels=32, mask_channels=16,
             proposals=40, proposals_per_level=40,
         ),
-        train=TrainConfig(epochs=4, epoch_images=steps // 2, roi_batch=16, rpn_batch=32, mask_batch=4),
+        train=TrainConfig(
+            epochs=4, epoch_images=steps // 2, roi_batch=16, rpn_batch=32, mask_batch=4, precision=precision
+        ),
     )  # fmt: skip
     data = maskrcnn.open_dataset(csv, say=lambda _: None)
     resume = (out / "state" / "state.safetensors").exists()
     maskrcnn.train(*data.split(0.3), out=out, config=config, resume=resume)
 
 
-def start(csv: Path, out: Path, steps: int) -> subprocess.Popen[bytes]:
+def start(csv: Path, out: Path, steps: int, precision: str) -> subprocess.Popen[bytes]:
     """Start a child process that trains."""
-    arguments = ["--out", str(out), "--csv", str(csv), "--steps", str(steps)]
+    arguments = ["--out", str(out), "--csv", str(csv), "--steps", str(steps), "--precision", precision]
     return subprocess.Popen([sys.executable, __file__, *arguments])
 
 
@@ -62,11 +64,13 @@ def steps_done(out: Path) -> int:
         return 0
 
 
-def train_with_kills(csv: Path, out: Path, steps: int, kills: int, rng: np.random.Generator) -> list[int]:
+def train_with_kills(
+    csv: Path, out: Path, steps: int, precision: str, kills: int, rng: np.random.Generator
+) -> list[int]:
     """Train to the end through up to `kills` kills; return the steps of the kills."""
     killed_at = []
     for target in sorted(rng.integers(0, steps, kills).tolist()):
-        child = start(csv, out, steps)
+        child = start(csv, out, steps, precision)
         while steps_done(out) < target and child.poll() is None:
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.3))
@@ -74,7 +78,7 @@ def train_with_kills(csv: Path, out: Path, steps: int, kills: int, rng: np.rando
             child.send_signal(signal.SIGKILL)
             killed_at.append(steps_done(out))
         child.wait()
-    if start(csv, out, steps).wait() != 0:
+    if start(csv, out, steps, precision).wait() != 0:
         raise SystemExit("the resumed run failed")
     return killed_at
 
@@ -89,23 +93,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--csv", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.out is not None:
-        run(args.csv, args.out, args.steps)
+        run(args.csv, args.out, args.steps, args.precision)
         return
     from maskrcnn.data.synthetic import write_shapes
 
     with tempfile.TemporaryDirectory() as folder:
         csv = write_shapes(Path(folder) / "shapes", 12, seed=3, hw=(96, 128))
         undisturbed, killed = Path(folder) / "undisturbed", Path(folder) / "killed"
-        if start(csv, undisturbed, args.steps).wait() != 0:
+        if start(csv, undisturbed, args.steps, args.precision).wait() != 0:
             raise SystemExit("the undisturbed run failed")
         steps = max(entry["step"] for entry in record(undisturbed))
-        killed_at = train_with_kills(csv, killed, steps, args.kills, np.random.default_rng(args.seed))
+        rng = np.random.default_rng(args.seed)
+        killed_at = train_with_kills(csv, killed, steps, args.precision, args.kills, rng)
 
         def same_bytes(name: str) -> bool:
             return (undisturbed / name).read_bytes() == (killed / name).read_bytes()

@@ -15,7 +15,7 @@ from lively import predictor
 from maskrcnn import UserError
 from maskrcnn.data.reading import Reading
 from maskrcnn.deploy import export as export_module
-from maskrcnn.deploy.quantize import layers_in_fp32
+from maskrcnn.deploy.quantize import unquantized_layers
 from maskrcnn.detection.conventions import MATTERPORT, NATIVE, TORCHVISION
 
 VARIANTS = {
@@ -128,7 +128,7 @@ def test_int8_is_calibrated_and_measured_on_different_images(runtime, shapes, tm
 
     monkeypatch.setattr(export_module, "evaluate", recorded_evaluate)
     monkeypatch.setattr(export_module, "_inputs", recorded_inputs)
-    settings = {"runtime": runtime, "precision": "int8", "calibrate": shapes, "most_loss": 100}
+    settings = {"runtime": runtime, "precision": "int8", "calibrate": shapes, "max_loss": 100}
     scores = maskrcnn.export(predictor(), tmp_path / "small", **settings, say=messages.append)
     (fp32, names, fp32_scores), (int8, int8_names, int8_scores) = measured
     assert names == int8_names
@@ -171,10 +171,10 @@ def test_int8_bundle_is_written_only_if_its_ap_holds(worse, shapes, tmp_path, mo
         scores = iter([fp32, {**fp32, worse: {"AP": 0.5 - lost}}])
         monkeypatch.setattr(export_module, "evaluate", lambda *_, scores=scores, say: next(scores))
         if is_written:
-            maskrcnn.export(predictor(), tmp_path / "bundle", **settings, most_loss=3)
+            maskrcnn.export(predictor(), tmp_path / "bundle", **settings, max_loss=3)
         else:
             with pytest.raises(UserError, match=r"int8 costs 3\.10 points .* more than 3; nothing was written"):
-                maskrcnn.export(predictor(), tmp_path / "bundle", **settings, most_loss=3)
+                maskrcnn.export(predictor(), tmp_path / "bundle", **settings, max_loss=3)
         assert (tmp_path / "bundle").exists() == is_written
 
 
@@ -188,7 +188,7 @@ def test_first_depthwise_blocks_stay_in_fp32(groups, n_fp32):
         for k in range(20)
     ]
     graph = helper.make_model(helper.make_graph(convolutions, "trunk", values[:1], values[-2:]))
-    names = set(layers_in_fp32("trunk", graph))
+    names = set(unquantized_layers("trunk", graph))
     assert names - {"conv18", "conv19"} == {f"conv{k}" for k in range(n_fp32)}
 
 

@@ -47,9 +47,9 @@ def bundles(shapes, tmp_path_factory) -> Path:
     model = predictor()
     for layer in model.model.pyramid.outputs:
         torch.nn.init.constant_(layer.bias, 0.1)  # without any, OpenVINO 2026.4 feeds zeros to the int8 RPN behind it
-    maskrcnn.export(model, folder / "both", calibrate=shapes, most_loss=100)
+    maskrcnn.export(model, folder / "both", calibrate=shapes, max_loss=100)
     maskrcnn.export(model, folder / "fp32")
-    maskrcnn.export(model, folder / "int8", precision="int8", calibrate=shapes, most_loss=100)
+    maskrcnn.export(model, folder / "int8", precision="int8", calibrate=shapes, max_loss=100)
     return folder
 
 
@@ -101,7 +101,7 @@ def test_every_precision_of_the_machine_is_measured_on_other_images(shapes, tmp_
 
     monkeypatch.setattr(export_module, "evaluate", recorded_evaluate)
     monkeypatch.setattr(export_module, "_inputs", recorded_inputs)
-    scores = maskrcnn.export(predictor(), tmp_path / "both", calibrate=shapes, most_loss=50)
+    scores = maskrcnn.export(predictor(), tmp_path / "both", calibrate=shapes, max_loss=50)
     assert [name for name, _ in measured] == ["fp32", "bf16", "int8"]
     assert set(scores) == {"images", "fp32", "bf16", "int8"}
     for _, names in measured:

@@ -33,9 +33,9 @@ signal.signal(signal.SIGTERM, lambda *_: caught.append(1))
 data = open_dataset(csv, say=lambda _: None).take(range(4))
 maskrcnn.export(predictor(), out / "fp32")
 for runtime in ("openvino", "onnx"):
-    settings = {"runtime": runtime, "precision": "int8", "calibrate": data, "most_loss": 100}
+    settings = {"runtime": runtime, "precision": "int8", "calibrate": data, "max_loss": 100}
     maskrcnn.export(predictor(), out / runtime, **settings)
-maskrcnn.export(predictor(), out / "both", calibrate=data, most_loss=100)
+maskrcnn.export(predictor(), out / "both", calibrate=data, max_loss=100)
 opened = [maskrcnn.load(out / name) for name in ("fp32", "openvino", "both", "fp32")]
 for bundle in opened:
     bundle.predict(data.files[0])

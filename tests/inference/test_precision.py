@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lively import predictor
+from maskrcnn.detection.stages import FLOAT_REGIONS
 from maskrcnn.inference import precision
 from maskrcnn.inference.bundle import contents
 from maskrcnn.inference.precision import choose, measure
@@ -145,7 +146,7 @@ def test_medians_come_from_turns_that_follow_an_untimed_one(monkeypatch):
         def head(pooled, labels=()):
             shapes.append(pooled.shape)
 
-        parts = SimpleNamespace(trunk=trunk, box_head=head, mask_head=head)
+        parts = SimpleNamespace(trunk=trunk, box_head=head, mask_head=head, region_formats=FLOAT_REGIONS)
         return SimpleNamespace(network=lambda: parts, detector=model.runtime.detector)
 
     seconds = measure({"fp32": network("fp32", [9, 1, 5, 1.5]), "int8": network("int8", [9, 0.5, 0.25, 8])})

@@ -18,7 +18,7 @@ def export(
     runtime: Literal["openvino", "onnx", "torchvision"] = "openvino",
     precision: Literal["auto", "fp32", "int8"] = "auto",
     calibrate: Path | None = None,
-    most_loss: float = 1.0,
+    max_loss: float = 1.0,
     whole: Annotated[bool, Parameter(negative="")] = False,
     options: DataOptions | None = None,
     json: Json = False,
@@ -38,7 +38,7 @@ def export(
         alone is about a quarter of the size of fp32.
     calibrate
         Annotations of any format: some of the images calibrate int8, others measure the AP of each precision.
-    most_loss
+    max_loss
         Maximum loss of AP, in points of 100. If that of int8 is greater, nothing is written. auto never predicts in a
         precision that loses more.
     whole
@@ -58,7 +58,7 @@ def export(
         runtime=runtime,
         precision=precision,
         calibrate=data,
-        most_loss=most_loss,
+        max_loss=max_loss,
         whole=whole,
         say=say,
     )

@@ -40,7 +40,7 @@ def export(
     runtime: Literal["openvino", "onnx", "torchvision"] = "openvino",
     precision: Literal["auto", "fp32", "int8"] = "auto",
     calibrate: Dataset | None = None,
-    most_loss: float = MAX_LOSS,
+    max_loss: float = MAX_LOSS,
     whole: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def export(
     int8 beside fp32: some of the images set the ranges, others measure box and mask AP of every precision that this
     machine runs. `precision` stores one alone; int8 needs `calibrate`. `whole` adds one graph from pictures to
     detections to a bundle for "onnx" (`whole_graph`). "torchvision" makes a ``.pth`` that torchvision's own model
-    loads. Raises `UserError`, also if int8 costs more than `most_loss` points.
+    loads. Raises `UserError`, also if int8 costs more than `max_loss` points.
     """
     out = Path(out)
     if out.exists():
@@ -82,14 +82,14 @@ def export(
             measured["int8"] = graphs["int8"] = _quantized(model, plain, runtime, for_ranges)
         scores = _scores(model, measured, runtime, for_scores, say)
         if "int8" in graphs:
-            _check_cost(scores, "int8", most_loss)
+            _check_cost(scores, "int8", max_loss)
     if precision != "int8":
         network, convolutions = winograd.split(model.model)
         graphs = {"fp32": _converter(runtime)(network), **graphs}
     part_folder = unfinished(out)
     try:
         part_folder.mkdir(parents=True)
-        exported_as = {"runtime": runtime, "scores": scores, "max_loss": most_loss}
+        exported_as = {"runtime": runtime, "scores": scores, "max_loss": max_loss}
         save_bundle(model, part_folder, graphs, convolutions, exported_as, whole=whole)
         os.replace(part_folder, out)
     except OSError as error:
@@ -167,14 +167,14 @@ def _text(points: float | None) -> str:
     return "undefined (no objects)" if points is None else f"{points:.2f}"
 
 
-def _check_cost(scores: dict[str, Any], precision: str, most_loss: float) -> None:
-    """Raise `UserError` if `precision` costs more than `most_loss` points."""
+def _check_cost(scores: dict[str, Any], precision: str, max_loss: float) -> None:
+    """Raise `UserError` if `precision` costs more than `max_loss` points."""
     change = change_of_ap(scores, precision)
-    if change is not None and not is_allowed(scores, precision, most_loss):
+    if change is not None and not is_allowed(scores, precision, max_loss):
         lost, images = -min(change.values()), counted(scores["images"], "image")
         raise UserError(
-            f"{precision} costs {lost:.2f} points of AP on {images}, more than {most_loss:g}; nothing "
-            "was written. Allow more with --most-loss, or export with --precision fp32"
+            f"{precision} costs {lost:.2f} points of AP on {images}, more than {max_loss:g}; nothing "
+            "was written. Allow more with --max-loss, or export with --precision fp32"
         )
 
 

@@ -1,6 +1,6 @@
 """Post-training quantisation to int8 (NNCF), calibrated on the inputs that the graphs get from the user's images.
 
-Some parts stay in fp32, because they are cheap and pass their error on to everything behind them:
+Some parts are not quantised, because they are cheap and pass their error on to everything behind them:
 
 - the network's output layers;
 - everything up to the first convolution, as a range averaged over dark pictures clips bright ones;
@@ -88,14 +88,14 @@ def _quantized(graphs: dict[str, Any], calibration: dict[str, list[Sample]]) -> 
             nncf.Dataset(samples),
             subset_size=len(samples),
             preset=nncf.QuantizationPreset.MIXED,
-            ignored_scope=nncf.IgnoredScope(names=layers_in_fp32(name, graph), validate=False),
+            ignored_scope=nncf.IgnoredScope(names=unquantized_layers(name, graph), validate=False),
             advanced_parameters=ranges,
         )
     return result
 
 
-def layers_in_fp32(name: str, graph: Any) -> list[str]:
-    """Names of the operations that stay in fp32, as the module's docstring lists them."""
+def unquantized_layers(name: str, graph: Any) -> list[str]:
+    """Names of the operations that are not quantised, as the module's docstring lists them."""
     operations, ends = _operations(graph)
     kept = _weighted_before(ends[-2:] if name == "trunk" else ends, operations)
     steps = [(kind, step) for step, (kind, _) in operations.items() if kind not in ("Constant", "Parameter", "Convert")]
