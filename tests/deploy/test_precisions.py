@@ -244,6 +244,19 @@ def test_what_int8_leaves_is_bf16_where_the_processor_has_it(monkeypatch, found,
     assert openvino_runtime.float_format("fp32") == "f32"
 
 
+def test_int8_finds_the_same_with_and_without_bf16(monkeypatch, rng):
+    picture, found = nuclei(rng), []
+    for halves in ([], ["bf16"]):
+        monkeypatch.setattr(openvino_runtime, "half_precisions", lambda halves=halves: halves)
+        model = maskrcnn.load("nuclei-int8")
+        assert {regions.dtype for regions in model.runtime.network().region_formats.values()} == {np.uint8}
+        found.append(model.predict(picture))
+    assert len(found[0]) == len(found[1]) == 16
+    share, score = agreement(found[1], found[0])
+    assert share == 1
+    assert score < 0.03
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
 def test_inputs_of_the_usual_size_have_a_trunk_of_their_own(bundles, monkeypatch, rng, precision):
     """Below fp32. A picture gives the same bits in a batch, and nearly those of the trunk for any size."""
@@ -257,7 +270,8 @@ def test_inputs_of_the_usual_size_have_a_trunk_of_their_own(bundles, monkeypatch
     for output, *parts in zip(batch, *singles, strict=True):
         assert np.array_equal(output, np.concatenate(parts))
     engine.run("trunk", pixels[:, :96])
-    assert used == ["trunk"] * 4 if precision == "fp32" else [openvino_runtime.USUAL_TRUNK] * 4 + ["trunk"]
+    usual = openvino_runtime.USUAL_TRUNK
+    assert used == (["trunk"] * 4 if precision == "fp32" else [usual] * 4 + ["trunk"])
     for of_both in zip(batch, infer("trunk", [pixels]), strict=True):
         output, general = (to_float32(o) if o.dtype == np.uint16 else o for o in of_both)
         assert np.abs(output - general).mean() < 0.02 * np.abs(general).mean()
