@@ -1,4 +1,4 @@
-"""Seconds of a training step of a preset in fp32, in bf16, and in bf16 with its depthwise convolutions too, if any.
+"""Seconds of a training step of a preset in fp32, in bf16, and with depthwise convolutions, if any, in bf16 too.
 
     python benchmarks/bf16.py --data dsb2018/train.csv --images dsb2018/images [--preset resnet50]
 
@@ -37,7 +37,7 @@ from training import SIZE, batch_of, samples_of
 def learner_of(data: Dataset, preset: str, precision: str, seed: int) -> Learner:
     """A learner of a preset. A tiny learning rate keeps the work of a step constant.
 
-    The weights of `lite` are those of ImageNet. Other presets get random ones, and frozen batch norm all the same.
+    The weights of `lite` are those of ImageNet. Other presets get random weights; their batch norm is frozen too.
     """
     train = {"lr": 1e-6, "seed": seed, "precision": precision}
     config = Settings.build(preset).config.changed(model={"image_size": SIZE}, train=train)

@@ -1,11 +1,11 @@
 """Images a second and peak memory as batches, processes and pictures grow: ours in some precisions, and torchvision.
 
-    python benchmarks/capacity.py [--precisions fp32 int8] [--batches 1 4 16 64] [--sides 256 512 1024 2048] [--json]
+    python benchmarks/capacity.py [--precisions fp32 int8] [--batches 1 4 16 64] [--pixels 256 512 1024 2048] [--json]
 
 ResNet-50-FPN with 1000 proposals and 100 detections a picture, random weights, as in `inference.py`. Every measurement
 is a process of its own, so that its peak memory is its own. One process has two threads; two processes have one thread
 each and work at the same time. Rates come from the median of three batches after a warm-up, of one for 64 pictures. A
-process that needs more than `MEMORY_LIMIT` ends, and its row says so.
+process that fails, for example because it needs more than `MEMORY_LIMIT`, has its error in the row.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ MEMORY_LIMIT = 20 * 2**30
 THREADS = 2
 
 
-def measured(side: str, model: Path, pixels: int, batch: int) -> None:
+def measured(program: str, model: Path, pixels: int, batch: int) -> None:
     """Predict batches, and print seconds of a batch, peak memory in MB and detections of a picture as JSON."""
     pictures = np.load(model / f"pictures-{pixels}.npy")
     pictures = [pictures[k % len(pictures)] for k in range(batch)]
-    predict = theirs_predictor(model, pixels) if side == "torchvision" else ours_predictor(model, pixels, side)
+    predict = theirs_predictor(model, pixels) if program == "torchvision" else ours_predictor(model, pixels, program)
     found = predict(pictures)
     print("ready", flush=True)
     sys.stdin.readline()
@@ -76,23 +76,24 @@ def theirs_predictor(folder: Path, pixels: int) -> Any:
     return lambda pictures: sum(len(result[0]) for result in theirs_detect_batch(model, pictures))
 
 
-def measure(side: str, folder: Path, pixels: int, batch: int, processes: int) -> dict[str, Any]:
+def measure(program: str, folder: Path, pixels: int, batch: int, processes: int) -> dict[str, Any]:
     """Run `processes` at the same time; return the sum of their rates and of their peaks."""
     threads = str(max(THREADS // processes, 1))
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "NUMBA_NUM_THREADS": threads}
-    command = [sys.executable, __file__, "--measure", side, str(folder / "models"), str(pixels), str(batch)]
+    command = [sys.executable, __file__, "--measure", program, str(folder / "models"), str(pixels), str(batch)]
     cores = sorted(os.sched_getaffinity(0))
     children = []
     for k in range(processes):
         share = cores[:THREADS] if processes == 1 else cores[k : k + 1]
         pinned = ["taskset", "-c", ",".join(map(str, share)), *command]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         children.append(subprocess.Popen(pinned, env=environment, preexec_fn=limit_memory, **pipes))
     ready = all(child.stdout.readline() == "ready\n" for child in children)
-    results = [child.communicate("go\n" if ready else None)[0] for child in children]
-    row = {"side": side, "pixels": pixels, "batch": batch, "processes": processes}
+    results, errors = zip(*(child.communicate("go\n" if ready else None) for child in children), strict=True)
+    row = {"program": program, "pixels": pixels, "batch": batch, "processes": processes}
     if not ready or any(child.returncode for child in children):
-        return row | {"images_s": None, "peak_mb": None, "found": None}
+        lines = [text.strip().splitlines()[-1] for text in errors if text.strip()]
+        return row | {"images_s": None, "peak_mb": None, "found": None, "error": lines[:1]}
     values = [json.loads(text) for text in results]
     return row | {
         "images_s": round(sum(batch / v["seconds"] for v in values), 2),
@@ -105,7 +106,7 @@ def limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
 
 
-def write_models(folder: Path, sides: list[int], seed: int) -> None:
+def write_models(folder: Path, all_pixels: list[int], seed: int) -> None:
     """Write torchvision's weights, a bundle for each size of picture, and pictures."""
     import torch
     from sides import picture, torchvision_model
@@ -116,11 +117,11 @@ def write_models(folder: Path, sides: list[int], seed: int) -> None:
     folder.mkdir()
     theirs = torchvision_model(seed)
     torch.save(theirs.state_dict(), folder / "state.pth")
-    for pixels in sides:
+    for pixels in all_pixels:
         np.save(folder / f"pictures-{pixels}.npy", np.stack([picture(k, (pixels, pixels)) for k in range(4)]))
     model = import_checkpoint(theirs.state_dict(), "torchvision", min_size=SIZE, max_size=SIZE)
     write_bundle(model, [picture(k) for k in range(4)], folder / "bundle")
-    for pixels in sides:  # the graphs take inputs of any size
+    for pixels in all_pixels:  # the graphs take inputs of any size
         resized = import_checkpoint(theirs.state_dict(), "torchvision", min_size=pixels, max_size=pixels)
         shutil.copytree(folder / "bundle", folder / f"bundle-{pixels}")
         file = folder / f"bundle-{pixels}" / "model.json"
@@ -129,23 +130,23 @@ def write_models(folder: Path, sides: list[int], seed: int) -> None:
 
 def main() -> None:
     if sys.argv[1:2] == ["--measure"]:
-        side, model, pixels, batch = sys.argv[2:]
-        measured(side, Path(model), int(pixels), int(batch))
+        program, model, pixels, batch = sys.argv[2:]
+        measured(program, Path(model), int(pixels), int(batch))
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"], choices=["fp32", "bf16", "fp16", "int8"])
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 4, 16, 64])
-    parser.add_argument("--sides", nargs="+", type=int, default=[256, 512, 1024, 2048])
+    parser.add_argument("--pixels", nargs="+", type=int, default=[256, 512, 1024, 2048])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     points = [(SIZE, batch, 1) for batch in args.batches] + [(SIZE, 1, 2)]
-    points += [(pixels, 1, 1) for pixels in args.sides if pixels != SIZE]
+    points += [(pixels, 1, 1) for pixels in args.pixels if pixels != SIZE]
     rows = []
     with tempfile.TemporaryDirectory() as name:
-        write_models(Path(name) / "models", sorted({SIZE, *args.sides}), args.seed)
-        for (pixels, batch, processes), side in product(points, ["torchvision", *args.precisions]):
-            rows.append(measure(side, Path(name), pixels, batch, processes))
+        write_models(Path(name) / "models", sorted({SIZE, *args.pixels}), args.seed)
+        for (pixels, batch, processes), program in product(points, ["torchvision", *args.precisions]):
+            rows.append(measure(program, Path(name), pixels, batch, processes))
             if not args.json:
                 print(rows[-1], flush=True)
     if args.json:

@@ -44,10 +44,10 @@ from maskrcnn.detection.anchors import POOLED_LEVELS
 from maskrcnn.detection.fit import stack
 from maskrcnn.detection.pool import BOX_POOL
 from maskrcnn.detection.timing import collect
-from maskrcnn.inference.precision import noise_picture
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.runtimes import ExportedRuntime
 from maskrcnn.inference.runtimes.openvino import float_format
+from maskrcnn.inference.timings import noise_picture
 
 THREADS = 2
 

@@ -19,8 +19,8 @@ from unittest import mock
 import openvino as ov
 
 import maskrcnn
-from maskrcnn.inference.precision import noise_picture
 from maskrcnn.inference.predictor import Predictor
+from maskrcnn.inference.timings import noise_picture
 
 LEARNED = ("Convolution", "FullyConnected", "FullyConnectedQuantizedLegacy", "GroupConvolution", "MatMul")
 

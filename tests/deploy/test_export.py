@@ -178,8 +178,8 @@ def test_int8_bundle_is_written_only_if_its_ap_holds(worse, shapes, tmp_path, mo
         assert (tmp_path / "bundle").exists() == is_written
 
 
-@pytest.mark.parametrize(("groups", "n_fp32"), [(1, 1), (8, 12)])
-def test_first_depthwise_blocks_stay_in_fp32(groups, n_fp32):
+@pytest.mark.parametrize(("groups", "n_unquantised"), [(1, 1), (8, 12)])
+def test_first_depthwise_blocks_are_not_quantised(groups, n_unquantised):
     from onnx import TensorProto, helper
 
     values = [helper.make_tensor_value_info(f"v{k}", TensorProto.FLOAT, None) for k in range(21)]
@@ -189,7 +189,7 @@ def test_first_depthwise_blocks_stay_in_fp32(groups, n_fp32):
     ]
     graph = helper.make_model(helper.make_graph(convolutions, "trunk", values[:1], values[-2:]))
     names = set(unquantized_layers("trunk", graph))
-    assert names - {"conv18", "conv19"} == {f"conv{k}" for k in range(n_fp32)}
+    assert names - {"conv18", "conv19"} == {f"conv{k}" for k in range(n_unquantised)}
 
 
 def test_invalid_exports_and_damaged_bundles_are_refused(tmp_path, shapes):

@@ -228,6 +228,27 @@ def test_regions_in_bf16_can_be_looked_at(bundles, monkeypatch, rng):
         assert means[1] == pytest.approx(means[0], rel=0.1)
 
 
+@pytest.mark.parametrize("halves", [[], ["bf16"]])
+def test_int8_heads_take_regions_as_they_quantise_them(bundles, monkeypatch, rng, halves):
+    """Against the graphs as they are stored, which take float32 and quantise it."""
+    monkeypatch.setattr(openvino_runtime, "half_precisions", lambda: halves)
+    model = maskrcnn.load(bundles / "int8")
+    network, settings = model.runtime.network(), {"INFERENCE_PRECISION_HINT": "f32"}
+    cells, channels = model.config.model.mask_size // 2, model.config.model.channels
+    stored = openvino_runtime.read_graphs(bundles / "int8")
+    for name, shape, labels in (("box_head", (9, 7, 7), []), ("mask_head", (9, cells, cells), [np.ones(9, np.int64)])):
+        regions = network.region_formats[name]
+        spread = 128 * regions.step
+        values = rng.normal(regions.low + spread, spread / 2, (*shape, channels)).astype(np.float32)
+        head = network.mask_head if labels else lambda pooled: network.box_head(pooled)[0]
+        found = head(regions.encode(values), *labels)
+        graph = openvino_runtime.ov.Core().compile_model(stored[name], "CPU", settings)
+        flat = values.reshape(9, -1) if name == "box_head" else values
+        expected = graph([flat, *labels])[0]
+        assert np.abs(found - expected).max() < 0.03 * np.abs(expected).max()
+        assert len(head(regions.encode(values[:0]), *[n[:0] for n in labels])) == 0
+
+
 def test_heads_in_bf16_take_no_regions(bundles, monkeypatch):
     monkeypatch.setattr(openvino_runtime, "half_precisions", lambda: ["bf16"])
     model = maskrcnn.load(bundles / "fp32", precision="bf16")
@@ -270,6 +291,7 @@ def test_inputs_of_the_usual_size_have_a_trunk_of_their_own(bundles, monkeypatch
     for output, *parts in zip(batch, *singles, strict=True):
         assert np.array_equal(output, np.concatenate(parts))
     engine.run("trunk", pixels[:, :96])
+    assert batch[0].dtype == (np.float32 if precision == "fp32" else np.uint16)
     usual = openvino_runtime.USUAL_TRUNK
     assert used == (["trunk"] * 4 if precision == "fp32" else [usual] * 4 + ["trunk"])
     for of_both in zip(batch, infer("trunk", [pixels]), strict=True):

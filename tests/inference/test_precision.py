@@ -12,7 +12,7 @@ from maskrcnn.detection.stages import FLOAT_REGIONS
 from maskrcnn.inference import precision
 from maskrcnn.inference.bundle import contents
 from maskrcnn.inference.precision import choose, measure
-from maskrcnn.inference.timings import timings_file
+from maskrcnn.inference.timings import noise_picture, timings_file
 
 SCORES = {
     "images": 20,
@@ -183,6 +183,6 @@ def test_times_belong_to_a_processor_its_libraries_and_a_network(tmp_path, monke
 
 def test_noise_has_the_size_of_the_network():
     model = predictor(min_scale=2.0).config.model
-    picture = precision.noise_picture(model, predictor().conventions)
+    picture = noise_picture(model, predictor().conventions)
     assert picture.shape == (64, 64, 3)
     assert picture.dtype == np.uint8

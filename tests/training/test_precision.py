@@ -12,7 +12,7 @@ from maskrcnn.config import Config
 from maskrcnn.data.batch import Shard, make_batch
 from maskrcnn.model.mask_rcnn import build_model
 from maskrcnn.settings import Origin, Settings
-from maskrcnn.training import precision
+from maskrcnn.training import loop, precision
 from maskrcnn.training.precision import MIN_STEPS, ROUNDS, in_fastest_precision, time_steps
 from tiny_runs import TINY
 
@@ -73,7 +73,14 @@ def test_times_are_kept_for_equal_networks(shapes, timed):
     assert len(others) == 3
 
 
-@pytest.mark.parametrize("reason", ["named", "no bf16", "few steps"])
+def test_a_short_budget_stays_in_fp32_with_known_times_too(shapes, timed):
+    timed(1.0, 0.5)
+    assert choice(shapes)[0] == "bf16"
+    assert choice(shapes, seconds=MIN_STEPS * 1.0 - 1)[:2] == ("auto", "")
+    assert choice(shapes, seconds=MIN_STEPS * 1.0 + 1)[0] == "bf16"
+
+
+@pytest.mark.parametrize("reason", ["named", "no bf16", "few steps", "scarce memory"])
 def test_some_runs_are_not_timed(shapes, timed, monkeypatch, reason):
     runs = timed(1.0, 0.5)
     config, steps = TINY, MIN_STEPS
@@ -81,6 +88,8 @@ def test_some_runs_are_not_timed(shapes, timed, monkeypatch, reason):
         config = TINY.changed(train={"precision": "fp32"})
     elif reason == "no bf16":
         monkeypatch.setattr(precision, "half_precisions", lambda device: ["fp16"])
+    elif reason == "scarce memory":
+        monkeypatch.setattr(precision, "free_bytes", lambda device: 10_000_000)
     else:
         steps = MIN_STEPS - 1
     chosen, said, _ = choice(shapes, config, steps=steps)
@@ -142,6 +151,13 @@ def test_short_budgets_and_empty_batches_end_a_timing(shapes, monkeypatch):
 def test_a_run_keeps_its_choice(shapes, tmp_path, timed, monkeypatch):
     timed(1.0, 0.5)
     monkeypatch.setattr(precision, "MIN_STEPS", 1)
+    precisions, learner = [], loop.Learner
+    monkeypatch.setattr(loop, "Learner", lambda *a: precisions.append(a[1].precision) or learner(*a))
     run = maskrcnn.train(shapes, None, out=tmp_path / "run", config=TINY)
     assert Config.load(run.path / "config.yaml").train.precision == "bf16"
+    monkeypatch.setenv("MASKRCNN_CACHE", str(tmp_path / "empty"))
+    runs = timed(1.0, 2.0)
+    assert maskrcnn.train(shapes, None, out=run.path, resume=True).finished
+    assert precisions == ["bf16", "bf16"]
+    assert not runs
     assert run.model.runtime.precision == "fp32"

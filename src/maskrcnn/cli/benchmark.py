@@ -40,7 +40,7 @@ def benchmark(
     from maskrcnn.checkpoints.load import load
     from maskrcnn.data.images import read_image
     from maskrcnn.detection.timing import collect
-    from maskrcnn.inference.precision import noise_picture
+    from maskrcnn.inference.timings import noise_picture
 
     began = time.perf_counter()
     predictor = load(model, device=device, precision=precision, say=say)

@@ -61,7 +61,7 @@ def record(
 
 
 def quantized(graphs: dict[str, Any], calibration: dict[str, list[Sample]]) -> dict[str, Any]:
-    """int8 versions of OpenVINO or ONNX graphs. A graph without calibration samples stays in fp32."""
+    """int8 versions of OpenVINO or ONNX graphs. A graph without calibration samples is not quantised."""
     with redirect_stdout(sys.stderr):  # NNCF's progress bars are no results
         return in_own_thread(lambda: _quantized(graphs, calibration)).result()  # it compiles with OpenVINO
 

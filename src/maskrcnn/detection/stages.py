@@ -26,7 +26,7 @@ Observe = Callable[[str, Any], None]
 
 @dataclass(frozen=True)
 class RegionFormat:
-    """How a head takes NumPy regions: as float32, as bfloat16 (uint16), or as uint8 that counts `step` from `low`."""
+    """How a head takes NumPy regions: as float32, bfloat16 (uint16), or uint8 n, which means ``low + n * step``."""
 
     dtype: type[np.generic] = np.float32
     low: float = 0.0
@@ -68,8 +68,8 @@ class Trunk:
     """Output of backbone, pyramid and region proposal network for a batch.
 
     `maps`: the maps that RoIAlign reads, (B, M, N, C) each, finest first; in NumPy float32, or bfloat16 as uint16.
-    `objectness`: logits (B, K). `deltas`:
-    (B, K, 4). `maps_hw`: height and width of the L maps that have anchors. `input_hw`: those of the padded input.
+    `objectness`: logits (B, K). `deltas`: (B, K, 4). `maps_hw`: height and width of the L maps that have anchors.
+    `input_hw`: those of the padded input.
     """
 
     maps: list[Array]

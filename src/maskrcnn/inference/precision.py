@@ -14,13 +14,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from maskrcnn.config import ModelConfig, Precision
-from maskrcnn.detection.conventions import Conventions
+from maskrcnn.config import Precision
 from maskrcnn.detection.fit import fit_picture, stack
 from maskrcnn.detection.pool import BOX_POOL
 from maskrcnn.errors import counted
 from maskrcnn.inference.runtimes import Runtime
-from maskrcnn.inference.timings import read_seconds, write_seconds
+from maskrcnn.inference.timings import noise_picture, read_seconds, write_seconds
 
 R = TypeVar("R", bound=Runtime)
 
@@ -132,10 +131,3 @@ def measure(runtimes: Mapping[Precision, Runtime]) -> dict[Precision, float]:
     while len(rounds) < ROUNDS or time.perf_counter() - began < SECONDS:
         rounds.append([seconds(runtime) for runtime in runtimes.values()])
     return dict(zip(runtimes, map(statistics.median, zip(*rounds, strict=True)), strict=True))
-
-
-def noise_picture(config: ModelConfig, conventions: Conventions) -> np.ndarray:
-    """Square noise (H, H, 3) uint8 that a model trained here sees at its ``image_size``."""
-    min_scale = config.min_scale if conventions.resize == "longer" else 0
-    side = int(config.image_size / max(min_scale, 1))
-    return np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""What was timed on this machine, kept in the user's cache: seconds of each precision, in a file for each network."""
+"""Timings of precisions on this machine: the picture that is timed, and the seconds that the user's cache keeps."""
 
 from __future__ import annotations
 
@@ -11,17 +11,31 @@ from pathlib import Path
 
 import llvmlite.binding
 import numba
+import numpy as np
 
 import maskrcnn
-from maskrcnn.config import Precision
+from maskrcnn.config import ModelConfig, Precision
+from maskrcnn.detection.conventions import Conventions
 from maskrcnn.errors import UserError
 from maskrcnn.files import cache_folder, read_json, write_text
 
 
-def timings_file(*network: str) -> Path:
+def usual_side(config: ModelConfig, conventions: Conventions) -> int:
+    """Side of a square picture that a model trained here sees at its ``image_size``."""
+    min_scale = config.min_scale if conventions.resize == "longer" else 0
+    return int(config.image_size / max(min_scale, 1))
+
+
+def noise_picture(config: ModelConfig, conventions: Conventions) -> np.ndarray:
+    """Noise (H, W, 3) uint8 of the `usual_side`."""
+    side = usual_side(config, conventions)
+    return np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+
+
+def timings_file(*speed_factors: str) -> Path:
     """Where the times of a network on this processor are kept, in the user's cache folder.
 
-    Its name is a hash of the processor, the version of this package and the texts of `network`: all that its speed
+    Its name is a hash of the processor, the version of this package and `speed_factors`: all else that its speed
     depends on, versions of libraries included.
     """
     parts = [
@@ -29,7 +43,7 @@ def timings_file(*network: str) -> Path:
         llvmlite.binding.get_host_cpu_features().flatten(),
         str(numba.config.NUMBA_NUM_THREADS),  # type: ignore[attr-defined]
         maskrcnn.__version__,
-        *network,
+        *speed_factors,
     ]
     key = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
     return cache_folder() / "precision" / f"{key}.json"

@@ -27,8 +27,8 @@ def read(value):
 def write(values, sums, low, step):
     """Copy `sums` (C,) float32 to `values` (C,), rounded to nearest if it is bfloat16 (uint16) or uint8.
 
-    bfloat16 rounds ties to even, and NaN stays NaN. uint8 counts `step` from `low`; 0 and 255 stand for everything
-    beyond, too. For kernels only.
+    bfloat16 rounds ties to even, and NaN stays NaN. uint8 counts `step` from `low`; values outside its range become
+    0 or 255. For kernels only.
     """
     raise NotImplementedError
 

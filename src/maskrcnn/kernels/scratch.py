@@ -12,13 +12,13 @@ class Scratch(threading.local):
     """Named buffers, one set per thread."""
 
     def __init__(self) -> None:
-        self._buffers: dict[str, np.ndarray] = {}
+        self._buffers: dict[tuple[str, type[np.generic]], np.ndarray] = {}
 
     def array(self, name: str, *shape: int, dtype: type[np.generic] = np.float32) -> np.ndarray:
-        """Return an uninitialised array of `shape`, valid until the next call with this name."""
+        """Return an uninitialised array of `shape`, valid until the next call with this name and type."""
         length = math.prod(shape)
-        buffer = self._buffers.get(name)
-        if buffer is None or buffer.dtype != dtype or length > len(buffer):
-            self._buffers.pop(name, None)  # free it before allocating the larger one
-            buffer = self._buffers[name] = np.empty(length, dtype)
-        return buffer[:length].reshape(shape)
+        key = name, dtype
+        if key not in self._buffers or length > len(self._buffers[key]):
+            self._buffers.pop(key, None)  # free it before allocating the larger one
+            self._buffers[key] = np.empty(length, dtype)
+        return self._buffers[key][:length].reshape(shape)

@@ -17,8 +17,9 @@ from maskrcnn.detection.anchors import p6_length
 from maskrcnn.detection.arrays import to_numpy
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.detection.detect import Detector, Network
-from maskrcnn.detection.fit import STRIDE, round_up
+from maskrcnn.detection.fit import fit_picture, padded_hw
 from maskrcnn.detection.stages import Observe, RawDetections, RegionFormat, Trunk, ignore
+from maskrcnn.inference.timings import usual_side
 
 GRAPHS = ("trunk", "box_head", "mask_head")
 
@@ -120,8 +121,9 @@ class ExportedRuntime(Runtime):
         super().__init__(config, conventions)
         self.name = name
         self.precision = precision
-        side = round_up(config.image_size, STRIDE)
-        engine = engine_module(name).Engine(graphs, precision, (side, side))
+        side = usual_side(config, conventions)
+        usual_hw = padded_hw(fit_picture(np.zeros((side, side, 3), np.uint8), conventions, config).pixels)
+        engine = engine_module(name).Engine(graphs, precision, usual_hw)
         self.exported = ExportedNetwork(engine, config, conventions, pixel_mean)
         self._network = adapter(self.exported) if adapter else self.exported
 

@@ -32,9 +32,9 @@ USUAL_TRUNK = "trunk of the usual size"
 class Engine:
     """Three compiled graphs: those of a folder, or ``ov.Model`` by name. Every thread gets its own infer requests.
 
-    Maps and regions are in the format in which the graphs compute: regions as uint8 in int8, both in bf16 beside it or
-    in bf16. Below fp32, inputs of `usual_hw` have a trunk that is compiled for this size alone: maps of a known size
-    come out channels-last without a transposition.
+    Maps and regions are in the format in which the graphs compute: regions as uint8 in int8, both as bf16 beside it or
+    in bf16, and as float32 in fp16 and fp32. Below fp32, inputs of `usual_hw` have a trunk that is compiled for this
+    size alone: maps of a known size come out channels-last without a transposition.
     """
 
     def __init__(self, graphs: dict[str, ov.Model] | Path, precision: Precision, usual_hw: tuple[int, int]) -> None:
@@ -48,7 +48,7 @@ class Engine:
         self.region_formats = {name: regions for name, (_, regions) in heads.items()}
         self.usual_hw = None if precision == "fp32" else usual_hw
         if self.usual_hw is not None:
-            models = models | {USUAL_TRUNK: _of_size(models["trunk"], usual_hw)}
+            models = models | {USUAL_TRUNK: _with_fixed_size(models["trunk"], usual_hw)}
         core = ov.Core()
         compiling = in_own_thread(lambda: {name: core.compile_model(g, "CPU", settings) for name, g in models.items()})
         _call_a_kernel()  # loads what all kernels need, which takes as long as compiling: half a second
@@ -56,7 +56,7 @@ class Engine:
         self._of_thread = threading.local()
 
     def run(self, name: str, *inputs: np.ndarray) -> list[Any]:
-        if name == "trunk" and inputs[0].shape[1:3] == self.usual_hw:
+        if name == "trunk" and len(inputs[0]) and inputs[0].shape[1:3] == self.usual_hw:
             return self._run_usual_trunk(inputs[0])
         return self._infer(name, inputs)
 
@@ -109,7 +109,7 @@ def _with_regions(head: ov.Model, floats: str) -> tuple[ov.Model, RegionFormat]:
     head = head.clone()
     readers = [target.get_node() for target in head.input(0).get_target_inputs()]
     if len(readers) == 1 and readers[0].get_type_name() == "FakeQuantize":
-        return _taking_counts(head, readers[0])
+        return _with_uint8_regions(head, readers[0])
     if floats == FLOATS["bf16"]:
         steps = PrePostProcessor(head)
         steps.input(0).tensor().set_element_type(ov.Type.bf16)
@@ -117,7 +117,7 @@ def _with_regions(head: ov.Model, floats: str) -> tuple[ov.Model, RegionFormat]:
     return head, RegionFormat()
 
 
-def _taking_counts(head: ov.Model, quantise: ov.Node) -> tuple[ov.Model, RegionFormat]:
+def _with_uint8_regions(head: ov.Model, quantise: ov.Node) -> tuple[ov.Model, RegionFormat]:
     """Replace the first step of a head, which quantises its regions, by an input that is quantised in the same way."""
     low, high = (float(value.get_node().data) for value in quantise.input_values()[1:3])
     step = (high - low) / 255
@@ -138,7 +138,7 @@ def _with_bfloat16_maps(trunk: ov.Model) -> ov.Model:
     return steps.build()
 
 
-def _of_size(trunk: ov.Model, hw: tuple[int, int]) -> ov.Model:
+def _with_fixed_size(trunk: ov.Model, hw: tuple[int, int]) -> ov.Model:
     """A copy of a trunk for one picture of `hw`."""
     copy = trunk.clone()
     copy.reshape([1, *hw, 3])
