@@ -203,7 +203,7 @@ class TrainConfig(_Group):
     """Where to train: auto, cpu, cuda, cuda:1, mps."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Number format of the network; weights and losses stay fp32. auto: bf16 on a GPU that supports it, or on a CPU
-    if a timing before the run finds it at least 1.1 times as fast; else fp32. On a GPU, validation uses it too. On a
+    where a timing before the run finds it clearly faster; else fp32. On a GPU, validation uses it too. On a
     CPU, depthwise convolutions stay fp32."""
     deterministic: bool = False
     """Use only algorithms that give the same bits every time. For GPUs, and slower; a CPU does so anyway."""

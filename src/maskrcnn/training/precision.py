@@ -57,9 +57,8 @@ def in_fastest_precision(
         return settings
     if steps < MIN_STEPS or not _has_memory(settings, model):
         return settings
-    timings = timings_file(
-        "training", torch.__version__, str(torch.get_num_threads()), *_speed_settings(settings, model, data)
-    )
+    library = f"torch {torch.__version__}, {torch.get_num_threads()} threads"
+    timings = timings_file("training", library, *_speed_settings(settings, model, data))
     measured = read_seconds(timings, PRECISIONS)
     if measured is None:
         shard = Shard.of(config.train.batch_size)

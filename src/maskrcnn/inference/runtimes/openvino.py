@@ -11,7 +11,7 @@ import numpy as np
 
 from maskrcnn.config import HALVES, Precision
 from maskrcnn.detection.boxes import suppress
-from maskrcnn.detection.stages import FLOAT_REGIONS, RegionFormat
+from maskrcnn.detection.stages import FLOAT32, FLOAT_REGIONS, RegionFormat
 from maskrcnn.inference.runtimes import GRAPHS
 from maskrcnn.inference.runtimes.signal_stack import in_own_thread
 from maskrcnn.inference.runtimes.telemetry import refuse_telemetry
@@ -114,7 +114,7 @@ def _with_regions(head: ov.Model, floats: str) -> tuple[ov.Model, RegionFormat]:
         steps = PrePostProcessor(head)
         steps.input(0).tensor().set_element_type(ov.Type.bf16)
         return steps.build(), RegionFormat(np.uint16)
-    return head, RegionFormat()
+    return head, FLOAT32
 
 
 def _with_uint8_regions(head: ov.Model, quantise: ov.Node) -> tuple[ov.Model, RegionFormat]:
