@@ -46,7 +46,7 @@ from maskrcnn.detection.pool import BOX_POOL
 from maskrcnn.detection.timing import collect
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inference.runtimes import ExportedRuntime
-from maskrcnn.inference.runtimes.openvino import float_format
+from maskrcnn.inference.runtimes.openvino import float_format, start_compiling
 from maskrcnn.inference.timings import noise_picture
 
 THREADS = 2
@@ -87,8 +87,7 @@ def convolution_rate(precision: Precision) -> float:
     graph = ov.convert_model(layers, example_input=example, input=[ov.PartialShape(list(example.shape))])
     if precision == "int8":
         graph = nncf.quantize(graph, nncf.Dataset([example.numpy()]), subset_size=1)
-    settings = {"INFERENCE_PRECISION_HINT": float_format(precision), "NUM_STREAMS": 1}
-    request = ov.Core().compile_model(graph, "CPU", settings).create_infer_request()
+    request = start_compiling({"layers": graph}, float_format(precision)).result()["layers"].create_infer_request()
     times = []
     for _ in range(12):
         began = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from maskrcnn.data.synthetic import write_shapes
 from maskrcnn.data.table import Dataset
+from signal_stacks import signal_stack
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -34,6 +36,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         folder = tmp_path_factory.mktemp("cache")
         patch.setenv("MASKRCNN_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def _signal_stack_stays() -> Iterator[None]:
+    """A test that changes it lets a later one, or pytest, die at its next signal: see `runtimes.signal_stack`."""
+    if sys.platform != "linux":
+        yield
+        return
+    before = signal_stack()
+    yield
+    assert signal_stack() == before, "a graph was compiled in the main thread"
 
 
 @pytest.fixture

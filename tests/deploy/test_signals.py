@@ -12,19 +12,12 @@ import pytest
 from maskrcnn.inference.runtimes.signal_stack import in_own_thread
 
 SIGNAL_AFTER_EXPORT = """
-import ctypes, gc, signal, sys
+import gc, signal, sys
 from pathlib import Path
 import maskrcnn
 from lively import predictor
 from maskrcnn.data.formats import open_dataset
-
-class Stack(ctypes.Structure):
-    _fields_ = [("pointer", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
-
-def signal_stack():
-    stack = Stack()
-    ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack))
-    return stack.pointer, stack.size
+from signal_stacks import signal_stack
 
 csv, out = Path(sys.argv[1]), Path(sys.argv[2])
 before = signal_stack()

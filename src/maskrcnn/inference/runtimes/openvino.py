@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,6 @@ class Engine:
     def __init__(self, graphs: dict[str, ov.Model] | Path, precision: Precision, usual_hw: tuple[int, int]) -> None:
         models = read_graphs(graphs) if isinstance(graphs, Path) else graphs
         floats = float_format(precision)
-        settings = {"INFERENCE_PRECISION_HINT": floats, "NUM_STREAMS": 1}
         heads = {name: _with_regions(models[name], floats) for name in FLOAT_REGIONS}
         models = models | {name: head for name, (head, _) in heads.items()}
         if floats == FLOATS["bf16"]:
@@ -49,8 +49,7 @@ class Engine:
         self.usual_hw = None if precision == "fp32" else usual_hw
         if self.usual_hw is not None:
             models = models | {USUAL_TRUNK: _with_fixed_size(models["trunk"], usual_hw)}
-        core = ov.Core()
-        compiling = in_own_thread(lambda: {name: core.compile_model(g, "CPU", settings) for name, g in models.items()})
+        compiling = start_compiling(models, floats)
         _call_a_kernel()  # loads what all kernels need, which takes as long as compiling: half a second
         self.compiled = compiling.result()
         self._of_thread = threading.local()
@@ -74,6 +73,13 @@ class Engine:
         results = self._of_thread.requests[name].infer(tensors, share_inputs=True, share_outputs=True)
         outputs = [results[k] for k in range(len(results))]
         return [o.view(np.uint16) if o.dtype == np.float16 else o for o in outputs]  # bf16, which NumPy does not have
+
+
+def start_compiling(graphs: dict[str, ov.Model], floats: str) -> Future[dict[str, ov.CompiledModel]]:
+    """Compile for this CPU, computing what is not quantised in `floats`, in a thread of its own: see `signal_stack`."""
+    core = ov.Core()
+    settings = {"INFERENCE_PRECISION_HINT": floats, "NUM_STREAMS": 1}
+    return in_own_thread(lambda: {name: core.compile_model(graph, "CPU", settings) for name, graph in graphs.items()})
 
 
 def float_format(precision: Precision) -> str:
