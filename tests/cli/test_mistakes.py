@@ -88,6 +88,17 @@ def help_of(command, capsys):
     return " ".join(word for word in capsys.readouterr().out.split() if word != "│")
 
 
+@pytest.mark.parametrize("command", ["check", "train", "evaluate", "export", "inspect"])
+def test_help_breaks_lines_at_the_margin_alone(command, capsys, monkeypatch):
+    """And not where a line of the source ends: in a wide terminal, every option has one line."""
+    monkeypatch.setenv("COLUMNS", "2000")
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    rows = [line.strip("│* ") for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    assert rows
+    assert [row for row in rows if not re.match(r"-|[A-Z.]+ --", row)] == []
+
+
 @pytest.mark.parametrize("command", ["check", "convert", "split", "train", "evaluate"])
 def test_help_says_that_every_format_is_read(command, capsys):
     text = help_of(command, capsys)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numba
+import openvino
 import pytest
 
 import maskrcnn
@@ -18,6 +19,10 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 import numba
 numba.config.THREADING_LAYER = sys.argv[1]
+try:
+    import openvino  # brings TBB
+except ImportError:
+    pass
 try:
     numba.get_num_threads()
 except ValueError:
@@ -56,6 +61,22 @@ def test_four_threads_get_the_results_of_one(layer):
         pytest.skip(f"numba finds no {layer} on this machine")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == layer
+
+
+LAYER_OF_A_BUNDLE = """
+import numpy as np
+import maskrcnn
+import numba
+maskrcnn.load("nuclei-int8").predict(np.zeros((64, 64, 3), np.uint8))
+print(numba.threading_layer())
+"""
+
+
+def test_kernels_beside_openvino_take_its_threads():
+    """Where OpenVINO has them from TBB. Others spin after each kernel, and take a core from its graphs."""
+    done = subprocess.run([sys.executable, "-c", LAYER_OF_A_BUNDLE], capture_output=True, text=True, check=True)
+    libraries = Path(openvino.__file__).parent / "libs"
+    assert done.stdout.strip() == ("tbb" if list(libraries.glob("*tbb*12*")) else "omp"), done.stderr
 
 
 def most_callers_inside(monkeypatch, layer):

@@ -16,8 +16,10 @@ from maskrcnn.detection.stages import FLOAT32, FLOAT_REGIONS, RegionFormat
 from maskrcnn.inference.runtimes import GRAPHS
 from maskrcnn.inference.runtimes.signal_stack import in_own_thread
 from maskrcnn.inference.runtimes.telemetry import refuse_telemetry
+from maskrcnn.kernels import share_threads_of_tbb
 
 refuse_telemetry()
+share_threads_of_tbb()
 import openvino as ov  # noqa: E402
 from openvino import opset13 as ops  # noqa: E402
 from openvino.preprocess import PrePostProcessor  # noqa: E402
