@@ -173,7 +173,7 @@ def test_skipped_steps_leave_gaps(tmp_path):
             del line[name]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     page = page_of(tmp_path, None, run=tmp_path)
-    assert "3 steps were skipped" in page.text
+    assert "3 steps skipped" in page.text
     assert page.text.count("The curve begins with the first step that does.") == len(LOSSES)
 
 

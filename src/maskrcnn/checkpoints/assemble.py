@@ -15,7 +15,7 @@ from maskrcnn.checkpoints.native import Checkpoint
 from maskrcnn.config import Config, ImportConfig, set_values
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.detection.pool import BOX_POOL
-from maskrcnn.errors import UserError
+from maskrcnn.errors import UserError, counted
 
 # (blocks of the third stage, shape of the first block's middle convolution) -> timm's name; None: no bottleneck
 RESNETS = {
@@ -103,7 +103,10 @@ def assemble(
     config = Config.parse({"model": model, "predict": predict}, f"{source} checkpoint")
     names = list(options.class_names) or [str(k + first_class_id) for k in range(n_classes)]
     if len(names) != n_classes:
-        raise UserError(f"the checkpoint has {n_classes} classes without the background; {len(names)} names were given")
+        raise UserError(
+            f"{counted(len(names), 'class name')} for {counted(n_classes, 'class', 'classes')} of the checkpoint, "
+            "without the background"
+        )
     has_counters = any(name.endswith(BATCH_COUNTER) for name in weights)
     return Checkpoint(
         weights=weights,

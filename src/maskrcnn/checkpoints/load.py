@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskrcnn.checkpoints.shipped import find_shipped, shipped_names
 from maskrcnn.config import PrecisionChoice
-from maskrcnn.errors import UserError, say
+from maskrcnn.errors import UserError, counted, say
 from maskrcnn.inference.bundle import is_bundle, read_bundle
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def load_weights(model: MaskRCNN, weights: dict[str, torch.Tensor], source: str)
     missing, unknown = sorted(set(state) - set(weights)), sorted(set(weights) - set(state))
     if missing or unknown:
         raise UserError(
-            f"{source} does not fit the network: {len(missing)} tensors missing {missing[:2]}, "
+            f"{source} does not fit the network: {counted(len(missing), 'tensor')} missing {missing[:2]}, "
             f"{len(unknown)} unknown {unknown[:2]}"
         )
     for name, tensor in weights.items():

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskrcnn.errors import UserError
+from maskrcnn.errors import UserError, counted
 
 if TYPE_CHECKING:
     from maskrcnn.data.table import Dataset
@@ -60,7 +60,8 @@ def _absent(part: Dataset) -> list[str]:
 
 def _describe_absent(absent: list[str], part: Dataset, use: str) -> str:
     names = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
-    return f"the {use} images hold no object of {len(absent)} of {len(part.class_names)} classes: {names}"
+    classes = counted(len(part.class_names), "class", "classes")
+    return f"the {use} images hold no object of {len(absent)} of {classes}: {names}"
 
 
 def _strata(data: Dataset) -> np.ndarray:

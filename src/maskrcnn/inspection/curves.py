@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from maskrcnn.errors import UserError
+from maskrcnn.errors import UserError, counted
 from maskrcnn.inspection.charts import Axis, Series, line_chart, number, smooth
 from maskrcnn.inspection.page import Section, chart_grid
 
@@ -68,7 +68,7 @@ def training_sections(steps: list[dict[str, Any]], validations: list[dict[str, A
     at = _column(steps, "step")
     notes = "<p>Faint line: every step. Bold line: moving average over a twentieth of the run.</p>"
     if skipped := steps[-1].get("skipped", 0):
-        notes += f"<p>{skipped} steps were skipped because their loss or gradient was not finite.</p>"
+        notes += f"<p>{counted(skipped, 'step')} skipped: a loss or gradient was not finite.</p>"
     losses = notes + chart_grid(_steps_chart(name, "", at, _column(steps, name), _first_to_last) for name in LOSSES)
     speed = _column(steps, "images") / np.maximum(_column(steps, "seconds"), 1e-3)
     figures = [

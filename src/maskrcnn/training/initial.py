@@ -11,6 +11,7 @@ from maskrcnn.checkpoints.foreign import SUFFIXES
 from maskrcnn.checkpoints.load import import_checkpoint, load, load_weights
 from maskrcnn.checkpoints.published import PUBLISHED
 from maskrcnn.detection.fit import LARGEST_INPUT
+from maskrcnn.errors import counted
 from maskrcnn.evaluation.classes import Classes, pair_classes
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.model.mask_rcnn import MaskRCNN
@@ -57,7 +58,7 @@ def take_over(model: MaskRCNN, initial: Predictor, data: Classes) -> str:
         state = model.state_dict()
         weights |= {name: tensor for name, tensor in state.items() if name.startswith(CLASS_LAYERS)}
         report += (
-            f"; its {len(initial.class_names)} classes are replaced by {len(class_names)}: {names}. "
+            f"; {names} ({counted(len(class_names), 'class', 'classes')}) in place of its {len(initial.class_names)}. "
             "The last layers of both heads are new"
         )
     load_weights(model, weights, "the initial model")

@@ -22,7 +22,7 @@ from maskrcnn.data.batch import Batch, Shard, batches, images_per_pass
 from maskrcnn.data.dataset import swapped_labels
 from maskrcnn.data.headers import save_headers
 from maskrcnn.data.table import Dataset
-from maskrcnn.errors import UserError
+from maskrcnn.errors import UserError, counted
 from maskrcnn.evaluation import find, judge_found
 from maskrcnn.evaluation.classes import match_classes
 from maskrcnn.files import write_text
@@ -266,8 +266,8 @@ class _Trainer:
         total = self.state.step + budget.more_steps(self._elapsed(), overheads, self.steps_per_epoch)
         overhead = "a validation" if self.val_data is not None else "the model's files"
         self.display.say(
-            f"budget {self.config.train.budget}: {total} steps of {budget.step_seconds:.2f} s, and about "
-            f"{overheads.validation:.0f} s for {overhead} every {self.steps_per_epoch} steps"
+            f"budget {self.config.train.budget}: {counted(total, 'step')} of {budget.step_seconds:.2f} s, and about "
+            f"{overheads.validation:.0f} s for {overhead} every {counted(self.steps_per_epoch, 'step')}"
         )
         return total
 

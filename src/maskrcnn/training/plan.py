@@ -20,6 +20,7 @@ from maskrcnn.detection.anchors import DEFAULT_ANCHOR_SIZES
 from maskrcnn.detection.conventions import NATIVE
 from maskrcnn.detection.fit import LARGEST_INPUT, fitted_hw
 from maskrcnn.detection.select import DEFAULT_DETECTIONS
+from maskrcnn.errors import counted
 from maskrcnn.settings import Origin, Settings
 
 MIN_MEDIAN_SIDE = 32.0
@@ -144,7 +145,7 @@ def _detections(settings: Settings, data: Dataset) -> Choice | None:
         return None
     fullest = int(data.counts.max(initial=0))
     detections = max(DEFAULT_DETECTIONS, math.ceil(fullest * DETECTIONS_HEADROOM / 50) * 50)
-    reason = f"detections {detections}: the fullest image has {fullest} instances"
+    reason = f"detections {detections}: the fullest image has {counted(fullest, 'instance')}"
     return {"predict": {"detections": detections}}, reason
 
 
@@ -199,7 +200,7 @@ def _epochs(settings: Settings, data: Dataset) -> Choice | None:
     epochs = max(min(train.epochs, round(PICTURES_SHOWN / images)), MIN_EPOCHS)
     pictures = epochs * max(images, train.epoch_images)
     return {"train": {"epochs": epochs}}, (
-        f"epochs {epochs}: training shows {pictures:,} pictures; set --budget to train for a time instead"
+        f"epochs {epochs}: training shows {counted(pictures, 'picture')}; set --budget to train for a time instead"
     )
 
 

@@ -435,7 +435,7 @@ def test_other_files_of_coco_are_left_out_and_said(tmp_path):
     assert (
         "left out beside the files of masks: annotations/captions_train2017.json, annotations/person_keypoints" in said
     )
-    assert "image_info_train2017.json: 2 images without annotations are left out" in said
+    assert "image_info_train2017.json: left out 2 images without annotations" in said
 
 
 PANOPTIC_CLASSES = [{"id": 1, "name": "sky", "isthing": 0}, {"id": 3, "name": "cat", "isthing": 1}]

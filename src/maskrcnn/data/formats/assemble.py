@@ -259,7 +259,9 @@ def build_dataset(
     images = np.flatnonzero(usable)
     if len(images) == 0:
         reasons = "".join(f"\n  {problem}" for problem in [*problems, *unreadable][:MAX_EXAMPLES])
-        message = f"{source}: none of its {len(pictures.names)} images can be read from {pictures.folder}{reasons}"
+        message = (
+            f"{source}: of {counted(len(pictures.names), 'image')}, none can be read from {pictures.folder}{reasons}"
+        )
         raise NoImageError(message, [*problems, *unreadable])
     image_index = (np.cumsum(usable) - 1)[instances.image]
     selected = np.flatnonzero(valid)

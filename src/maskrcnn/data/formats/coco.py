@@ -44,7 +44,7 @@ from maskrcnn.data.formats.traits import Trait
 from maskrcnn.data.parts import images_of_part
 from maskrcnn.data.pictures import image_files
 from maskrcnn.data.problem import Kind, Problem
-from maskrcnn.errors import UserError
+from maskrcnn.errors import UserError, counted
 from maskrcnn.rle import RLE
 from maskrcnn.structures import UNNAMED_CLASS
 
@@ -243,10 +243,12 @@ class _Reader:
             other = self.file_of_name[listed[0]]
             if file.entries:
                 raise UserError(
-                    f"{file.file} lists {len(listed):,} images that {other} lists too, such as {listed[0]}. Give one "
-                    "of the two files, or a folder with one of them"
+                    f"{file.file} lists {counted(len(listed), 'image')} that {other} lists too, such as {listed[0]}. "
+                    "Give one of the two files, or a folder with one of them"
                 )
-            self._note(f"{file.file}: {len(listed):,} images without annotations are left out; {other} lists them")
+            self._note(
+                f"{file.file}: left out {counted(len(listed), 'image')} without annotations, which {other} lists"
+            )
         images = [image for image in images if image.name not in self.file_of_name]
         self.file_of_name |= {image.name: file.file for image in images if image.name}
         return images

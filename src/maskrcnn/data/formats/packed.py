@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from maskrcnn.data.pictures import is_hidden
-from maskrcnn.errors import UserError
+from maskrcnn.errors import UserError, counted
 
 PACKED_SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".zip")
 
@@ -125,7 +125,9 @@ def _only_member(archive: zipfile.ZipFile, source: Path) -> zipfile.ZipInfo:
     members = [member for member in members if not is_hidden(PurePosixPath(member.filename))]
     if len(members) != 1:
         held = ", ".join(member.filename for member in members[:3]) + (" ..." if len(members) > 3 else "")
-        raise UserError(f"{source} holds {len(members)} files ({held}), not one table; unpack it and give the folder")
+        raise UserError(
+            f"{source} holds {counted(len(members), 'file')} ({held}), not one table; unpack it and give the folder"
+        )
     if members[0].flag_bits & ENCRYPTED:
         raise UserError(f"{source} is encrypted; unpack it with its password and give the file in it")
     return members[0]

@@ -34,7 +34,7 @@ from maskrcnn.data.parts import part_named
 from maskrcnn.data.pictures import image_files
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.data.table import Dataset
-from maskrcnn.errors import UserError
+from maskrcnn.errors import UserError, counted
 from maskrcnn.files import write_text
 from maskrcnn.polygons import join_rings
 from maskrcnn.rle import RLE
@@ -177,8 +177,8 @@ def _no_labels(source: Source, images: list[AnnotatedImage]) -> str:
     """Say that no picture has a label file, and which kind of labels there may be instead."""
     pictures = [image.file for image in images if image.file]
     if not pictures:
-        return f"{source.path}: none of its {len(images):,} pictures was found, such as {images[0].name}"
-    message = f"{source.path}: none of its {len(pictures):,} pictures has a label file. "
+        return f"{source.path}: of {counted(len(images), 'picture')}, none was found, such as {images[0].name}"
+    message = f"{source.path}: of {counted(len(pictures), 'picture')}, none has a label file. "
     if any((folder / "labelTxt").is_dir() for folder in {picture.parent.parent for picture in pictures}):
         return message + "There are folders labelTxt, which hold rotated boxes (DOTA, YOLO OBB) and no masks"
     expected = pictures[0].parent.parent / "labels" / f"{pictures[0].stem}.txt"
