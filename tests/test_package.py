@@ -11,7 +11,7 @@ ROOT = Path(maskrcnn.__file__).parent
 
 # A module imports only from its own floor and from earlier floors.
 FLOORS = [
-    {"kernels", "config", "settings", "errors", "files"},
+    {"kernels", "config", "settings", "errors", "files", "reading"},
     {"runs", "polygons", "labels"},
     {"rle", "shapes"},
     {"fonts", "drawing", "compact_masks"},

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maskrcnn.errors import UserError, counted
+from maskrcnn.reading import BY_ITSELF, Reading
 from maskrcnn.rle import RLE, RunTable, remove_overlaps
 
 if TYPE_CHECKING:
@@ -108,9 +109,10 @@ class Detections:
     """The instances found in one image, best first, in pixels of that image.
 
     boxes (N, 4) float32 xyxy, scores (N,) float32, class_ids (N,) as in the training data, N class_names and N rles.
-    `hw` is the image's height and width, `image` its path if it came from a file, `pixels` the image if it was kept,
-    and `vocabulary` all class names of the model in its order. `weakest_of_limit` holds the class score of the weakest
-    detection and the objectness of the weakest proposal, each None if their number is below its limit.
+    `hw` is the image's height and width, `image` its path if it came from a file, `reading` how it was read, `pixels`
+    the image if it was kept, and `vocabulary` all class names of the model in its order. `weakest_of_limit` holds the
+    class score of the weakest detection and the objectness of the weakest proposal, each None if their number is below
+    its limit.
     """
 
     boxes: np.ndarray
@@ -123,6 +125,7 @@ class Detections:
     pixels: np.ndarray | None = None
     vocabulary: tuple[str, ...] = ()
     weakest_of_limit: tuple[float | None, float | None] = (None, None)
+    reading: Reading = BY_ITSELF
 
     def __post_init__(self) -> None:
         n = len(self.scores)

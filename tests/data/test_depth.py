@@ -11,7 +11,7 @@ from lively import predictor
 from maskrcnn import UserError, open_dataset
 from maskrcnn.data import depth as depth_module
 from maskrcnn.data.dataset import read_pixels
-from maskrcnn.data.reading import BY_ITSELF, Reading
+from maskrcnn.reading import BY_ITSELF, Reading
 
 HW = (24, 32)
 

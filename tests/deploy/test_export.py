@@ -13,10 +13,10 @@ import pytest
 import maskrcnn
 from lively import predictor
 from maskrcnn import UserError
-from maskrcnn.data.reading import Reading
 from maskrcnn.deploy import export as export_module
 from maskrcnn.deploy.quantize import unquantized_layers
 from maskrcnn.detection.conventions import MATTERPORT, NATIVE, TORCHVISION
+from maskrcnn.reading import Reading
 
 VARIANTS = {
     "native": (NATIVE, {}),

@@ -12,10 +12,13 @@ from found import HOSTILE, detections
 from guesses import guesses
 from lively import predictor
 from maskrcnn import RLE
+from maskrcnn.data.images import read_image
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.evaluation import score
 from maskrcnn.evaluation.metrics import Metrics
 from maskrcnn.inspection.notebook import MAX_CLASSES, MAX_DETECTIONS, MAX_NOTES, last_name, without_folders
+from maskrcnn.inspection.overlays import with_pixels
+from maskrcnn.reading import Reading
 from pages import Page
 from samples import write_sample
 
@@ -179,6 +182,20 @@ def test_a_picture_that_was_not_kept_is_read_again(tmp_path):
     path.unlink()
     assert "a.png can no longer be read" in shown(found).text
     assert "keep_pixels=True" in shown(dataclasses.replace(found, image=None)).text
+
+
+def test_a_picture_is_read_again_as_the_model_read_it(tmp_path, rng):
+    """Upside down by its EXIF orientation, and of 12 bits."""
+    path = tmp_path / "a.tif"
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(rng.integers(0, 3000, (40, 60), np.uint16)).save(path, exif=exif)
+    model = predictor()
+    model.reading = Reading(white=4095, exif="ignore")
+    found = model.predict(path)
+    again = with_pixels(model.predict(path, keep_pixels=False))
+    assert np.array_equal(again.pixels, found.pixels)
+    assert not np.array_equal(again.pixels, read_image(path))
 
 
 def test_a_data_set_whose_pictures_are_gone_still_shows_its_table(tmp_path):

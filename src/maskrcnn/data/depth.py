@@ -8,8 +8,8 @@ import numpy as np
 
 from maskrcnn.config import Exif
 from maskrcnn.data.images import is_deep, read_each, read_maximum
-from maskrcnn.data.reading import BIT_DEPTHS, MAX_DEPTH, Reading, full_scale
 from maskrcnn.errors import ImageError, UserError
+from maskrcnn.reading import BIT_DEPTHS, MAX_DEPTH, Reading, full_scale
 
 
 def find_reading(files: list[Path], modes: list[str], depth: int | None, exif: Exif) -> tuple[Reading, list[str]]:

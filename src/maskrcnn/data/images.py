@@ -22,8 +22,8 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
 from maskrcnn.config import Exif
 from maskrcnn.data.embedded import EMBEDDING, ORIENTATION, embedded_picture
-from maskrcnn.data.reading import BY_ITSELF, Reading
 from maskrcnn.errors import ImageError
+from maskrcnn.reading import BY_ITSELF, Reading
 
 T = TypeVar("T")
 

@@ -19,9 +19,9 @@ from maskrcnn.data.images import Header
 from maskrcnn.data.names import PathIndex, safe_places
 from maskrcnn.data.parts import images_of_part, part_order
 from maskrcnn.data.problem import Problem
-from maskrcnn.data.reading import BY_ITSELF, Reading
 from maskrcnn.data.split import choose_validation
 from maskrcnn.errors import UserError, counted
+from maskrcnn.reading import BY_ITSELF, Reading
 from maskrcnn.rle import RLE, RunTable
 
 if TYPE_CHECKING:

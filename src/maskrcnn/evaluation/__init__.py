@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maskrcnn.data.reading import Reading, range_text
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import ImageError, say
 from maskrcnn.evaluation import kaggle
@@ -19,6 +18,7 @@ from maskrcnn.evaluation.coco import coco_scores
 from maskrcnn.evaluation.crowds import shares_in_crowds
 from maskrcnn.evaluation.metrics import Metrics
 from maskrcnn.inference.limits import limit_note
+from maskrcnn.reading import Reading, range_text
 from maskrcnn.structures import Detections
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Any, Self
 from pydantic import BaseModel, model_validator
 
 from maskrcnn.config import Config, validated
-from maskrcnn.data.reading import BY_ITSELF, Reading
 from maskrcnn.detection.conventions import Conventions
+from maskrcnn.reading import BY_ITSELF, Reading
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,6 @@ from PIL import Image
 
 from maskrcnn.config import Config, Exif
 from maskrcnn.data.images import read_image
-from maskrcnn.data.reading import BY_ITSELF, Reading
 from maskrcnn.detection.conventions import Conventions
 from maskrcnn.detection.detect import Detector
 from maskrcnn.detection.finish import finish
@@ -27,6 +26,7 @@ from maskrcnn.detection.timing import stage
 from maskrcnn.errors import ImageError, UserError
 from maskrcnn.inference.description import Description
 from maskrcnn.inference.runtimes import Runtime
+from maskrcnn.reading import BY_ITSELF, Reading
 from maskrcnn.structures import Detections
 
 if TYPE_CHECKING:
@@ -205,6 +205,6 @@ class Predictor:
         pictures_hw = [(item.pixels.shape[0], item.pixels.shape[1]) for item in batch]
         finished = finish(raw, windows, input_hw, pictures_hw, predict, self.conventions, *classes, observe)
         return [
-            replace(detections, image=item.path, pixels=item.pixels if keep_pixels else None)
+            replace(detections, image=item.path, reading=self.reading, pixels=item.pixels if keep_pixels else None)
             for detections, item in zip(finished, batch, strict=True)
         ]

@@ -39,12 +39,9 @@ def with_pixels(found: Detections) -> Detections:
         return found
     if found.image is None:
         raise UserError("these detections do not include their image; predict with keep_pixels=True")
-    pixels = read_image(Path(found.image))
+    pixels = read_image(Path(found.image), found.reading)
     if pixels.shape[:2] != found.hw:
-        raise ImageError(
-            f"{found.image}: is now {pixels.shape[:2]} (height, width); it was {found.hw}. If the file did not change, "
-            "the model reads its orientation otherwise: predict with keep_pixels=True"
-        )
+        raise ImageError(f"{found.image}: is now {pixels.shape[:2]} (height, width); it was {found.hw}")
     return replace(found, pixels=pixels)
 
 

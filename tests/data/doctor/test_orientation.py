@@ -12,7 +12,7 @@ from maskrcnn.data.dataset import read_pixels
 from maskrcnn.data.doctor import orientation as orientation_module
 from maskrcnn.data.doctor.orientation import find_wrong_order, find_wrong_orientation, turned_images
 from maskrcnn.data.images import SIDEWAYS, read_image
-from maskrcnn.data.reading import Reading
+from maskrcnn.reading import Reading
 from scenes import HW, save_turned, turned, write_scenes
 
 
