@@ -87,7 +87,7 @@ def measure(program: str, folder: Path, pixels: int, batch: int, processes: int)
         share = cores[:THREADS] if processes == 1 else cores[k : k + 1]
         pinned = ["taskset", "-c", ",".join(map(str, share)), *command]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        children.append(subprocess.Popen(pinned, env=environment, preexec_fn=limit_memory, **pipes))
+        children.append(subprocess.Popen(pinned, env=environment, **pipes))
     ready = all(child.stdout.readline() == "ready\n" for child in children)
     results, errors = zip(*(child.communicate("go\n" if ready else None) for child in children), strict=True)
     row = {"program": program, "pixels": pixels, "batch": batch, "processes": processes}
@@ -100,10 +100,6 @@ def measure(program: str, folder: Path, pixels: int, batch: int, processes: int)
         "peak_mb": sum(v["peak_mb"] for v in values),
         "found": round(statistics.mean(v["found"] for v in values), 1),
     }
-
-
-def limit_memory() -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
 
 
 def write_models(folder: Path, all_pixels: list[int], seed: int) -> None:
@@ -131,6 +127,7 @@ def write_models(folder: Path, all_pixels: list[int], seed: int) -> None:
 def main() -> None:
     if sys.argv[1:2] == ["--measure"]:
         program, model, pixels, batch = sys.argv[2:]
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
         measured(program, Path(model), int(pixels), int(batch))
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

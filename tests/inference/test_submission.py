@@ -103,8 +103,13 @@ def test_pictures_are_found_by_the_names_of_the_sample(tmp_path):
     (tmp_path / "s.csv").write_text("id,rle\nb,\na,\n")
     sample = Sample.read(tmp_path / "s.csv")
     assert sample.ids_of([Path("t/a/images/a.png"), Path("t/b/images/b.png")]) == ["a", "b"]
-    with pytest.raises(UserError, match="'a' is several pictures"):
+    with pytest.raises(UserError, match=r"'a' fits several pictures: x/a\.png, y/a\.png"):
         sample.ids_of([Path("x/a.png"), Path("y/a.png"), Path("b.png")])
+    with pytest.raises(UserError, match="'b' is not among the pictures to predict"):
+        sample.ids_of([Path("a.png")])
+    (tmp_path / "s.csv").write_text("id,rle\na,\nt/a.png,\n")
+    with pytest.raises(UserError, match=r"'t/a\.png' is a second id of t/a\.png"):
+        Sample.read(tmp_path / "s.csv").ids_of([Path("t/a.png")])
 
 
 @pytest.mark.parametrize(("name", "style"), [("a", "stem"), ("a.v2", "stem"), ("x/a", "path"), ("a.PNG", "name")])

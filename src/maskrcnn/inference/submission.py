@@ -80,13 +80,15 @@ class Sample:
         id_of: dict[int, str] = {}
         for image_id in dict.fromkeys(self.image_ids):
             found = index.find(image_id).indices
-            if len(found) != 1 or found[0] in id_of:
-                state = "is no picture" if not found else "is several pictures" if len(found) > 1 else "is named twice"
-                examples = ", ".join(str(pictures[k]) for k in found[:3])
-                raise UserError(
-                    f"{self.path}: {image_id!r} {state} of those to predict" + f": {examples}" * bool(found)
-                )
-            id_of[found[0]] = image_id
+            if len(found) == 1 and found[0] not in id_of:
+                id_of[found[0]] = image_id
+                continue
+            examples = ", ".join(str(pictures[k]) for k in found[:3])
+            if not found:
+                fault = "is not among the pictures to predict"
+            else:
+                fault = f"fits several pictures: {examples}" if len(found) > 1 else f"is a second id of {examples}"
+            raise UserError(f"{self.path}: {image_id!r} {fault}")
         unknown = [str(path) for k, path in enumerate(pictures) if k not in id_of]
         if unknown:
             raise UserError(f"{self.path} names no row for {counted(len(unknown), 'picture')}, such as {unknown[0]}")
