@@ -501,7 +501,7 @@ def test_equal_stems_in_folders_keep_their_folders(run, shapes, tmp_path):
 def test_a_submission_like_a_sample_is_checked_before_predicting(run, shapes, tmp_path, capsys):
     nest(shapes.files[:2], tmp_path / "test", ["a", "b"])
     arguments = ["predict", tmp_path / "test", "--model", run, "--out", tmp_path / "out", "--no-overlays"]
-    for ids, message in (("abc", "'c' is not among the pictures"), ("a", "names no row for 1 picture,")):
+    for ids, message in (("abc", "'c' is not among the pictures"), ("a", "has no row for 1 picture,")):
         sample = tmp_path / f"{ids}.csv"
         sample.write_text("EncodedPixels,ImageId\n" + "".join(f",{i}\n" for i in ids))
         assert call(*arguments, "--like", sample) == 1

@@ -214,6 +214,30 @@ def test_invalid_exports_and_damaged_bundles_are_refused(tmp_path, shapes):
     (tmp_path / "b" / "convolutions.safetensors").unlink()
     with pytest.raises(UserError, match=r"convolutions\.safetensors cannot be used"):
         maskrcnn.load(tmp_path / "b")
+    (tmp_path / "b" / "model.json").write_text('{"format": "maskrcnn-bundle-9"}')
+    with pytest.raises(UserError, match="has the format maskrcnn-bundle-9; this version reads"):
+        maskrcnn.load(tmp_path / "b")
     (tmp_path / "b" / "model.json").write_text("{}")
     with pytest.raises(UserError, match="not the description of a bundle"):
         maskrcnn.load(tmp_path / "b")
+
+
+@pytest.mark.parametrize("damage", [lambda file: file.unlink(), lambda file: file.write_bytes(b"damaged")])
+def test_damaged_graphs_for_onnx_are_refused(damage, tmp_path):
+    maskrcnn.export(predictor(), tmp_path / "b", runtime="onnx")
+    damage(tmp_path / "b" / "trunk.onnx")
+    with pytest.raises(UserError, match="cannot be opened"):
+        maskrcnn.load(tmp_path / "b")
+
+
+def test_torchvisions_layout_is_not_calibrated(tmp_path, shapes):
+    with pytest.raises(UserError, match="leave out --calibrate"):
+        maskrcnn.export(predictor(TORCHVISION), tmp_path / "a.pth", runtime="torchvision", calibrate=shapes)
+
+
+def test_bundle_of_a_model_that_does_not_resize_opens(tmp_path, rng):
+    """It takes pictures of multiples of 64 alone; its ``image_size`` may be none."""
+    model = predictor(MATTERPORT.changed(resize="none"), image_size=100)
+    maskrcnn.export(model, tmp_path / "b")
+    picture = rng.integers(0, 256, (64, 128, 3), np.uint8)
+    assert len(maskrcnn.load(tmp_path / "b").predict(picture)) == len(model.predict(picture)) > 0

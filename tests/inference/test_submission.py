@@ -108,7 +108,7 @@ def test_pictures_are_found_by_the_names_of_the_sample(tmp_path):
     with pytest.raises(UserError, match="'b' is not among the pictures to predict"):
         sample.ids_of([Path("a.png")])
     (tmp_path / "s.csv").write_text("id,rle\na,\nt/a.png,\n")
-    with pytest.raises(UserError, match=r"'t/a\.png' is a second id of t/a\.png"):
+    with pytest.raises(UserError, match=r"'t/a\.png' and 'a' both name t/a\.png; keep the rows of one"):
         Sample.read(tmp_path / "s.csv").ids_of([Path("t/a.png")])
 
 

@@ -282,6 +282,19 @@ def test_the_report_shows_causes_examples_and_settings(lively_model, shapes, tmp
         assert re.search(rf"{trial.setting}.*?\D{f'{change:+}'.replace('-', '−') if change else 0}<", missed, re.DOTALL)
 
 
+def test_errors_outside_the_examined_images_are_said(lively_model, shapes, tmp_path):
+    """Not an empty table, and no claim about settings."""
+    evaluation = quiet(lively_model, shapes)
+    diagnosis = dataclasses.replace(diagnose(lively_model, evaluation, 1, lambda *_: None), missed=[], false=[])
+    write_report(tmp_path / "r.html", "a run", Config(), evaluation, diagnosis=diagnosis)
+    page = (tmp_path / "r.html").read_text("utf-8")
+    for name, noun in (("missed", "missed objects"), ("false", "false detections")):
+        content = section(page, name)
+        assert f"None of the {noun} is in those." in content
+        assert "<table" not in content
+        assert "No single setting" not in content
+
+
 def test_no_images_have_no_errors(lively_model, shapes):
     diagnosis = diagnose(lively_model, quiet(lively_model, shapes.take([])), 5, lambda *_: pytest.fail("no image"))
     assert (diagnosis.n_images, diagnosis.n_missed, diagnosis.n_false, diagnosis.trials.trials) == (0, 0, 0, [])

@@ -14,6 +14,7 @@ from found import HOSTILE, detections
 from guesses import guesses
 from lively import predictor
 from maskrcnn import ImageError, UserError
+from maskrcnn.detection.conventions import TORCHVISION
 from maskrcnn.evaluation import score
 from maskrcnn.inspection.overlays import objectness_map
 from samples import write_sample
@@ -104,9 +105,10 @@ def test_ap_at_each_threshold_averages_to_ap(shapes):
         assert table[5] == scores[kind]["AP75"]
 
 
-@pytest.mark.parametrize("changes", [{}, {"pyramid": "single"}])
+@pytest.mark.parametrize("changes", [{}, {"pyramid": "single"}, {"conventions": TORCHVISION}])
 @pytest.mark.parametrize("hw", [(100, 128), (128, 50), (31, 120)])
 def test_a_trace_of_any_shape(changes, hw, rng):
+    """Torchvision's models scale pictures to floats."""
     trace = predictor(**changes).trace(rng.integers(0, 256, (*hw, 3), np.uint8))
     figure = trace.plot()
     drawn(figure)

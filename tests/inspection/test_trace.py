@@ -1,5 +1,7 @@
 """A trace shows the stages of the prediction itself, and leads from a detection back to its anchor."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -13,8 +15,10 @@ from maskrcnn.detection import select as select_module
 from maskrcnn.detection.boxes import decode_boxes, iou, suppress
 from maskrcnn.detection.conventions import DETECTRON2, MATTERPORT, NATIVE, TORCHVISION
 from maskrcnn.detection.fit import stack
+from maskrcnn.inspection.inspect_truth import truth_section
 from maskrcnn.inspection.suppression import explain_suppression
 from maskrcnn.inspection.trace import CUT, KEPT, SUPPRESSED, TOO_SMALL
+from maskrcnn.inspection.tracer import true_objects
 
 VARIANTS = {
     "native": (NATIVE, {}),
@@ -239,3 +243,18 @@ def test_suppression_records_follow_the_definition(scene):
     assert result.cut.sum() == len(boxes) - len(expected_kept) - (by >= 0).sum()
     if len(expected_kept) < limit:
         assert not result.cut.any()
+
+
+def test_objects_of_unknown_classes_are_counted(shapes):
+    """They have no label of the model, so they are left out of the truth."""
+    names = ["comet" if name == "star" else name for name in shapes.class_names]
+    data = dataclasses.replace(shapes, class_names=names, class_ids=names)
+    model = predictor()
+    n_comets = [int((data.labels[data.instances(k)] == names.index("comet") + 1).sum()) for k in range(len(data))]
+    i = int(np.argmax(n_comets))
+    truth = true_objects(model, (data, i), data.hw(i))
+    assert truth.n_unknown == n_comets[i] > 0
+    assert len(truth.masks) + truth.n_unknown == len(data.rles(i))
+    traced = dataclasses.replace(model.trace(data.files[i]), truth=truth)
+    explanations = [traced.explain(k) for k in range(len(truth.masks))]
+    assert f"does not know their class: {truth.n_unknown}." in truth_section(traced, explanations).content

@@ -253,6 +253,8 @@ def test_batched_prediction_matches_single_images(confident_predictor, rng):
         assert np.allclose(a.scores, b.scores, atol=1e-5)
         assert a.class_names == b.class_names
         assert a.hw == b.hw
+    with pytest.raises(ValueError, match="batch_size is 0; it must be at least 1"):
+        next(confident_predictor.predict_many(pictures, batch_size=0))
 
 
 def test_detections_lie_within_the_image(confident_predictor, rng):

@@ -184,6 +184,8 @@ def _entry(trace: Trace, job: _Job, out: Path) -> dict[str, str]:
     sentence = counted(len(trace.detections), "detection")
     if trace.truth is not None:
         sentence += f"; {n_missed:,} of {counted(len(trace.truth.masks), 'object')} missed"
+        if trace.truth.n_unknown:
+            sentence += f", {trace.truth.n_unknown:,} more of classes that the model does not know"
     address = quote(job.page.relative_to(out.parent).as_posix())
     return {"name": str(job.name), "address": address, "thumbnail": thumbnail(trace.detections), "sentence": sentence}
 
@@ -192,5 +194,6 @@ def _to_json(trace: Trace, job: _Job) -> dict[str, Any]:
     values: dict[str, Any] = {"image": str(job.picture), "page": str(job.page), "detections": len(trace.detections)}
     if trace.truth is not None:
         values |= {"objects": len(trace.truth.masks), "missed": _missed(trace)}
+        values["unknown_class"] = trace.truth.n_unknown
         values["losses"] = None if trace.lesson is None else trace.lesson.losses
     return values

@@ -86,7 +86,7 @@ class Propose(nn.Module):
         return proposals.boxes, proposals.image_index, pooled if self.config.box_convs else pooled.flatten(1)
 
     def _best_anchors(self, hw: Tensor, objectness: Tensor, deltas: Tensor, maps: tuple[Tensor, ...]) -> Candidates:
-        """`best_anchors`, with as many of each level: logits of -inf fill up a level of few anchors."""
+        """`best_anchors`, with equally many anchors from each level: logits of -inf fill up one with fewer."""
         limit = self.config.proposals_per_level
         maps_hw = [lengths(m, 1, 2) for m in maps]
         input_hw = maps_hw[0] * self.anchors.strides[0]

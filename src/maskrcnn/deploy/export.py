@@ -62,6 +62,8 @@ def export(
     if runtime == "torchvision":
         if precision == "int8":
             raise UserError("torchvision's layout is fp32; leave out --precision")
+        if calibrate is not None:
+            raise UserError("torchvision's layout is fp32, so nothing is calibrated; leave out --calibrate")
         state = to_torchvision(model)
         with atomic(out) as part_file:
             torch.save(state, part_file)

@@ -37,8 +37,8 @@ def check_expressible(conventions: Conventions) -> None:
     """Raise `UserError` if the dialect cannot express the conventions."""
     if conventions.resize not in ("longer", "shorter", "shorter-pillow") or conventions.normalized_boxes:
         raise UserError(
-            f"--whole exports native, torchvision and Detectron2 models; the way in which {conventions.name} frames "
-            "pictures and counts boxes is not available in ONNX. Export without --whole to get a bundle"
+            f"--whole exports native, torchvision and Detectron2 models, not the resizing and the box coordinates of "
+            f"{conventions.name}; leave out --whole to get a bundle"
         )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from maskrcnn.config import PredictConfig
 from maskrcnn.detection.boxes import sides, to_pixels, to_units
 from maskrcnn.detection.conventions import Conventions
-from maskrcnn.detection.select import DEFAULT_DETECTIONS
+from maskrcnn.detection.select import detection_limit
 from maskrcnn.detection.stages import Observe, RawDetections, ignore
 from maskrcnn.detection.timing import stage
 from maskrcnn.kernels.masks import grid_to_runs
@@ -42,7 +42,7 @@ def finish(
     For each picture, `observe` is handed "candidate_index", the rows of `ClassCandidates` that its detections come of.
     """
     all_ids = np.array(class_ids)
-    weakest = _weakest_of_limits(raw, len(pictures_hw), predict.detections or DEFAULT_DETECTIONS)
+    weakest = _weakest_of_limits(raw, len(pictures_hw), detection_limit(predict))
     if predict.mask_scoring:
         raw = score_by_masks(raw, predict.score_threshold)
     for b, (window, hw) in enumerate(zip(windows, pictures_hw, strict=True)):

@@ -60,6 +60,11 @@ def class_candidates(
     return ClassCandidates(boxes, scores, label, image_index, row, competes)
 
 
+def detection_limit(predict: PredictConfig) -> int:
+    """Maximum number of detections of an image."""
+    return predict.detections or DEFAULT_DETECTIONS
+
+
 def keep_detections(
     candidates: ClassCandidates,
     n_images: int,
@@ -72,7 +77,7 @@ def keep_detections(
     boxes, scores, labels = candidates.boxes, candidates.scores, candidates.labels
     (rows,) = array_namespace(boxes).nonzero(candidates.competes)
     columns = boxes[rows], scores[rows], labels[rows], candidates.image_index[rows]
-    threshold, limit = predict.nms_threshold, predict.detections or DEFAULT_DETECTIONS
+    threshold, limit = predict.nms_threshold, detection_limit(predict)
     kept = rows[suppress(*columns, n_images, threshold, limit, conventions.groups_shifted)]
     kept_boxes = boxes[kept]
     if predict.box_voting:

@@ -60,6 +60,11 @@ def pair_classes(model: Classes, data: Classes) -> np.ndarray:
     return np.array([label_of.get(key, 0) for key in keys], np.int64)
 
 
+def model_labels(model: Classes, data: Classes) -> dict[int, int]:
+    """The model's label of each label in `data` that it knows."""
+    return {int(label): k for k, label in enumerate(pair_classes(model, data), 1) if label}
+
+
 def match_classes(model: Classes, data: Dataset) -> ClassMatch:
     """Match the classes of `model` with those of `data`.
 

@@ -79,7 +79,13 @@ def read_bundle(path: Path, precision: PrecisionChoice = "auto", say: Callable[[
     """The model of a bundle, in a precision or in the one that `choose` chooses. Raises `UserError`."""
     file = path / DESCRIPTION
     values = read_json(file)
-    if not isinstance(values, dict) or values.get("format") not in READABLE:
+    stored = values.get("format") if isinstance(values, dict) else None
+    if str(stored).startswith("maskrcnn-bundle-") and stored not in READABLE:
+        raise UserError(
+            f"{file} has the format {stored}; this version reads {', '.join(READABLE)}. Export the model again, or "
+            "install the version that wrote it"
+        )
+    if not isinstance(values, dict) or stored not in READABLE:
         raise UserError(f"{file} is not the description of a bundle of this package")
     if values["format"] != FORMAT:
         values = values | {"precisions": [values.get("precision")]}
@@ -91,6 +97,8 @@ def read_bundle(path: Path, precision: PrecisionChoice = "auto", say: Callable[[
         raise UserError(f"{path} runs on {name}, which is not installed: pip install 'maskrcnn[{name}]'") from error
     except RuntimeError as error:
         raise UserError(f"{path} cannot be opened: {str(error).strip().splitlines()[-1]}") from None
+    except UserError:
+        raise
     except ValueError as error:
         raise UserError(f"{path}: {error}; this version opens openvino and onnx") from None
     provenance = model.provenance | {"precision": runtime.precision, "scores": bundle.scores}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from maskrcnn.config import Config
-from maskrcnn.detection.select import DEFAULT_DETECTIONS
+from maskrcnn.detection.select import detection_limit
+from maskrcnn.errors import counted
 from maskrcnn.structures import Detections
 
 LIKELY = 0.5
@@ -32,9 +33,9 @@ class LimitCounter:
 
     def sentence(self) -> str | None:
         """Return a sentence about the limits that were reached, or None."""
-        detections = self._config.predict.detections or DEFAULT_DETECTIONS
+        detections, pictures = detection_limit(self._config.predict), counted(self._pictures, "picture")
         parts = [
-            f"{n:,} of {self._pictures:,} pictures reached the limit of {limit:,} {name} (--{name} N)"
+            f"{n:,} of {pictures} reached the limit of {counted(limit, name[:-1])} (--{name} N)"
             for n, limit, name in (
                 (self._cut_detections, detections, "detections"),
                 (self._cut_proposals, self._config.model.proposals, "proposals"),

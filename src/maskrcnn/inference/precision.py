@@ -29,7 +29,7 @@ MAX_LOSS = 1.0
 """Box or mask AP, in points of 100, that a precision may cost, unless the export allows another loss."""
 
 MIN_GAIN = 1.05
-"""A precision is chosen from this speed on, as a multiple of fp32's: nobody gives up AP for the noise of a timing."""
+"""Minimum speed of a precision that replaces fp32, as a multiple of fp32's: the noise of a timing must not cost AP."""
 
 OBJECTS = 50
 """Objects in the timed picture."""

@@ -166,8 +166,11 @@ class Predictor:
         """Yield the detections of each picture, in order, while the next pictures are decoded.
 
         Memory holds a few pictures at a time. One that cannot be decoded raises `ImageError`, or goes to `on_error`.
-        Only pictures of one input shape share a batch, so a batch gives what single pictures give.
+        Only pictures of one input shape share a batch, so a batch gives what single pictures give. A batch below 1 is a
+        `ValueError`.
         """
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
         with ThreadPoolExecutor(2, thread_name_prefix="maskrcnn-decode") as pool:
             source = iter(pictures)
             waiting = [(p, pool.submit(self.prepare, p)) for p in islice(source, 2 * batch_size)]

@@ -85,13 +85,18 @@ class Sample:
                 continue
             examples = ", ".join(str(pictures[k]) for k in found[:3])
             if not found:
-                fault = "is not among the pictures to predict"
+                fault = "is not among the pictures to predict; add it to them, or remove its rows"
+            elif len(found) > 1:
+                fault = f"fits several pictures: {examples}; write more of its path, or predict one of them"
             else:
-                fault = f"fits several pictures: {examples}" if len(found) > 1 else f"is a second id of {examples}"
+                fault = f"and {id_of[found[0]]!r} both name {examples}; keep the rows of one"
             raise UserError(f"{self.path}: {image_id!r} {fault}")
         unknown = [str(path) for k, path in enumerate(pictures) if k not in id_of]
         if unknown:
-            raise UserError(f"{self.path} names no row for {counted(len(unknown), 'picture')}, such as {unknown[0]}")
+            raise UserError(
+                f"{self.path} has no row for {counted(len(unknown), 'picture')}, such as {unknown[0]}; add rows, or "
+                "leave these pictures out"
+            )
         return [id_of[k] for k in range(len(pictures))]
 
     def matched(self, class_ids: Sequence[Any], class_names: Sequence[str]) -> Sample:

@@ -16,14 +16,16 @@ import numpy as np
 import maskrcnn
 from maskrcnn.config import ModelConfig, Precision
 from maskrcnn.detection.conventions import Conventions
+from maskrcnn.detection.fit import round_up
 from maskrcnn.errors import UserError
 from maskrcnn.files import cache_folder, read_json, write_text
 
 
 def usual_side(config: ModelConfig, conventions: Conventions) -> int:
-    """Side of a square picture that a model trained here sees at its ``image_size``."""
+    """Side of a square picture that a model trained here sees at its ``image_size``, and does not refuse."""
     min_scale = config.min_scale if conventions.resize == "longer" else 0
-    return int(config.image_size / max(min_scale, 1))
+    side = int(config.image_size / max(min_scale, 1))
+    return round_up(side, 64) if conventions.resize == "none" else side
 
 
 def noise_picture(config: ModelConfig, conventions: Conventions) -> np.ndarray:

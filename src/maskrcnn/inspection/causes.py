@@ -37,13 +37,18 @@ def cause_sections(evaluation: Evaluation, diagnosis: Diagnosis) -> list[Section
 def _missed(evaluation: Evaluation, diagnosis: Diagnosis) -> str:
     if not diagnosis.n_missed:
         return "<p>No object was missed.</p>"
+    if not diagnosis.missed:
+        return (
+            f"<p>Missed objects: {diagnosis.n_missed:,}. {_examined(diagnosis)} None of the missed objects is in "
+            "those.</p>"
+        )
     counts = diagnosis.missed_counts
     rows = [_missed_row(cause, n, max(counts.values()), diagnosis.trials) for cause, n in counts.items() if n]
     head = ("cause", "setting tried", "missed objects", "more found", "more false")
     return (
-        f"<p>Missed objects: {diagnosis.n_missed:,}. No detection of an object's class above the score threshold has a "
-        f"mask IoU of 0.5 with it. {_examined(diagnosis)} The table counts the missed objects in those "
-        f"({len(diagnosis.missed):,}), each once, by the first stage that lost it.</p>"
+        f"<p>Missed objects: {diagnosis.n_missed:,}. An object is missed if no detection of its class above the score "
+        f"threshold has a mask IoU of at least 0.5 with it. {_examined(diagnosis)} The table counts the missed objects "
+        f"in those ({len(diagnosis.missed):,}), each once, by the first stage that lost it.</p>"
         f"{table('Missed objects by cause', head, rows, 2)}"
         f"{_sample(diagnosis.trials)}{_examples(evaluation, diagnosis.missed, CAUSES, 'missed object')}"
     )
@@ -65,6 +70,11 @@ def _missed_row(cause: str, n: int, max_count: int, trials: Trials) -> str:
 def _false(evaluation: Evaluation, diagnosis: Diagnosis) -> str:
     if not diagnosis.n_false:
         return "<p>No detection above the score threshold is false.</p>"
+    if not diagnosis.false:
+        return (
+            f"<p>False detections above the score threshold: {diagnosis.n_false:,}. {_examined(diagnosis)} None of the "
+            "false detections is in those.</p>"
+        )
     counts = diagnosis.false_counts
     rows = [
         f"<tr>{_name_cell(cause, FALSE_CAUSES[cause])}<td>{KIND_OF[cause]}</td>"

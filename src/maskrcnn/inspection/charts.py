@@ -220,7 +220,7 @@ def figure(title: str, unit: str, content: str) -> str:
 
 
 def _note(text: str) -> str:
-    """Wrap the sentence that stands in for a chart without data."""
+    """Wrap a sentence below a chart, or in place of one without data."""
     return f'<p class="soft">{escape(text)}</p>'
 
 

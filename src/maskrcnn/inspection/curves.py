@@ -100,7 +100,9 @@ def _validations(validations: list[dict[str, Any]]) -> str:
         for color, (name, (group, key)) in enumerate(SCORES.items())
     ]
     latest = ", ".join(f"{line.name} {number(float(line.y[-1]))}" for line in lines)
-    return line_chart("Validation scores", f"{len(at)} validations. Last scores: {latest}.", STEP, Axis("", 0), lines)
+    return line_chart(
+        "Validation scores", f"{counted(len(at), 'validation')}. Last scores: {latest}.", STEP, Axis("", 0), lines
+    )
 
 
 def _first_to_last(losses: np.ndarray) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from maskrcnn.data.table import Dataset
 from maskrcnn.errors import ImageError
 from maskrcnn.evaluation import Evaluation
-from maskrcnn.evaluation.classes import pair_classes
+from maskrcnn.evaluation.classes import model_labels
 from maskrcnn.evaluation.tide import judge
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inspection.explain import CAUSES, FOUND, UNKNOWN_CLASS, Explanation, explain
@@ -27,7 +27,9 @@ MAX_EXAMINED = 24
 """Images that a report traces, and images on which it tries settings."""
 
 PREDICTIONS_PER_IMAGE = 5
-"""Predictions that take as long as an examined image at most: a trace, and each of four settings behind one trunk."""
+"""An examined image takes at most as long as this many predictions: one for its trace, and four that try settings.
+
+A lower score threshold, the fifth setting, needs none of its own."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def images_within(seconds: float, prediction_seconds: float) -> int:
 
 def missed_objects(traced: Trace, objects: Dataset, i: int, model: Predictor) -> Iterator[Miss]:
     """Explain the objects of image i of `objects`, without crowd regions, that its trace misses."""
-    model_label = {int(label): k for k, label in enumerate(pair_classes(model, objects), 1) if label}
+    model_label = model_labels(model, objects)
     for data_label, mask in zip(objects.labels[objects.instances(i)].tolist(), objects.rles(i), strict=True):
         label = model_label.get(data_label)
         if label is None:

@@ -15,7 +15,7 @@ import numpy as np
 from maskrcnn.detection.anchors import POOLED_LEVELS
 from maskrcnn.detection.boxes import iou, to_units
 from maskrcnn.detection.pool import assign_levels
-from maskrcnn.detection.select import DEFAULT_DETECTIONS
+from maskrcnn.detection.select import detection_limit
 from maskrcnn.evaluation.tide import FOREGROUND
 from maskrcnn.inspection.trace import BELOW_FLOOR, CUT, SUPPRESSED, Trace
 from maskrcnn.rle import RLE, iou_matrix
@@ -38,12 +38,12 @@ CAUSES = {
     NO_ANCHOR: "no anchor overlaps the object by the IoU that training asks for, nor does any box of the RPN",
     LOW_OBJECTNESS: "the RPN has a box for it, but not among the best of its level, or below the floor",
     PROPOSAL_SUPPRESSED: "a better proposal that overlaps it suppressed its proposal",
-    PROPOSAL_CUT: "as many better proposals as allowed were there",
+    PROPOSAL_CUT: "better proposals filled the limit of proposals",
     WRONG_CLASS: "the box head takes it for another class",
     LOW_SCORE: "its class scores below the threshold",
     DETECTION_SUPPRESSED: "a better detection of its class suppressed it",
-    DETECTION_CUT: "as many better detections as allowed were there",
-    BOX_OFF: "the box of its detection misses it",
+    DETECTION_CUT: "better detections filled the limit of detections",
+    BOX_OFF: "an anchor or a proposal fits it, but the boxes that are made of it do not",
     MASK_OFF: "it was detected, but the mask is wrong",
 }
 """Causes in the order of the stages, each with its meaning."""
@@ -129,7 +129,7 @@ class _Search:
         row = rows[stage.scores[rows].argmax()]
         score = f"a detection of its class with score {stage.scores[row]:.2f}"
         if stage.fate[row] == CUT:
-            limit = self.trace.config.predict.detections or DEFAULT_DETECTIONS
+            limit = detection_limit(self.trace.config.predict)
             return Explanation(DETECTION_CUT, f"{score} came after {limit} better ones")
         winner = stage.suppressed_by[row]
         detail = f"{score} was suppressed by one with {stage.scores[winner]:.2f} at IoU {stage.suppressed_iou[row]:.2f}"
@@ -148,7 +148,9 @@ class _Search:
         if eligible.any():
             row = rows[np.where(eligible, scores, 0).argmax()]
             overlap = self._overlaps(stage.refined_boxes[[row], self.label])[0]
-            return Explanation(BOX_OFF, f"its class scores {scores.max():.2f}, but the box's IoU is {overlap:.2f}")
+            return Explanation(
+                BOX_OFF, f"its class scores {scores[eligible].max():.2f}, but the box's IoU is {overlap:.2f}"
+            )
         others = stage.class_probabilities[rows].copy()
         others[:, [0, self.label]] = 0
         best = int(others.max(0).argmax())

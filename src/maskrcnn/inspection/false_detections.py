@@ -14,7 +14,7 @@ import numpy as np
 
 from maskrcnn.data.table import Dataset
 from maskrcnn.detection.boxes import iou
-from maskrcnn.evaluation.classes import match_classes, pair_classes
+from maskrcnn.evaluation.classes import match_classes, model_labels
 from maskrcnn.evaluation.tide import (
     BAD_BOX,
     BAD_MASK,
@@ -90,7 +90,7 @@ def false_detections(trace: Trace, data: Dataset, i: int, model: Predictor) -> I
     hits = judgement.hits
     finder_of = dict(zip(judgement.truth[hits].tolist(), judgement.rows[hits].tolist(), strict=True))
     objects = one.without_crowd
-    model_label = {int(label): k for k, label in enumerate(pair_classes(model, one), 1) if label}
+    model_label = model_labels(model, one)
     for row, kind, truth in zip(judgement.rows.tolist(), judgement.kinds, judgement.truth.tolist(), strict=True):
         if kind == CORRECT:
             continue

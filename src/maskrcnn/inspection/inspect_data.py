@@ -11,7 +11,7 @@ import numpy as np
 
 from maskrcnn.detection.boxes import MAX_SHIFTED, to_pixels
 from maskrcnn.detection.pool import BOX_POOL
-from maskrcnn.detection.select import DEFAULT_DETECTIONS, VOTING_IOU, VOTING_SCORE
+from maskrcnn.detection.select import VOTING_IOU, VOTING_SCORE, detection_limit
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inspection.embed import norms, packed, packed_outlines, tenths
 from maskrcnn.inspection.replay import Replay
@@ -81,7 +81,7 @@ def _settings(predictor: Predictor, replay: Replay) -> dict[str, Any]:
         "proposals": network.proposals,
         "threshold": predict.nms_threshold,
         "score": max(predict.score_threshold, replay.classes.floor),
-        "detections": predict.detections or DEFAULT_DETECTIONS,
+        "detections": detection_limit(predict),
     }
 
 

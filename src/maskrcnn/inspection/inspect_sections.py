@@ -15,7 +15,7 @@ from PIL import Image
 from maskrcnn.detection.boxes import sides
 from maskrcnn.detection.finish import mask_certainty
 from maskrcnn.detection.propose import sigmoid
-from maskrcnn.detection.select import DEFAULT_DETECTIONS, VOTING_IOU
+from maskrcnn.detection.select import DEFAULT_DETECTIONS, VOTING_IOU, detection_limit
 from maskrcnn.errors import counted
 from maskrcnn.inference.predictor import Predictor
 from maskrcnn.inspection.embed import grey, norms, spread
@@ -220,7 +220,7 @@ def _head() -> str:
 
 def _selection(predictor: Predictor, trace: Trace, replay: Replay) -> str:
     predict, floor = predictor.config.predict, replay.classes.floor
-    limit = predict.detections or DEFAULT_DETECTIONS
+    limit = detection_limit(predict)
     about = (
         "Each class of a proposal that scores above the threshold is a class candidate. Within a class, the weaker of "
         "two that overlap too much is suppressed."

@@ -43,10 +43,13 @@ def truth_section(trace: Trace, explanations: Sequence[Explanation]) -> Section:
         f'<li><button data-object="{k}" aria-pressed="false">{k + 1}: {escape(explanations[k].cause)}</button></li>'
         for k in missed
     )
+    left_out = ""
+    if trace.truth is not None and trace.truth.n_unknown:
+        left_out = f" Left out, because the model does not know their class: {trace.truth.n_unknown:,}."
     about = (
-        f"<p>The picture has {counted(len(explanations), 'true object')}; missed: {n_missed:,}. An object is missed if "
-        "no detection of its class has a mask that overlaps it by an IoU of 0.5. The last stage that still had the "
-        "object says how it was lost. The sliders do not change this section.</p>"
+        f"<p>The picture has {counted(len(explanations), 'true object')}; missed: {n_missed:,}.{left_out} An object is "
+        "missed if no detection of its class has a mask that overlaps it by an IoU of at least 0.5. The last stage "
+        "that still had the object says how it was lost. The sliders do not change this section.</p>"
     )
     listed = table("Missed objects by cause", ("cause", "setting", "missed objects"), rows, 2) if missed else ""
     lab = (

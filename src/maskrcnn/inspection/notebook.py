@@ -117,7 +117,8 @@ def _overlay(found: Detections) -> str:
     try:
         picture = with_pixels(found).overlay(OVERLAY_SIDE, names=found.has_several_classes)
     except ImageError:
-        return f'<p class="soft">{_name(last_name(found.image or ""))} can no longer be read.</p>'
+        name = _name(last_name(found.image or ""))
+        return f'<p class="soft">{name} can no longer be read, or has changed since the prediction.</p>'
     except UserError:
         return '<p class="soft">The image was not kept; predict with keep_pixels=True to see it.</p>'
     return f"<figure>{_picture(picture, counted(len(found), 'object'))}</figure>"

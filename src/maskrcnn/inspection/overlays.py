@@ -41,7 +41,10 @@ def with_pixels(found: Detections) -> Detections:
         raise UserError("these detections do not include their image; predict with keep_pixels=True")
     pixels = read_image(Path(found.image), found.reading)
     if pixels.shape[:2] != found.hw:
-        raise ImageError(f"{found.image}: is now {pixels.shape[:2]} (height, width); it was {found.hw}")
+        raise ImageError(
+            f"{found.image}: the file has changed since the prediction: (height, width) was {found.hw}, and is now "
+            f"{pixels.shape[:2]}. Predict it again"
+        )
     return replace(found, pixels=pixels)
 
 
@@ -65,7 +68,7 @@ def objectness_map(trace: Trace) -> np.ndarray:
 def stage_overlays(trace: Trace, side: int) -> dict[str, Image.Image]:
     """Return four pictures by caption, up to `side` pixels long: input, objectness, best proposals and detections."""
     x1, y1, x2, y2 = (int(v) for v in trace.window)
-    visible = np.ascontiguousarray(trace.network_input[0, y1:y2, x1:x2])
+    visible = trace.network_input[0, y1:y2, x1:x2].round().astype(np.uint8)  # some conventions scale to floats
     found = replace(trace.detections, pixels=trace.picture)
     n = len(trace.proposals.boxes)
     shown = f"the best {MAX_PROPOSALS} of {n:,} proposals" if n > MAX_PROPOSALS else counted(n, "proposal")

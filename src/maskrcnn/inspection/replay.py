@@ -17,7 +17,7 @@ import numpy as np
 from maskrcnn.config import LEVELS
 from maskrcnn.detection.finish import mask_certainty
 from maskrcnn.detection.propose import ranking, sigmoid
-from maskrcnn.detection.select import DEFAULT_DETECTIONS, VOTING_SCORE
+from maskrcnn.detection.select import VOTING_SCORE, detection_limit
 from maskrcnn.detection.stages import Candidates, ClassCandidates, Proposals
 from maskrcnn.inspection.trace import Trace
 from maskrcnn.inspection.tracer import Recorder, trace
@@ -125,7 +125,7 @@ def _class_choice(classified: ClassCandidates, columns: np.ndarray, floor: float
 
 def _masks(predictor: Predictor, picture: Picture, floor: float, row_of: dict[tuple[int, int], int]) -> MaskChoice:
     """Masks of the best class candidates of the model's own proposals, whether or not suppression keeps them."""
-    limit = max(MAX_MASKS, predictor.config.predict.detections or DEFAULT_DETECTIONS)
+    limit = max(MAX_MASKS, detection_limit(predictor.config.predict))
     lenient = predictor.changed(score_threshold=floor, nms_threshold=1.0, detections=limit, mask_scoring=False)
     traced = trace(lenient, picture)
     detection, row = _known(traced, row_of)

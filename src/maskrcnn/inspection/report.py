@@ -100,7 +100,9 @@ def _headline(
 ) -> str:
     lines = [f"Written {datetime.now():%Y-%m-%d %H:%M} by maskrcnn {__version__}."]
     if steps:
-        lines.append(f"{steps[-1]['step']:,} steps, {_duration(sum(e.get('seconds', 0.0) for e in steps))} in total.")
+        lines.append(
+            f"{counted(steps[-1]['step'], 'step')}, {_duration(sum(e.get('seconds', 0.0) for e in steps))} in total."
+        )
     group, key = config.train.select_by.split(".")
     scored = [e for e in validations if e[group][key] is not None]
     if scored:

@@ -128,10 +128,14 @@ class MaskStage:
 
 @dataclass(frozen=True)
 class Truth:
-    """The true objects of a picture, G of them: masks in its pixels, and the model's labels (G,)."""
+    """The true objects of a picture, G of them: masks in its pixels, and the model's labels (G,).
+
+    `n_unknown` more are left out, because the model does not know their class.
+    """
 
     masks: tuple[RLE, ...]
     labels: np.ndarray
+    n_unknown: int = 0
 
 
 @dataclass(frozen=True)

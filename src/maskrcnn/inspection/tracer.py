@@ -24,8 +24,8 @@ from maskrcnn.detection.propose import is_large, reaches_floor, sigmoid
 from maskrcnn.detection.select import VOTING_IOU, reaches, refine, softmax
 from maskrcnn.detection.stages import Candidates, ClassCandidates, Proposals, Selection, Trunk
 from maskrcnn.errors import UserError
-from maskrcnn.evaluation.classes import match_classes
-from maskrcnn.inspection.suppression import Suppression, explain_suppression
+from maskrcnn.evaluation.classes import match_classes, model_labels
+from maskrcnn.inspection.suppression import NOBODY, Suppression, explain_suppression
 from maskrcnn.inspection.trace import (
     BELOW_FLOOR,
     BELOW_THRESHOLD,
@@ -65,10 +65,11 @@ def true_objects(predictor: Predictor, truth: TrueObjects, hw: tuple[int, int]) 
     """Return the objects with the model's labels. Raises `UserError` for other sizes than `hw` and unknown classes."""
     if len(truth) == 2 and isinstance(truth[0], Dataset):
         data, i = cast("tuple[Dataset, int]", truth)
-        label_of = match_classes(predictor, data).label_of
-        model_labels = {label: k for k, label in enumerate(label_of.values(), 1) if label}
-        labels = [model_labels.get(int(k), 0) for k in data.labels[data.instances(i)]]
+        match_classes(predictor, data)
+        label_of = model_labels(predictor, data)
+        labels = [label_of.get(int(k), 0) for k in data.labels[data.instances(i)]]
         pairs = [(rle, label) for rle, label in zip(data.rles(i), labels, strict=True) if label]
+        n_unknown = labels.count(0)
     else:
         objects = cast("Sequence[tuple[RLE, Any]]", truth)
         known = {str(name): k for k, name in enumerate(predictor.class_names, 1)}
@@ -79,11 +80,11 @@ def true_objects(predictor: Predictor, truth: TrueObjects, hw: tuple[int, int]) 
             raise UserError(
                 f"the truth names {unknown[0]!r}, which is no class of the model; the classes are {classes}"
             )
-        pairs = [(rle, known[str(name)]) for rle, name in objects]
+        pairs, n_unknown = [(rle, known[str(name)]) for rle, name in objects], 0
     for k, (rle, _) in enumerate(pairs):
         if rle.hw != hw:
             raise UserError(f"mask {k} of the truth is for a picture of (height, width) {rle.hw}; this one has {hw}")
-    return Truth(tuple(rle for rle, _ in pairs), np.array([label for _, label in pairs], np.int64))
+    return Truth(tuple(rle for rle, _ in pairs), np.array([label for _, label in pairs], np.int64), n_unknown)
 
 
 def trace(predictor: Predictor, picture: Picture, recorder: Recorder | None = None) -> Trace:
@@ -231,14 +232,14 @@ def _suppression_among(
     among = explain_suppression(
         boxes[competing], groups[competing], _rows_of(kept, competing), threshold, conventions.groups_shifted
     )
-    result = Suppression(np.zeros(len(boxes), bool), np.full(len(boxes), -1), np.zeros(len(boxes), np.float32))
+    result = Suppression(np.zeros(len(boxes), bool), np.full(len(boxes), NOBODY), np.zeros(len(boxes), np.float32))
     result.kept[competing], result.iou[competing] = among.kept, among.iou
-    result.by[competing] = np.where(among.by < 0, -1, competing[among.by]) if len(competing) else []
+    result.by[competing] = np.where(among.by == NOBODY, NOBODY, competing[among.by]) if len(competing) else []
     return result
 
 
 def _fates(fought: Suppression) -> np.ndarray:
-    return np.select([fought.kept, fought.by >= 0], [KEPT, SUPPRESSED], CUT)
+    return np.select([fought.kept, fought.cut], [KEPT, CUT], SUPPRESSED)
 
 
 def _rows_of(values: np.ndarray, table: np.ndarray) -> np.ndarray:

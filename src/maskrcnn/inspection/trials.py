@@ -13,7 +13,7 @@ import numpy as np
 from maskrcnn.config import PredictConfig
 from maskrcnn.data.table import Dataset
 from maskrcnn.detection.detect import Network
-from maskrcnn.detection.select import DEFAULT_DETECTIONS
+from maskrcnn.detection.select import DEFAULT_DETECTIONS, detection_limit
 from maskrcnn.detection.stages import Array, Observe, Trunk, ignore
 from maskrcnn.evaluation import MIN_SCORE, Evaluation, find
 from maskrcnn.evaluation.tide import FOREGROUND, judge
@@ -58,7 +58,7 @@ def alternatives(model: Predictor, causes: Collection[str]) -> dict[str, float]:
         "proposals": 2 * max(network.proposals, network.proposals_per_level),
         "score_threshold": round(predict.score_threshold / 2, 3),
         "nms_threshold": round(min(predict.nms_threshold + 0.1, 0.95), 2),
-        "detections": 2 * (predict.detections or DEFAULT_DETECTIONS),
+        "detections": 2 * detection_limit(predict),
     }
     chosen = {REMEDIES[cause] for cause in causes if cause in REMEDIES}
     return {name: value for name, value in values.items() if name in chosen}

@@ -18,7 +18,8 @@ VERSION = f"onnxruntime {onnxruntime.__version__}"
 class Engine:
     """Sessions of three ``.onnx`` graphs: those of a folder, or ``onnx.ModelProto`` by name.
 
-    They compute in the precision of their weights, and take inputs of any size.
+    They compute in the precision of their weights, and take inputs of any size. Raises `RuntimeError` for a graph that
+    cannot be read.
     """
 
     region_formats = FLOAT_REGIONS
@@ -28,10 +29,13 @@ class Engine:
             sources: dict[str, Any] = {name: graphs / f"{name}.onnx" for name in GRAPHS}
         else:
             sources = {name: graph.SerializeToString() for name, graph in graphs.items()}
-        self.sessions = {
-            name: onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
-            for name, source in sources.items()
-        }
+        try:
+            self.sessions = {
+                name: onnxruntime.InferenceSession(source, providers=["CPUExecutionProvider"])
+                for name, source in sources.items()
+            }
+        except Exception as error:  # ONNX Runtime's own errors have no class of their own to catch
+            raise RuntimeError(str(error)) from error
 
     def run(self, name: str, *inputs: np.ndarray) -> list[Any]:
         session = self.sessions[name]
