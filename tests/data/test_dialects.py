@@ -238,3 +238,11 @@ def test_a_few_objects_among_runs_are_said(tmp_path, rng):
     texts = [json.dumps(first.to_coco()), *(mask.to_encoded_pixels() for mask in others)]
     with pytest.raises(UserError, match="write all rows alike"):
         opened(tmp_path, texts)
+
+
+@pytest.mark.parametrize("dialect", OF_COCO)
+def test_empty_masks_of_coco_are_counted(tmp_path, rng, dialect):
+    masks, (write, _) = blobs(rng), WRITERS[dialect]
+    data, said = opened(tmp_path, [write(mask) for mask in [*masks, RLE.empty(masks[0].hw)]])
+    assert data.rles(0) == masks
+    assert "; 1 cover no pixel" in said

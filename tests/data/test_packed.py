@@ -192,3 +192,12 @@ def test_a_packed_data_set_is_to_be_unpacked(tmp_path):
         archive.writestr("train/a.jpg", b"x")
     with pytest.raises(UserError, match="unpack it and give the folder"):
         open_dataset(tmp_path / "set.zip")
+
+
+@pytest.mark.parametrize(("content", "name"), [(b'{"images": []}', "a.json"), (b'<?xml version="1.0"?>', "a.xml")])
+def test_packed_json_and_xml_are_no_tables(folder, content, name):
+    """As CVAT packs its exports without pictures."""
+    with pytest.raises(UserError, match="holds JSON or XML, not a table; unpack it and give the file in it"):
+        opened(folder, zipped(content, name), "task.zip")
+    with pytest.raises(UserError, match="give the file a name that ends in"):
+        opened(folder, content, "train.csv")

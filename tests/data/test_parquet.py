@@ -116,7 +116,10 @@ def test_bad_runs_are_named_with_their_row(folder, runs, fault):
     [
         ({**BASE, "image": ["a.png", None, "b.png"]}, "row 2: the image has no name"),
         ({**BASE, "height": [30, 30, 44], "width": [44, 44, 30]}, r"image b\.png: height, width are 44, 30"),
-        ({**BASE, "class_id": ["x", None, None], "class_name": ["x", None, None]}, "row 2: .*the class None"),
+        (
+            {**BASE, "class_id": ["x", None, None], "class_name": ["x", None, None]},
+            "row 2: image a.png: the mask has no class_id",
+        ),
         ({**BASE, "class_id": [1.0, 2.5, None]}, "a column has values of another type: .*2.5"),
         ({**BASE, "score": ["high", None, None]}, "a column has values of another type: .*high"),
         ({"image": [], "runs": pl.Series([], dtype=pl.List(pl.Int64))}, "has no rows"),

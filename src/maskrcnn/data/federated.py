@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,18 @@ class Federated:
     def take(self, images: Sequence[int] | np.ndarray) -> Federated:
         """Return what is known about the given images, in that order."""
         return Federated([self.absent[i] for i in images], [self.incomplete[i] for i in images], self.frequencies)
+
+    def renumbered(self, new_label: Mapping[int, int], kept_labels: Sequence[int]) -> Federated:
+        """Return what is known after classes were merged or dropped.
+
+        `new_label` is that of each label that remains or is merged, `kept_labels` the label that each new one had.
+        """
+
+        def renumber(sets: list[frozenset[int]]) -> list[frozenset[int]]:
+            return [frozenset(new_label[label] for label in labels if label in new_label) for labels in sets]
+
+        frequencies = [self.frequencies[label - 1] for label in kept_labels]
+        return Federated(renumber(self.absent), renumber(self.incomplete), frequencies)
 
     def may_lack(self, i: int, label: int, annotated: np.ndarray) -> bool:
         """Whether image i may have objects of a class without an annotation. `annotated` are the labels that it has."""

@@ -119,7 +119,7 @@ KINDS = {
         Repair.READ_AGAIN,
     ),
     Kind.CLASSES_AS_OBJECTS: _problem(
-        "Values of label pictures repeat from image to image, as classes do, and each is read as one object.",
+        "Values of label pictures lie in several pieces, as classes do, and each is read as one object.",
         "Several objects of a class become one, so a model learns to join them.",
         "Give each object a value of its own, or a mask file.",
     ),
@@ -213,7 +213,7 @@ KINDS = {
         Repair.CLIP,
     ),
     Kind.TINY: _note(
-        "The mask has less than 4 pixels.", "It is usually a slip of the hand.", "Look at it, and delete slips."
+        "The mask has fewer than 4 pixels.", "It is usually a slip of the hand.", "Look at it, and delete slips."
     ),
     Kind.SLIT: _note(
         "The mask is one pixel wide or high.",
@@ -231,7 +231,7 @@ KINDS = {
         "Look at the largest shares.",
     ),
     Kind.ONE_LETTER: _note(
-        "Two class names differ by one letter.",
+        "Two class names differ by one letter, or by two that are swapped.",
         "If it is a misprint, a model learns to tell apart what is the same.",
         "Give both one name, unless they are two classes.",
     ),

@@ -13,7 +13,7 @@ from PIL import Image
 from pycocotools import mask as mask_tools
 
 from coco_files import CATEGORIES, HW, SQUARE, TRIANGLE, annotation, coco, image, opened, save_picture, write_json
-from maskrcnn import RLE, UserError
+from maskrcnn import RLE, UserError, open_dataset
 from maskrcnn.data.formats import packed, recognized, write_dataset
 from maskrcnn.data.formats.source import Source
 from maskrcnn.data.problem import Kind
@@ -305,7 +305,7 @@ def test_the_category_that_roboflow_adds_is_left_out(tmp_path):
     ]
     data, said = opened(one_file(tmp_path, [annotation(1, 1, [SQUARE], 2)], categories))
     assert data.class_ids == [1, 2]
-    assert "the category fish has no objects and is that of all others: it is left out" in said
+    assert "left out the category fish, the supercategory of all others, without objects" in said
     data, _ = opened(one_file(tmp_path, [annotation(1, 1, [SQUARE], 0)], categories))
     assert data.class_ids == [0, 1, 2], "it has an object"
 
@@ -472,7 +472,7 @@ def test_panoptic_things_are_read_and_stuff_is_left_out(tmp_path):
         assert np.array_equal(masks(data, i), [numbers == 460_551 + 9 * 65_536, numbers == 300])
     assert data.crowd.tolist() == [False, True] * 2
     assert data.rows.tolist() == [460_551 + 9 * 65_536, 300] * 2
-    assert "such as sky: they and their 2 segments are left out" in said
+    assert "left out 2 segments of stuff (isthing is 0): 1 category, such as sky" in said
     alone, _ = opened(tmp_path / "annotations" / "panoptic_val2017.json")
     assert alone.files == [tmp_path / "val2017" / "a.png"]
     assert alone.masks.areas.tolist() == data.masks.areas.tolist()[:2]
@@ -510,7 +510,7 @@ def test_faults_of_panoptic_segments_are_named(tmp_path):
     data, said = opened(tmp_path)
     assert data.rows.tolist() == [300, 300]
     assert "segment 8: image train2017/a.png: the mask covers no pixel" in said
-    assert "2 segments of the PNG files are not in the list" in said
+    assert "left out 2 segments of the PNG files that segments_info lacks" in said
     save_segments(tmp_path / "annotations" / "panoptic_val2017" / "a.png", np.ones((7, 9), int))
     (tmp_path / "annotations" / "panoptic_train2017" / "a.png").write_bytes(b"no picture")
     with pytest.raises(UserError) as caught:
@@ -727,3 +727,10 @@ def test_an_image_with_its_annotations_is_sa_1b(tmp_path):
         np.testing.assert_array_equal(masks(data, i)[0], drawn(polygon))
     alone, _ = opened(tmp_path / "sa_5.json")
     np.testing.assert_array_equal(masks(alone)[0], drawn(TRIANGLE))
+
+
+def test_a_file_without_annotations_is_no_data_set(tmp_path):
+    path = tmp_path / "image_info.json"
+    path.write_text('{"images": [], "info": {}}')
+    with pytest.raises(UserError, match="no file has COCO's images and annotations"):
+        open_dataset(path, format="coco", say=lambda _: None)

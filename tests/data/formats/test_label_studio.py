@@ -399,3 +399,8 @@ def test_masks_with_scores_are_predictions(tmp_path):
     assert np.array_equal(second.scores, first.scores, equal_nan=True)
     assert second.attributes.tolist() == ["cut", ""]
     assert second.counts.tolist() == [2, 0]
+
+
+def test_an_export_without_any_annotation_says_so(tmp_path):
+    with pytest.raises(UserError, match=r"no task has masks to read: tasks without an annotation \(2\) are left out"):
+        read(tmp_path, task(), task(image="b.png", number=2))

@@ -369,6 +369,7 @@ def test_malformed_file_of_a_folder_is_named_and_costs_itself_alone(tmp_path):
     (tmp_path / "other.json").write_text('{"shapes": 3}')
     with pytest.raises(UserError) as error:
         opened(tmp_path)
+    assert str(error.value).count("b.json") == 1
     assert "0.json" in str(error.value)
     assert "b.json" in str(error.value)
     data, notes = opened(tmp_path, bad="skip")

@@ -5,7 +5,9 @@ import json
 import numpy as np
 
 from coco_files import HW, SQUARE, TRIANGLE, annotation, coco, opened, save_picture, write_json
+from maskrcnn.data.doctor.repair import Action, Change, apply_changes
 from maskrcnn.data.formats import write_dataset
+from maskrcnn.data.problem import Kind
 
 CATEGORIES = [
     {"id": 2, "name": "aerosol_can", "frequency": "c", "synset": "aerosol.n.02", "image_count": 64},
@@ -73,3 +75,17 @@ def test_plain_coco_is_not_federated(tmp_path):
     images = [{"id": 1, "file_name": "a.png"}]
     data, _ = opened(write_json(tmp_path / "a.json", coco(images, [annotation(1, 1, [SQUARE])])))
     assert data.federated is None
+
+
+def test_what_is_known_follows_merged_and_dropped_classes(tmp_path):
+    data, _ = opened(lvis(tmp_path))
+    merged = apply_changes(data, [Change(Action.MERGE_CLASS, Kind.SPELLING, "", label=3, into=2)])
+    assert merged.class_names == ["aerosol_can", "zebra"]
+    assert merged.federated.absent == [{2}, frozenset()]
+    assert merged.federated.incomplete == [frozenset(), {1}]
+    dropped = apply_changes(data, [Change(Action.DROP_CLASS, Kind.BACKGROUND, "", label=2)])
+    assert dropped.class_names == ["aerosol_can", "anklet"]
+    assert dropped.federated.absent == [{2}, frozenset()]
+    for changed in (merged, dropped):
+        assert len(changed.federated.frequencies) == 2
+        write_dataset(changed, tmp_path / f"{changed.class_names[1]}.json", "coco")

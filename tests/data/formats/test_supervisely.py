@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from labelled import by_picture, hard_dataset, opened, written
-from maskrcnn import RLE, UserError
+from maskrcnn import RLE, UserError, open_dataset
 from maskrcnn.data.formats import supervisely
 from maskrcnn.data.formats.source import Source
 
@@ -191,3 +191,10 @@ def test_no_other_format_is_taken(tmp_path):
     (tmp_path / "meta.json").write_text('{"classes": []}')
     assert not supervisely.recognizes(Source(tmp_path))
     assert not supervisely.recognizes(Source(tmp_path / "meta.json"))
+
+
+@pytest.mark.parametrize("place", ["train/ann/a.png.json", "train/ann"])
+def test_a_part_of_a_project_is_refused_with_what_to_give(tmp_path, place):
+    project(tmp_path, [POLYGON])
+    with pytest.raises(UserError, match=r"is no project of Supervisely: give the folder with meta\.json"):
+        open_dataset(tmp_path / place, format="supervisely", say=lambda _: None)

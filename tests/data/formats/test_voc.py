@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from labelled import by_picture, hard_dataset, opened, written
-from maskrcnn import RLE, UserError
+from maskrcnn import RLE, UserError, open_dataset
 from maskrcnn.data.formats import voc
 from maskrcnn.data.formats.attributes import split_attributes
 from maskrcnn.data.formats.source import Source
@@ -243,3 +243,8 @@ def test_no_other_format_is_taken(tmp_path):
     )
     (tmp_path / "cvat.xml").write_text("<annotations><meta/></annotations>")
     assert not voc.recognizes(Source(tmp_path))
+
+
+def test_a_folder_without_voc_is_no_voc(tmp_path):
+    with pytest.raises(UserError, match="there is no data set of Pascal VOC"):
+        open_dataset(tmp_path, format="voc", say=lambda _: None)

@@ -158,7 +158,9 @@ def test_a_bare_folder_has_numbers_or_the_names_of_a_class_file(tmp_path):
     assert data.class_ids == [0, 3]
     assert data.class_names == ["0", "3"]
     assert sorted(data.parts) == ["train", "val"]
-    assert "classes have numbers and no names" in said
+    assert "no data.yaml or classes.txt names the classes; they are called by numbers" in said
+    (tmp_path / "classes.txt").write_text("\n\n")
+    assert opened(tmp_path)[0].class_names == ["0", "3"]
     (tmp_path / "classes.txt").write_text("ant\nbee\ncat\ndog\n\n")
     data, _ = opened(tmp_path)
     assert data.class_ids == [0, 1, 2, 3]
@@ -337,3 +339,35 @@ def test_rectangles_are_not_taken_for_rotated_boxes(tmp_path, rng):
     read, _ = opened(written(rectangles, tmp_path / "out", "yolo"))
     assert by_picture(read) == by_picture(rectangles)
     assert read.rles(0) == [RLE.from_mask(rectangles.rles(0)[0].to_mask())]
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        ("images/train/a.jpg", "labels/train/a.txt"),
+        ("train/images/a.jpg", "train/labels/a.txt"),
+        ("train/a.jpg", "train/a.txt"),
+    ],
+)
+def test_the_missing_label_file_is_named_where_it_is_looked_for(tmp_path, place, expected):
+    picture(tmp_path / place)
+    yaml = tmp_path / "data.yaml"
+    yaml.write_text(f"train: {Path(place).parent}\nval: {Path(place).parent}\nnames: [cat]\n")
+    with pytest.raises(UserError, match="none has a label file") as error:
+        opened(tmp_path)
+    named = Path(str(error.value).rpartition(" belongs to ")[2])
+    assert named == tmp_path / expected
+    label(named, f"0 {TRIANGLE}\n")
+    assert opened(tmp_path)[0].n_instances == 1
+
+
+def test_a_picture_that_a_part_lists_twice_counts_once(tmp_path):
+    for name in "ab":
+        picture(tmp_path / "images" / f"{name}.png")
+        label(tmp_path / "labels" / f"{name}.txt", f"0 {TRIANGLE}\n")
+    (tmp_path / "train.txt").write_text("images/a.png\nimages/a.png\n")
+    (tmp_path / "val.txt").write_text("images/b.png\n")
+    (tmp_path / "data.yaml").write_text("train: train.txt\nval: val.txt\nnames: [cat]\n")
+    data, said = opened(tmp_path)
+    assert data.names == ["a.png", "b.png"]
+    assert "another part has too" not in said

@@ -36,7 +36,7 @@ def check_classes(data: Dataset) -> list[Problem]:
     words_of = {name: _folded(name).split() for name in sorted({_folded(name): name for name in names}.values())}
     for a, b in combinations(words_of, 2):
         if _differ_by_a_letter(words_of[a], words_of[b]):
-            message = f"the classes {a!r} and {b!r} differ by one letter"
+            message = f"the classes {a!r} and {b!r} differ by one letter, or by two that are swapped"
             instances = examples(names.index(a) + 1, names.index(b) + 1)
             problems.append(Problem(Kind.ONE_LETTER, place, message, instances=instances))
     for k in background_labels(names):
@@ -90,7 +90,8 @@ def _differ_by_a_letter(a: list[str], b: list[str]) -> bool:
 def _missing_ids(class_ids: list[Any]) -> list[str]:
     if not class_ids or not all(isinstance(i, int) for i in class_ids):
         return []
-    if len(class_ids) < 2 or max(class_ids) - min(class_ids) > 2 * len(class_ids):  # names of some other kind
+    # ids that are far apart are codes, not a count
+    if len(class_ids) < 2 or max(class_ids) - min(class_ids) > 2 * len(class_ids):
         return []
     return [str(i) for i in sorted(set(range(min(class_ids), max(class_ids))) - set(class_ids))]
 

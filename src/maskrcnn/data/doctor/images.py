@@ -109,7 +109,7 @@ def find_mixed(data: Dataset, looks: Sequence[Look]) -> list[Problem]:
             rarest = min(counts, key=counts.__getitem__)
             example = data.names[next(i for i, value in values.items() if value == rarest)]
             listed = ", ".join(f"{n:,} with {v}" if "bits" in v else f"{n:,} in {v}" for v, n in counts.items())
-            message = f"of {len(values):,} images, {listed}; one of the fewer is {example}"
+            message = f"of {len(values):,} images, {listed}; the rarer kind has {example}"
             problems.append(Problem(Kind.MIXED, str(data.source), message, image=example))
     return problems
 

@@ -9,6 +9,7 @@ import numpy as np
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.data.table import Dataset
 from maskrcnn.detection.boxes import sides
+from maskrcnn.errors import counted
 from maskrcnn.kernels.runs import count_pieces, intersection_areas
 from maskrcnn.rle import RLE, RunTable
 from maskrcnn.structures import MIN_VISIBLE_FRACTION
@@ -51,7 +52,7 @@ def check_masks(data: Dataset, i: int) -> list[Problem]:
         return Problem(kind, data.place(first + k), text, share, image=data.names[i], instances=instances)
 
     problems = [
-        problem(Kind.TINY, k, f"the mask has {areas[k]} pixel{'s' if areas[k] > 1 else ''}")
+        problem(Kind.TINY, k, f"the mask has {counted(int(areas[k]), 'pixel')}")
         for k in np.flatnonzero(is_tiny).tolist()
     ]
     for k in np.flatnonzero((sides(boxes).min(1) == 1) & ~is_tiny).tolist():
@@ -62,7 +63,7 @@ def check_masks(data: Dataset, i: int) -> list[Problem]:
     pieces = count_pieces(masks.runs, masks.offsets, np.full(len(masks), height))
     for k in np.flatnonzero((pieces > 1) & ~is_tiny & ~is_crowd).tolist():
         if gap := _gap_between_parts(RLE(masks[k], data.hw(i))):
-            message = f"the mask has parts of similar size, {gap:,} pixels from one another"
+            message = f"the mask has parts of similar size, {counted(gap, 'pixel')} from one another"
             problems.append(problem(Kind.DISTANT_PARTS, k, message))
     labels = data.labels[data.instances(i)]
     for a, b, shared in overlapping_pairs(masks, boxes):
@@ -79,7 +80,7 @@ def check_masks(data: Dataset, i: int) -> list[Problem]:
             problems.append(problem(kind, b, f"the mask {verb} {other}{end}", share, a))
             continue
         kind = Kind.COVERED if same_class and share > MAX_SHARED else Kind.OVERLAP
-        message = f"the mask shares {shared:,} pixels with {other}, {share:.1%} of the smaller one"
+        message = f"the mask shares {counted(shared, 'pixel')} with {other}, {share:.1%} of the smaller one"
         problems.append(problem(kind, b, message, share, a))
     return problems
 

@@ -157,6 +157,8 @@ def apply_changes(data: Dataset, changes: Sequence[Change]) -> Dataset:
     sizes = _turn_upright(data, masks, {change.image for change in by_action[Action.TURN_UPRIGHT]})
     kept = np.flatnonzero(is_kept)
 
+    new_label = {old: int(np.searchsorted(kept_labels, new)) + 1 for old, new in enumerate(labels.tolist()) if new}
+
     def column(values: np.ndarray | None) -> np.ndarray | None:
         return None if values is None else values[kept]
 
@@ -164,7 +166,7 @@ def apply_changes(data: Dataset, changes: Sequence[Change]) -> Dataset:
         data,
         sizes=sizes,
         image_index=data.image_index[kept],
-        labels=np.searchsorted(kept_labels, labels[data.labels[kept]]) + 1,
+        labels=np.array([new_label[label] for label in data.labels[kept].tolist()], np.int64),
         masks=RunTable.of(masks[k].runs for k in kept),
         rows=data.rows[kept],
         class_ids=[data.class_ids[label - 1] for label in kept_labels],
@@ -173,6 +175,7 @@ def apply_changes(data: Dataset, changes: Sequence[Change]) -> Dataset:
         crowd=column(data.crowd),
         scores=column(data.scores),
         stated_boxes=None,
+        federated=data.federated and data.federated.renumbered(new_label, kept_labels.tolist()),
         reading=replace(data.reading, exif="turn"),
     )
     removed = {change.image for change in by_action[Action.REMOVE_IMAGE]}

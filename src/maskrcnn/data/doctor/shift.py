@@ -34,9 +34,10 @@ MIN_AGREEING = 0.75
 """Share of the images whose best move is the best of all. 0.91 and 0.94 of the nuclei and photos agree to a pixel."""
 
 MIN_IMAGES, MANY_IMAGES = 3, 8
-"""Images that must be compared to decide anything, and those from which they need agree to a pixel only.
+"""Images needed to decide anything, and images from which moves may differ by one pixel and still agree.
 
-Masks that have nothing to do with their images agree by chance in 5 of 10,000 sets of 3 to 7, and in 20 of 8.
+Masks that have nothing to do with their images agree by chance in 5 of 10,000 sets of 3 to 7 images, and in 20 of
+10,000 sets of 8.
 """
 
 
@@ -81,7 +82,8 @@ def find_shift(data: Dataset, steps_of_images: Sequence[np.ndarray], numbering: 
     ratios = np.exp(np.log(steps / steps[:, REACH, REACH][:, None, None]).mean(0))
     best = int(ratios.argmax())
     move, moves = np.array(divmod(best, side)), np.stack(np.divmod(steps.reshape(len(steps), -1).argmax(1), side), 1)
-    agreeing = int((np.abs(moves - move).max(1) <= (len(steps) >= MANY_IMAGES)).sum())
+    tolerance = 1 if len(steps) >= MANY_IMAGES else 0
+    agreeing = int((np.abs(moves - move).max(1) <= tolerance).sum())
     ratio = float(ratios.ravel()[best])
     if ratio < MIN_RATIO or agreeing < MIN_AGREEING * len(steps):
         return None

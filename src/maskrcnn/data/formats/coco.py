@@ -293,7 +293,7 @@ class _Reader:
                 label = self.labels[segment.category_id]
                 image.instances.append(Instance(label, draw_segment, segment.id, is_crowd=bool(segment.iscrowd)))
         if n_unlisted:
-            self._note(f"{file}: {n_unlisted:,} segments of the PNG files are not in the list and are left out")
+            self._note(f"{file}: left out {counted(n_unlisted, 'segment')} of the PNG files that segments_info lacks")
 
     def _add_problem(self, place: str, image_id: Id, fault: str) -> None:
         self.annotations.problems.append(Problem(Kind.BAD_ROW, place, f"image_id {image_id!r} {fault}"))
@@ -313,8 +313,8 @@ class _Reader:
             del self.categories[key]
         names = ", ".join(category.text for category in list(stuff.values())[:3])
         self._note(
-            f"{len(stuff):,} categories are stuff (isthing is 0), such as {names}: they and their {n_segments:,} "
-            "segments are left out"
+            f"left out {counted(n_segments, 'segment')} of stuff (isthing is 0): "
+            f"{counted(len(stuff), 'category', 'categories')}, such as {names}"
         )
 
     def _leave_out_common_parent(self, used: set[Any]) -> None:
@@ -324,7 +324,7 @@ class _Reader:
             is_parent = bool(others) and all(str(other.supercategory) == category.text for other in others)
             if is_parent and category.supercategory in NO_PARENT and plain(category.id) not in used:
                 del self.categories[key]
-                self._note(f"the category {category.text} has no objects and is that of all others: it is left out")
+                self._note(f"left out the category {category.text}, the supercategory of all others, without objects")
                 return
 
 

@@ -148,6 +148,8 @@ def files_to_read(source: Source) -> tuple[list[CocoFile], list[CocoFile]]:
     chosen = [file for file in chosen if file.path.stem.startswith("instances")] or chosen
     chosen += [file for file in files if file.content == Content.NOTHING]
     if not chosen:
+        if not files:
+            raise UserError(f"{source.path}: no file has COCO's images and annotations. Give that of instances")
         held = "; ".join(f"{file.path} has {file.content}" for file in files[:3])
         raise UserError(f"{source.path}: no file has masks of objects: {held}. Give the file of instances")
     return chosen, [file for file in files if file not in chosen]

@@ -65,7 +65,7 @@ class Segmentation(PolygonText):
         polygons, runs = [], []
         for shape in _shapes(value, 0):
             if isinstance(shape, dict):
-                runs.append(_runs(shape, hw))
+                runs.append(draw_runs(shape, hw))
             elif len(shape) not in (2, 4):  # a point or a line, which covers no pixel
                 polygons.append(shape)
         _refuse_fractions(polygons, hw)
@@ -88,7 +88,7 @@ def count_whole(segmentations: Sequence[Segmentation]) -> int:
     return n
 
 
-def _runs(shape: dict[str, Any], hw: tuple[int, int]) -> RLE:
+def draw_runs(shape: dict[str, Any], hw: tuple[int, int]) -> RLE:
     """Decode runs of a picture of the size `hw`."""
     mask = RLE.from_coco(shape)
     if mask.hw != hw:

@@ -17,6 +17,7 @@ import msgspec
 from maskrcnn import shapes
 from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations, Draw, Instance, draw_union
 from maskrcnn.data.formats.attributes import join_attributes, split_attributes
+from maskrcnn.data.formats.coco_masks import draw_runs
 from maskrcnn.data.formats.source import Fields, Source, decoded, each, json_fields, read_bytes
 from maskrcnn.data.formats.traits import COMMON, Trait
 from maskrcnn.data.names import quoted, unquoted
@@ -214,10 +215,7 @@ def _draw_mask(entry: Annotation, hw: tuple[int, int]) -> RLE:
     """Draw COCO's runs."""
     if entry.rle is None:
         raise RLEError("the mask has no rle")
-    mask = RLE.from_coco(entry.rle)
-    if mask.hw != hw:
-        raise RLEError(f"the runs are of a picture of {mask.hw[0]} x {mask.hw[1]}, not {hw[0]} x {hw[1]} (h x w)")
-    return mask
+    return draw_runs(entry.rle, hw)
 
 
 DRAW = {"polygon": _draw_polygon, "ellipse": _draw_ellipse, "mask": _draw_mask}

@@ -45,6 +45,12 @@ class Translated:
     bad: list[BadRuns]
     name: str
 
+    @property
+    def note(self) -> str:
+        """What is said about the column, after its name."""
+        n_empty = int((self.masks.areas == 0).sum()) - len(self.bad)
+        return f"is read as {self.name}" + (f"; {n_empty:,} cover no pixel" if n_empty else "")
+
 
 @dataclass(frozen=True)
 class Numbers:

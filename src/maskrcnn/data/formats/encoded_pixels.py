@@ -129,8 +129,8 @@ def read(source: Path, options: OpenOptions) -> Dataset:
         problems.append(Problem(Kind.BAD_ROW, place(row), f"the mask of {names[row_image[row]]} has no class"))
     warnings = []
     if column.advice is not None:
-        option = column.advice.rpartition(": pass ")[2].partition(" or ")[0]
-        warnings.append(Problem(Kind.IN_PIECES, str(source), column.advice, option=option))
+        message, option = column.advice
+        warnings.append(Problem(Kind.IN_PIECES, str(source), message, option=option))
     for row, fault in fault_of_cut_row.items():
         warnings.append(Problem(Kind.CUT, place(row), f"{layout.rle} of {names[row_image[row]]}: {fault}"))
     is_valid = np.ones(len(rows), bool)

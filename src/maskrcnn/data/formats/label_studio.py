@@ -56,6 +56,10 @@ def read(source: Source) -> Annotations:
         for task in read_tasks(file, annotations.problems)
         if (one := choose(task, decisions)) is not None
     ]
+    if not chosen:
+        reasons = [f"{subject} ({n:,}) {fate}" for (subject, fate), n in decisions.items()]
+        reasons += [str(problem) for problem in annotations.problems[:3]]
+        raise UserError(f"{source.path}: no task has masks to read: {'; '.join(reasons) or 'the file lists none'}")
     regions = [merge_results(one, annotations) for one in chosen]
     has_classes = any(region.labels for regions_of_image in regions for region in regions_of_image)
     key = source.columns.get("image") or _picture_key(source.path, chosen)

@@ -104,7 +104,9 @@ def read(source: Source) -> Annotations:
         except UserError as error:
             if source.path.is_file():
                 raise
-            annotations.problems.append(Problem(Kind.BAD_ROW, str(file), str(error).removeprefix(f"{file} ")))
+            annotations.problems.append(
+                Problem(Kind.BAD_ROW, str(file), str(error).removeprefix(str(file)).lstrip(", "))
+            )
     if n_others:
         annotations.notes.append(f"JSON files that are not LabelMe's ({n_others:,}) are left out")
     annotations.notes += [f"{subject} ({n:,}) {fate}" for (subject, fate), n in decisions.items()]

@@ -23,15 +23,15 @@ class MaskColumn:
     """Masks, one for each text, and what was found about them.
 
     `note` says how the column was read if not as runs, `hint` what all `bad` texts share, as the end of a message, and
-    `advice` which option makes masks whole that lie in pieces. `is_numbered` says whether the texts number pixels, so
-    that the options of `Numbering` hold.
+    `advice` which option makes masks whole that lie in pieces, as a sentence and as the option alone. `is_numbered`
+    says whether the texts number pixels, so that the options of `Numbering` hold.
     """
 
     masks: RunTable
     bad: list[BadRuns]
     note: str | None = None
     hint: str = ""
-    advice: str | None = None
+    advice: tuple[str, str] | None = None
     is_numbered: bool = True
 
 
@@ -68,7 +68,7 @@ def read_mask_column(
             if (coco := read_coco(texts, hw)) is not None:
                 return _of_coco(coco, texts, hw, hw_of_option)
             if (polygons := read_polygons(texts, hw, mask_texts.are_runs(numbering))) is not None:
-                return MaskColumn(polygons.masks, polygons.bad, f"is read as {polygons.name}", is_numbered=False)
+                return MaskColumn(polygons.masks, polygons.bad, polygons.note, is_numbered=False)
         if numbers is not None:
             masks, bad = mask_texts.parse(numbering)
             note = numbers.note
@@ -88,4 +88,4 @@ def _of_coco(coco: Translated, texts: pl.Series, hw: np.ndarray, hw_of_option: d
         return count_pieces(coco.masks.runs, coco.masks.offsets, sizes[:, 0].copy())
 
     advice = find_better_option(pieces(hw), ((option, pieces(other)) for option, other in fitting))
-    return MaskColumn(coco.masks, coco.bad, f"is read as {coco.name}", hint, advice, is_numbered=False)
+    return MaskColumn(coco.masks, coco.bad, coco.note, hint, advice, is_numbered=False)

@@ -79,8 +79,8 @@ def find_cut_cells(cells: pl.Series) -> dict[int, str]:
     }
 
 
-def find_better_option(pieces: np.ndarray, readings: Iterable[tuple[str, np.ndarray]]) -> str | None:
-    """Say which option makes nearly all masks whole that lie in pieces, or None.
+def find_better_option(pieces: np.ndarray, readings: Iterable[tuple[str, np.ndarray]]) -> tuple[str, str] | None:
+    """Return a sentence on the option that makes nearly all masks whole that lie in pieces, and the option; or None.
 
     `pieces` (n,) are the pieces of each mask; `readings` are those with each other option, asked for only if needed.
     """
@@ -97,10 +97,11 @@ def find_better_option(pieces: np.ndarray, readings: Iterable[tuple[str, np.ndar
     if not pieces_of_option:
         return None
     options, n_after = " or ".join(pieces_of_option), min(pieces_of_option.values())
-    return (
-        f"{int((pieces > 1).sum()):,} of {len(pieces):,} masks lie in pieces, and all masks have {pieces.sum():,}; "
-        f"with {options} they have {n_after:,}: pass {options}"
+    message = (
+        f"{int((pieces > 1).sum()):,} of {len(pieces):,} masks lie in pieces, {pieces.sum():,} in all; with {options} "
+        f"there are {n_after:,}: pass {options}"
     )
+    return message, next(iter(pieces_of_option))
 
 
 class MaskTexts:
@@ -139,7 +140,7 @@ class MaskTexts:
             return ". Every mask goes beyond its picture: are these smaller copies of the pictures that were annotated?"
         return ""
 
-    def better_reading(self, numbering: Numbering, hw_of_option: dict[str, np.ndarray]) -> str | None:
+    def better_reading(self, numbering: Numbering, hw_of_option: dict[str, np.ndarray]) -> tuple[str, str] | None:
         """Say which option makes nearly all masks whole that lie in pieces as they are read, or None.
 
         ``hw_of_option[option]`` (n, 2) are the sizes of the images that another option gives.

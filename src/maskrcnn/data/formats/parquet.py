@@ -95,12 +95,14 @@ def read(source: Source) -> Annotations:
         image = images.setdefault(
             name, AnnotatedImage(name, hw=(row.get("height"), row.get("width")), part=row.get("part") or "")
         )
-        if offsets[k] < offsets[k + 1]:
+        class_id = row.get("class_id", 1)
+        if offsets[k] < offsets[k + 1] and class_id is None:
+            fault = f"image {name}: the mask has no class_id"
+            annotations.problems.append(Problem(Kind.BAD_ROW, f"{source.path}, row {k + 1}", fault))
+        elif offsets[k] < offsets[k + 1]:
             draw = partial(_draw, runs[offsets[k] : offsets[k + 1]])
             attributes, is_crowd = row.get("attributes") or "", bool(row.get("crowd"))
-            image.instances.append(
-                Instance(row.get("class_id", 1), draw, k + 1, attributes, is_crowd, row.get("score"))
-            )
+            image.instances.append(Instance(class_id, draw, k + 1, attributes, is_crowd, row.get("score")))
     annotations.images += images.values()
     return annotations
 

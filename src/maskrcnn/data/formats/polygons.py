@@ -46,11 +46,8 @@ def read_polygons(texts: pl.Series, hw: np.ndarray, are_runs: np.ndarray) -> Tra
         except RLEError as error:
             masks.append(np.empty((0, 2), np.int64))
             bad.append(BadRuns(i, str(error)))
-    table = RunTable.of(masks)
-    n_empty = int((table.areas == 0).sum()) - len(bad)
-    empty = f"; {n_empty:,} cover no pixel" if n_empty else ""
-    name = f"polygons of x and y, because {n_decisive:,} of {len(texts):,} cannot be runs{empty}"
-    return Translated(table, bad, name)
+    name = f"polygons of x and y, because {n_decisive:,} of {len(texts):,} cannot be runs"
+    return Translated(RunTable.of(masks), bad, name)
 
 
 def _mask(text: str, polygons: Polygons | None, hw: list[int]) -> RLE:

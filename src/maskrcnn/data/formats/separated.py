@@ -17,7 +17,7 @@ from typing import IO
 import polars as pl
 
 from maskrcnn.data.formats.columns import is_known_header
-from maskrcnn.data.formats.packed import read_content
+from maskrcnn.data.formats.packed import PACKED_SUFFIXES, read_content
 from maskrcnn.errors import UserError
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
@@ -33,6 +33,9 @@ MARKS = {
 """Encoding of a text by its first bytes."""
 
 UTF_8 = ("UTF-8", "UTF-8-SIG")
+NOT_A_TABLE = re.compile(rb"(?:\xef\xbb\xbf)?\s*[\[{<]")
+"""How JSON and XML begin."""
+
 PARQUET_MARK = b"PAR1"
 PARQUET_SUFFIXES = (".parquet",)
 
@@ -73,6 +76,10 @@ def read_table(source: Path, column_names: Collection[str]) -> Separated:
     if content.startswith(PARQUET_MARK) or source.suffix.lower() in PARQUET_SUFFIXES:
         texts = map(_as_texts, read_parquet(io.BytesIO(content), source))
         return Separated(pl.DataFrame([text for text in texts if text is not None]), first_row=1)
+    if NOT_A_TABLE.match(content):
+        packed = source.suffix.lower() in PACKED_SUFFIXES
+        remedy = "unpack it and give the file in it" if packed else "give the file a name that ends in .json or .xml"
+        raise UserError(f"{source} holds JSON or XML, not a table; {remedy}")
     content, encoding = _decoded(content)
     sample = content[:SAMPLE_BYTES].decode(errors="replace")
     separator = _find_separator(sample, column_names)

@@ -136,6 +136,11 @@ def _files(source: Source) -> list[Path]:
 
 def read(source: Source) -> Annotations:
     """Read a project, or one of its data sets. Raise `UserError`."""
+    if not recognizes(source):
+        raise UserError(
+            f"{source.path} is no project of {NAME}: give the folder with {META}, or the one with {PICTURES} and "
+            f"{ANNOTATIONS}"
+        )
     annotations = Annotations(source.path, NAME, [], row_noun="object")
     shapes: dict[str, str] = {}
     if meta := _meta_file(source):
@@ -170,7 +175,7 @@ def _read_file(annotations: Annotations, file: Path, shapes: dict[str, str]) -> 
         image.hw = height, width
         objects = list(each(content.objects, Object, file, "object", annotations.problems))
     except UserError as error:
-        annotations.problems.append(Problem(Kind.BAD_ROW, str(file), str(error).removeprefix(f"{file} ")))
+        annotations.problems.append(Problem(Kind.BAD_ROW, str(file), str(error).removeprefix(str(file)).lstrip(", ")))
         return image
     for number, entry in objects:
         shape = entry.geometry_type or ("bitmap" if entry.bitmap else shapes.get(entry.class_title, "polygon"))

@@ -13,6 +13,7 @@ import numpy as np
 
 from maskrcnn.data.formats.annotations import AnnotatedImage, Annotations, Instance
 from maskrcnn.data.formats.attributes import join_attributes
+from maskrcnn.data.formats.label_images import on_picture
 from maskrcnn.data.formats.source import Source, read_bytes
 from maskrcnn.data.formats.traits import Trait
 from maskrcnn.data.formats.voc_classes import BACKGROUND, VOID, Classes, packed, palette, read_classes
@@ -25,7 +26,7 @@ from maskrcnn.data.pictures import image_files
 from maskrcnn.data.problem import Kind, Problem
 from maskrcnn.errors import ImageError, UserError
 from maskrcnn.labels import label_masks, pack_colors
-from maskrcnn.rle import RLE, RLEError
+from maskrcnn.rle import RLE
 
 __all__ = ["HOLDS", "NAME", "SUFFIXES", "painted_together", "picture_path", "read", "recognizes", "write"]
 
@@ -77,10 +78,10 @@ def read(source: Source) -> Annotations:
     homes = _homes(source)
     if not homes:
         n = len(source.having_suffix(".xml"))
-        raise UserError(
-            f"{source.path}: these are boxes of Pascal VOC (XML files: {n:,}) without masks. Masks would be in a "
-            f"folder {OBJECTS}"
+        found = (
+            f"these are boxes of {NAME} (XML files: {n:,}) without masks" if n else f"there is no data set of {NAME}"
         )
+        raise UserError(f"{source.path}: {found}. Masks would be in a folder {OBJECTS}")
     if len(homes) > 1:
         names = ", ".join(map(str, homes))
         raise UserError(f"{source.path} has several data sets of {NAME}: {names}. Give one of them")
@@ -175,13 +176,7 @@ def _add_instances(
             continue
         attributes = _attributes(element) if element is not None and classes.names.get(label) == name else ""
         shape = numbers.shape[0], numbers.shape[1]
-        image.instances.append(Instance(label, partial(_draw, RLE(table[k], shape)), number, attributes))
-
-
-def _draw(mask: RLE, hw: tuple[int, int]) -> RLE:
-    if mask.hw != hw:
-        raise RLEError(f"the mask is of a picture of {mask.hw[0]} x {mask.hw[1]}, not {hw[0]} x {hw[1]} (h x w)")
-    return mask
+        image.instances.append(Instance(label, partial(on_picture, RLE(table[k], shape)), number, attributes))
 
 
 def _majorities(

@@ -181,7 +181,10 @@ def _no_labels(source: Source, images: list[AnnotatedImage]) -> str:
     message = f"{source.path}: of {counted(len(pictures), 'picture')}, none has a label file. "
     if any((folder / "labelTxt").is_dir() for folder in {picture.parent.parent for picture in pictures}):
         return message + "There are folders labelTxt, which hold rotated boxes (DOTA, YOLO OBB) and no masks"
-    expected = pictures[0].parent.parent / "labels" / f"{pictures[0].stem}.txt"
+    parts, expected = pictures[0].parts, pictures[0].with_suffix(".txt")
+    folders = [k for k, part in enumerate(parts[:-1]) if k and part.casefold() == "images"]
+    if folders:
+        expected = Path(*parts[: folders[-1]], "labels", *parts[folders[-1] + 1 :]).with_suffix(".txt")
     return message + f"That of {pictures[0]} belongs to {expected}"
 
 

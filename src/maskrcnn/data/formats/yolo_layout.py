@@ -11,7 +11,7 @@ import yaml
 
 from maskrcnn.data.formats.source import Source, read_bytes
 from maskrcnn.data.names import PathIndex
-from maskrcnn.data.parts import first_part, part_named
+from maskrcnn.data.parts import PARTS, first_part, part_named
 from maskrcnn.data.pictures import files_below, image_files
 from maskrcnn.errors import UserError
 
@@ -121,6 +121,7 @@ def read_yaml(file: Path) -> Layout:
                 listed += _listed(place, root) if place.is_file() else image_files(place)
             elif key in PART_KEYS:
                 layout.notes.append(f"{file}: {key} is {entry}, which is not there and is left out")
+        listed = list(dict.fromkeys(listed))
         new = [picture for picture in listed if picture not in pictures_of_parts]
         if len(new) < len(listed):
             n = len(listed) - len(new)
@@ -147,7 +148,8 @@ def _is_named_after_part(value: Any, part: str = "") -> bool:
     """Whether some folder of `value` has the name of `part`, or of any part."""
     entries = value if isinstance(value, list) else [value]
     words = [word for entry in entries if isinstance(entry, str) for word in PurePath(entry).parts]
-    return any(part_named(word) == (part_named(part) or part_named(word)) != "" or word == part for word in words)
+    wanted = [part_named(part)] if part_named(part) else PARTS.values()
+    return any(word == part or part_named(word) in wanted for word in words)
 
 
 def _existing(entry: str, folders: list[Path]) -> Path | None:
@@ -212,10 +214,12 @@ def bare(source: Source) -> Layout:
         part = first_part(picture.relative_to(source.path).parts[:-1])
         layout.pictures.setdefault(part, []).append(picture)
     files = [file for file in files_below(source.path) if file.name in CLASS_FILES]
+    names = []
     if files:
-        lines = read_bytes(min(files, key=lambda file: len(file.parts))).decode("utf-8", "replace").splitlines()
-        names = [line.strip() for line in lines]
-        layout.class_names = dict(enumerate(names[: len(names) - names[::-1].index(next(filter(None, names[::-1])))]))
+        text = read_bytes(min(files, key=lambda file: len(file.parts))).decode("utf-8", "replace")
+        names = [line.strip() for line in text.rstrip().splitlines()]
+    if names:
+        layout.class_names = dict(enumerate(names))
     else:
-        layout.notes.append(f"{source.path}: there is no data.yaml or classes.txt; classes have numbers and no names")
+        layout.notes.append(f"{source.path}: no data.yaml or classes.txt names the classes; they are called by numbers")
     return layout
