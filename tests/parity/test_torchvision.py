@@ -246,7 +246,7 @@ def test_invalid_tensors_and_options_are_named():
         import_checkpoint({**state, "rpn.head.bbox_pred.bias": torch.zeros(5)})
     with pytest.raises(UserError, match=r"cls_score.bias is no array"):
         import_checkpoint({**state, "roi_heads.box_predictor.cls_score.bias": "text"})
-    with pytest.raises(UserError, match="2 classes without the background; 1 names"):
+    with pytest.raises(UserError, match="1 class name for 2 classes of the checkpoint"):
         import_checkpoint(state, class_names=["a"])
     with pytest.raises(UserError, match="3 anchors a cell, anchor_ratios gives 1"):
         import_checkpoint(state, anchor_ratios=[1.0])
