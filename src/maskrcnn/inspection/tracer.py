@@ -65,7 +65,7 @@ def true_objects(predictor: Predictor, truth: TrueObjects, hw: tuple[int, int]) 
     """Return the objects with the model's labels. Raises `UserError` for other sizes than `hw` and unknown classes."""
     if len(truth) == 2 and isinstance(truth[0], Dataset):
         data, i = cast("tuple[Dataset, int]", truth)
-        match_classes(predictor, data)
+        match_classes(predictor, data)  # raises if they have nothing in common
         label_of = model_labels(predictor, data)
         labels = [label_of.get(int(k), 0) for k in data.labels[data.instances(i)]]
         pairs = [(rle, label) for rle, label in zip(data.rles(i), labels, strict=True) if label]

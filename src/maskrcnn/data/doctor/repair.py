@@ -157,7 +157,8 @@ def apply_changes(data: Dataset, changes: Sequence[Change]) -> Dataset:
     sizes = _turn_upright(data, masks, {change.image for change in by_action[Action.TURN_UPRIGHT]})
     kept = np.flatnonzero(is_kept)
 
-    new_label = {old: int(np.searchsorted(kept_labels, new)) + 1 for old, new in enumerate(labels.tolist()) if new}
+    renumbered = np.searchsorted(kept_labels, labels) + 1  # means nothing for a label that is dropped
+    new_label = {int(label): int(renumbered[label]) for label in np.flatnonzero(labels)}
 
     def column(values: np.ndarray | None) -> np.ndarray | None:
         return None if values is None else values[kept]
@@ -166,7 +167,7 @@ def apply_changes(data: Dataset, changes: Sequence[Change]) -> Dataset:
         data,
         sizes=sizes,
         image_index=data.image_index[kept],
-        labels=np.array([new_label[label] for label in data.labels[kept].tolist()], np.int64),
+        labels=renumbered[data.labels[kept]],
         masks=RunTable.of(masks[k].runs for k in kept),
         rows=data.rows[kept],
         class_ids=[data.class_ids[label - 1] for label in kept_labels],

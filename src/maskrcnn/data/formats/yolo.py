@@ -136,17 +136,21 @@ def _draw(points: np.ndarray, hw: tuple[int, int]) -> RLE:
 
 def label_file(picture: Path) -> Path | None:
     """Return the label file of a picture: in ``labels`` for the last folder ``images`` of its path, else beside it."""
-    parts = picture.parts[:-1]
-    for k in range(len(parts) - 1, 0, -1):
+    files = [picture.with_suffix(".txt")]
+    divided = _around_images(picture)
+    if divided is not None:
+        above, below = divided
+        files = [folder / below.with_suffix(".txt") for folder in _label_folders(above)] + files
+    return next((file for file in files if file.is_file()), None)
+
+
+def _around_images(picture: Path) -> tuple[Path, Path] | None:
+    """The path of a picture above and below its last folder ``images``; None without one."""
+    parts = picture.parts
+    for k in range(len(parts) - 2, 0, -1):
         if parts[k].casefold() == "images":
-            parent = Path(*parts[:k])
-            for folder in _label_folders(parent):
-                file = Path(folder, *parts[k + 1 :], picture.stem + ".txt")
-                if file.is_file():
-                    return file
-            break
-    file = picture.with_suffix(".txt")
-    return file if file.is_file() else None
+            return Path(*parts[:k]), Path(*parts[k + 1 :])
+    return None
 
 
 def _label_folders(parent: Path) -> list[Path]:
@@ -181,11 +185,11 @@ def _no_labels(source: Source, images: list[AnnotatedImage]) -> str:
     message = f"{source.path}: of {counted(len(pictures), 'picture')}, none has a label file. "
     if any((folder / "labelTxt").is_dir() for folder in {picture.parent.parent for picture in pictures}):
         return message + "There are folders labelTxt, which hold rotated boxes (DOTA, YOLO OBB) and no masks"
-    parts, expected = pictures[0].parts, pictures[0].with_suffix(".txt")
-    folders = [k for k, part in enumerate(parts[:-1]) if k and part.casefold() == "images"]
-    if folders:
-        expected = Path(*parts[: folders[-1]], "labels", *parts[folders[-1] + 1 :]).with_suffix(".txt")
-    return message + f"That of {pictures[0]} belongs to {expected}"
+    expected, divided = pictures[0], _around_images(pictures[0])
+    if divided is not None:
+        above, below = divided
+        expected = above / "labels" / below
+    return message + f"That of {pictures[0]} belongs to {expected.with_suffix('.txt')}"
 
 
 def _names(layout: Layout) -> dict[Path, str]:

@@ -148,8 +148,8 @@ def _is_named_after_part(value: Any, part: str = "") -> bool:
     """Whether some folder of `value` has the name of `part`, or of any part."""
     entries = value if isinstance(value, list) else [value]
     words = [word for entry in entries if isinstance(entry, str) for word in PurePath(entry).parts]
-    wanted = [part_named(part)] if part_named(part) else PARTS.values()
-    return any(word == part or part_named(word) in wanted for word in words)
+    wanted_parts = [part_named(part)] if part_named(part) else PARTS.values()
+    return any(word == part or part_named(word) in wanted_parts for word in words)
 
 
 def _existing(entry: str, folders: list[Path]) -> Path | None:
