@@ -169,6 +169,6 @@ def test_documented_example_agrees_with_the_model(tmp_path, monkeypatch, rng):
 def test_unsupported_exports_are_refused(tmp_path):
     with pytest.raises(UserError, match="--whole makes an ONNX graph; it needs --runtime onnx"):
         maskrcnn.export(predictor(), tmp_path / "a", whole=True)
-    with pytest.raises(UserError, match="the way in which matterport frames"):
+    with pytest.raises(UserError, match="not the resizing and the box coordinates of matterport"):
         maskrcnn.export(predictor(MATTERPORT), tmp_path / "b", runtime="onnx", whole=True)
     assert list(tmp_path.iterdir()) == []
